@@ -1,0 +1,27 @@
+"""Mistakes of a user, told in one line that names the thing and the remedy."""
+
+import contextlib
+import difflib
+import sys
+
+
+class UserError(Exception):
+    """What the user gave cannot be used; the message says what and what to do instead."""
+
+
+def unknown(kind: str, name: str, known) -> UserError:
+    """An error for a name that is not among the `known` ones, naming the nearest."""
+    known = sorted(known)
+    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.3)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return UserError(f"unknown {kind} {name!r}: {hint}(known: {', '.join(known)})")
+
+
+@contextlib.contextmanager
+def one_line_errors(program: str):
+    """Turns a UserError inside the block into one line on stderr and exit code 2."""
+    try:
+        yield
+    except UserError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,1 @@
+"""Partially observed and ambiguous problems, nested over the MDP."""

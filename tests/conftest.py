@@ -1,0 +1,7 @@
+"""Every test runs on CPU, with silent broadcasting of ranks refused."""
+
+import jax
+
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
