@@ -1,0 +1,1 @@
+"""Who learns: a decoder-only transformer, adapters for it, and its life as a policy."""

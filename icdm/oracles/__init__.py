@@ -1,0 +1,1 @@
+"""Who decides best: oracles give Q over an information state, with a certificate."""

@@ -1,0 +1,267 @@
+"""A decoder-only transformer: pre-norm, RMSNorm, rotary positions, grouped-query attention, KV cache.
+
+Axis letters: B rows, L positions of the input, S slots of the keys (L without a cache, the cache's
+capacity with one), D width, N heads, M key-value heads, G = N / M, H width of a head, F hidden, V
+vocabulary, X layers. The weights of a layer are stacked along a leading axis X; their names and the
+split-half rotary convention are those of Llama and Qwen checkpoints.
+"""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from icdm.errors import UserError, unknown
+from icdm.trajectories.layouts import Tokens
+
+nnx.set_graph_mode(False)  # modules are plain pytrees
+nnx.set_graph_updates(False)
+
+MLPS = ("gated", "squared_relu")
+DTYPES = ("float32", "bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Shape of the transformer.
+
+    Attributes:
+      width, layers, heads, hidden: D, X, N, F.
+      kv_heads: M, a divisor of heads.
+      mlp: "gated" (SiLU) or "squared_relu".
+      mixing: how many positions before it are mixed into each position's embedding by learned linear
+        maps; 0 switches it off.
+      rotary_base: wavelength base of the rotary positions; 0 leaves attention blind to order.
+      max_length: the longest input, in positions.
+      dtype: of the computation; weights are float32.
+    """
+
+    width: int = 64
+    layers: int = 4
+    heads: int = 4
+    kv_heads: int = 4
+    hidden: int = 128
+    mlp: str = "gated"
+    mixing: int = 0
+    rotary_base: float = 10_000.0
+    max_length: int = 1024
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        if min(self.width, self.layers, self.heads, self.kv_heads, self.hidden, self.max_length) < 1 or self.mixing < 0:
+            raise UserError(f"model sizes must be at least 1 (mixing 0): {self}")
+        if self.width % (2 * self.heads):
+            raise UserError(f"model.width {self.width}: give a multiple of twice model.heads = {2 * self.heads}")
+        if self.heads % self.kv_heads:
+            raise UserError(f"model.kv_heads {self.kv_heads}: give a divisor of model.heads = {self.heads}")
+        if self.mlp not in MLPS:
+            raise unknown("model.mlp", self.mlp, MLPS)
+        if self.dtype not in DTYPES:
+            raise unknown("model.dtype", self.dtype, DTYPES)
+
+    @property
+    def head_width(self) -> int:
+        return self.width // self.heads
+
+
+class Cache(NamedTuple):
+    """Keys and values of what each row has read; rows may be at different positions.
+
+    k, v: (X, B, S, M, H); embedding: (B, S, D), for mixing; length: (B,) positions read so far.
+    """
+
+    k: jax.Array
+    v: jax.Array
+    embedding: jax.Array
+    length: jax.Array
+
+
+class Output(NamedTuple):
+    """hidden: (B, L, D) after the last norm; cache: the new one, or None; readings: see `__call__`."""
+
+    hidden: jax.Array
+    cache: Cache | None
+    readings: dict[str, jax.Array] | None
+
+
+class Block(nnx.Module):
+    """One layer's weights."""
+
+    def __init__(self, c: ModelConfig, rngs: nnx.Rngs):
+        def weight(fan_in, *shape):
+            return nnx.Param(fan_in**-0.5 * jax.random.normal(rngs.params(), shape))
+
+        heads, kv_heads, depth = c.heads * c.head_width, c.kv_heads * c.head_width, (2 * c.layers) ** 0.5
+        self.attention_norm = nnx.Param(jnp.ones(c.width))
+        self.q = weight(c.width, c.width, heads)
+        self.k = weight(c.width, c.width, kv_heads)
+        self.v = weight(c.width, c.width, kv_heads)
+        self.o = weight(heads * depth**2, heads, c.width)
+        self.mlp_norm = nnx.Param(jnp.ones(c.width))
+        if c.mlp == "gated":
+            self.gate = weight(c.width, c.width, c.hidden)
+        self.up = weight(c.width, c.width, c.hidden)
+        self.down = weight(c.hidden * depth**2, c.hidden, c.width)
+
+    def mlp(self, x_BLD):
+        up_BLF = linear(x_BLD, self.up[...])
+        if hasattr(self, "gate"):
+            hidden_BLF = jax.nn.silu(linear(x_BLD, self.gate[...])) * up_BLF
+        else:
+            hidden_BLF = jnp.square(jax.nn.relu(up_BLF))
+        return linear(hidden_BLF, self.down[...])
+
+
+class Transformer(nnx.Module):
+    """Reads Tokens, gives hidden states; `logits` turns them into scores over the vocabulary."""
+
+    def __init__(self, config: ModelConfig, vocabulary: int, rngs: nnx.Rngs):
+        c = config
+        self.config = c
+        self.embed = nnx.Param(jax.random.normal(rngs.params(), (vocabulary, c.width)))
+        self.number = nnx.Param(jax.random.normal(rngs.params(), (c.width,)))
+        if c.mixing:
+            self.mixing = nnx.Param(jnp.zeros((c.mixing, c.width, c.width)))
+        self.blocks = nnx.vmap(lambda r: Block(c, r))(rngs.split(c.layers))
+        self.norm = nnx.Param(jnp.ones(c.width))
+        self.unembed = nnx.Param(c.width**-0.5 * jax.random.normal(rngs.params(), (c.width, vocabulary)))
+
+    def __call__(self, tokens: Tokens, cache: Cache | None = None, read: bool = False) -> Output:
+        """Hidden states of every position, each of which attends to the valid ones up to itself.
+
+        With a cache the tokens are appended to what each row has read before; tokens that are not
+        valid leave no trace. With `read`, the readings hold `attention` (X, B, N, L, S), whose rows
+        sum to 1, and `residual` (X + 1, B, L, D), the stream before each layer and after the last.
+        """
+        dtype = jnp.dtype(self.config.dtype)
+        model = jax.tree.map(lambda w: w.astype(dtype), self)
+        start_B1 = 0 if cache is None else cache.length[:, None]
+        capacity = tokens.valid.shape[1] if cache is None else cache.k.shape[2]
+        # A position is how many valid ones came before; the others get a slot that does not exist.
+        slot_BL = jnp.where(tokens.valid, start_B1 + jnp.cumsum(tokens.valid, 1) - 1, capacity)
+        x_BLD = model._embed(tokens).astype(dtype)
+        x_BLD, embedding = model._mix(x_BLD, slot_BL, cache)
+        memory = None if cache is None else (cache.k, cache.v)
+        layers = (model.blocks, jnp.arange(self.config.layers))
+
+        def body(carry, layer):
+            x_BLD, memory = carry
+            y_BLD, memory, attention = model._layer(x_BLD, slot_BL, memory, *layer)
+            return (y_BLD, memory), (x_BLD, attention) if read else None
+
+        (x_BLD, memory), read_out = jax.lax.scan(body, (x_BLD, memory), layers, unroll=True)
+        if cache is not None:
+            cache = Cache(*memory, embedding, cache.length + tokens.valid.sum(1, dtype=cache.length.dtype))
+        readings = None
+        if read:
+            readings = {"residual": jnp.concatenate([read_out[0], x_BLD[None]]), "attention": read_out[1]}
+        return Output(rms_norm(x_BLD, model.norm[...]), cache, readings)
+
+    def logits(self, hidden_BLD: jax.Array, part: slice = slice(None)) -> jax.Array:
+        """Scores over (a part of) the vocabulary, float32."""
+        unembed_DV = self.unembed[...][:, part].astype(hidden_BLD.dtype)
+        return linear(hidden_BLD, unembed_DV).astype(jnp.float32)
+
+    def empty_cache(self, rows: int, capacity: int) -> Cache:
+        c = self.config
+        dtype = jnp.dtype(c.dtype)
+        kv = jnp.zeros((c.layers, rows, capacity, c.kv_heads, c.head_width), dtype)
+        embedding = jnp.zeros((rows, capacity if c.mixing else 0, c.width), dtype)
+        return Cache(kv, kv, embedding, jnp.zeros(rows, jnp.int32))
+
+    def _embed(self, tokens):
+        table_VD = self.embed[...]
+        one_hot = functools.partial(jax.nn.one_hot, num_classes=table_VD.shape[0], dtype=table_VD.dtype)
+        if table_VD.shape[0] <= 256:  # a product is faster than a gather and its scattering gradient
+            x_BLD = linear(one_hot(tokens.id).sum(-2), table_VD)
+        else:
+            found_BLCD = table_VD.at[tokens.id].get(mode="clip")
+            x_BLD = jnp.where(tokens.id[..., None] >= 0, found_BLCD, 0).sum(-2)
+        return x_BLD + tokens.number[..., None].astype(table_VD.dtype) * self.number[...][None, None]
+
+    def _mix(self, x_BLD, slot_BL, cache):
+        """Adds learned linear maps of the embeddings one, two, ... positions before."""
+        if not self.config.mixing:
+            return x_BLD, None if cache is None else cache.embedding
+        row_B1 = jnp.arange(x_BLD.shape[0])[:, None]
+        history_BSD = jnp.zeros_like(x_BLD) if cache is None else cache.embedding
+        history_BSD = history_BSD.at[row_B1, slot_BL].set(x_BLD, mode="drop")
+        for back in range(1, self.config.mixing + 1):
+            before_BLD = history_BSD.at[row_B1, jnp.maximum(slot_BL - back, 0)].get(mode="clip")
+            before_BLD = jnp.where((slot_BL >= back)[..., None], before_BLD, 0)
+            x_BLD = x_BLD + linear(before_BLD, self.mixing[...][back - 1])
+        return x_BLD, history_BSD
+
+    def _layer(self, x_BLD, slot_BL, memory, block, index):
+        c = self.config
+        h_BLD = rms_norm(x_BLD, block.attention_norm[...])
+        q_BLNH = rotate(_heads(linear(h_BLD, block.q[...]), c.heads), slot_BL, c.rotary_base)
+        k_BSMH = rotate(_heads(linear(h_BLD, block.k[...]), c.kv_heads), slot_BL, c.rotary_base)
+        v_BSMH = _heads(linear(h_BLD, block.v[...]), c.kv_heads)
+        slot_BS = slot_BL
+        if memory is not None:
+            row_B1 = jnp.arange(x_BLD.shape[0])[:, None]
+            k, v = memory
+            memory = k, v = (
+                k.at[index, row_B1, slot_BL].set(k_BSMH, mode="drop"),
+                v.at[index, row_B1, slot_BL].set(v_BSMH, mode="drop"),
+            )
+            k_BSMH, v_BSMH, slot_BS = k[index], v[index], jnp.arange(k.shape[2])[None]
+        mask_BLS = slot_BS[:, None, :] <= slot_BL[:, :, None]
+        mixed_BLNH, attention_BNLS = attend(q_BLNH, k_BSMH, v_BSMH, mask_BLS)
+        x_BLD = x_BLD + linear(mixed_BLNH.reshape(*mixed_BLNH.shape[:2], -1), block.o[...])
+        x_BLD = x_BLD + block.mlp(rms_norm(x_BLD, block.mlp_norm[...]))
+        return x_BLD, memory, attention_BNLS
+
+
+def attend(q_BLNH, k_BSMH, v_BSMH, mask_BLS):
+    """softmax(q k / sqrt(H)) v, heads in groups that share keys and values; softmax in float32."""
+    B, L, N, H = q_BLNH.shape
+    M, S = k_BSMH.shape[2], k_BSMH.shape[1]
+    q_BLMGH = q_BLNH.reshape(B, L, M, N // M, H) * H**-0.5
+    scores = jnp.einsum("blmgh,bsmh->bmgls", q_BLMGH, k_BSMH).astype(jnp.float32)
+    scores = jnp.where(mask_BLS[:, None, None], scores, -1e30)
+    attention = jax.nn.softmax(scores, axis=-1)
+    mixed = jnp.einsum("bmgls,bsmh->blmgh", attention.astype(v_BSMH.dtype), v_BSMH)
+    return mixed.reshape(B, L, N, H), attention.reshape(B, N, L, S)
+
+
+def rotate(x_BLNH: jax.Array, position_BL: jax.Array, base: float) -> jax.Array:
+    """Rotary positions (Su et al., 2021), split-half convention; base 0 leaves x as it is."""
+    if base == 0:
+        return x_BLNH
+    half = x_BLNH.shape[-1] // 2
+    frequency = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angle = position_BL[:, :, None, None] * frequency[None, None, None]
+    sin, cos = jnp.sin(angle).astype(x_BLNH.dtype), jnp.cos(angle).astype(x_BLNH.dtype)
+    a, b = x_BLNH[..., :half], x_BLNH[..., half:]
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
+
+
+def rms_norm(x_BLD: jax.Array, scale_D: jax.Array, epsilon: float = 1e-6) -> jax.Array:
+    """x / sqrt(mean(x^2) + epsilon) * scale, computed in float32."""
+    x = x_BLD.astype(jnp.float32)
+    x = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), -1, keepdims=True) + epsilon)
+    return x.astype(x_BLD.dtype) * scale_D[None, None]
+
+
+@jax.custom_vjp
+def linear(x: jax.Array, w: jax.Array) -> jax.Array:
+    """x @ w, with the gradient of w taken as x^T ct: on CPU 1.4 times faster than autodiff's (ct^T x)^T."""
+    return x @ w
+
+
+def _linear_backward(saved, ct):
+    x, w = saved
+    rows = (tuple(range(x.ndim - 1)),) * 2
+    return ct @ w.T, jax.lax.dot_general(x, ct, (rows, ((), ())))
+
+
+linear.defvjp(lambda x, w: (x @ w, (x, w)), _linear_backward)
+
+
+def _heads(x_BLE: jax.Array, n: int) -> jax.Array:
+    return x_BLE.reshape(*x_BLE.shape[:2], n, -1)

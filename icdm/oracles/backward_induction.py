@@ -1,0 +1,102 @@
+"""Exact finite-horizon planning and policy evaluation for one MDP; vmap it over tasks.
+
+The functions compute in the precision of the problem's arrays. `plan` is the entry for whole batches
+of tasks and runs them in float64.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from icdm.problems.mdp import MDP, expected_reward
+
+
+def backward_induction(mdp: MDP) -> tuple[jax.Array, jax.Array]:
+    """Q* and V* by Bellman's recursion,
+
+        Q*_t(s, a) = r(s, a) + gamma sum_s' P(s'|s,a) max_a' Q*_{t+1}(s', a'),    Q*_T = 0.
+
+    Returns:
+      q: (T, S, A), q[t] is worth acting at step t with T - t decisions left.
+      v: (T, S), its maximum over actions.
+    """
+    return _sweep(mdp, lambda q_SA, _: q_SA.max(-1))
+
+
+def evaluate(mdp: MDP, policy_TSA: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Q and V of a Markov policy, given as probabilities (T, S, A) or (1, S, A) for a stationary one."""
+    policy_TSA = jnp.broadcast_to(policy_TSA, (mdp.horizon, *policy_TSA.shape[1:]))
+    return _sweep(mdp, lambda q_SA, pi_SA: (pi_SA * q_SA).sum(-1), policy_TSA)
+
+
+def until_absorption(mdp: MDP, policy_SA: jax.Array | None = None, tolerance: float = 1e-12) -> jax.Array:
+    """V of the infinite horizon, (S,): the optimal policy's, or that of a stationary policy.
+
+    Value iteration until no entry moves by more than `tolerance`; for discount 1 every policy must
+    reach a terminal state with probability 1, else the sum need not be finite.
+    """
+    reward_SA = expected_reward(mdp)
+    choose = (lambda q_SA: q_SA.max(-1)) if policy_SA is None else (lambda q_SA: (policy_SA * q_SA).sum(-1))
+
+    def sweep(carry):
+        v_S, _ = carry
+        new_S = choose(_backup(mdp, reward_SA, v_S))
+        return new_S, jnp.abs(new_S - v_S).max()
+
+    zeros_S = jnp.zeros_like(mdp.initial)
+    return jax.lax.while_loop(lambda carry: carry[1] > tolerance, sweep, (zeros_S, jnp.inf))[0]
+
+
+def plan(mdps: MDP) -> jax.Array:
+    """Q* of N tasks in float64, (N, T, S, A)."""
+    with jax.enable_x64(True):
+        return _plan_all(mdps)
+
+
+def policy_value(mdps: MDP, policy_NTSA: jax.Array) -> jax.Array:
+    """Exact value from the initial distribution of a Markov policy in each of N tasks, float64 (N,)."""
+    with jax.enable_x64(True):
+        return _value_all(mdps, policy_NTSA)
+
+
+def optimal_value(mdps: MDP, q_NTSA: jax.Array) -> jax.Array:
+    """sum_s initial(s) max_a Q*_0(s, a) of each task, (N,)."""
+    with jax.enable_x64(True):
+        return (mdps.initial * q_NTSA[:, 0].max(-1)).sum(-1)
+
+
+@jax.jit
+def _plan_all(mdps):
+    return jax.lax.map(lambda mdp: backward_induction(mdp)[0], mdps, batch_size=_batch(mdps))
+
+
+@jax.jit
+def _value_all(mdps, policy_NTSA):
+    def value(pair):
+        mdp, policy_TSA = pair
+        return mdp.initial @ evaluate(mdp, policy_TSA.astype(mdp.initial.dtype))[1][0]
+
+    return jax.lax.map(value, (mdps, policy_NTSA), batch_size=_batch(mdps))
+
+
+def _batch(mdps: MDP) -> int:
+    """How many tasks to plan at once: many small ones, or one large one."""
+    n, *size = mdps.transition.shape
+    return max(1, min(n, 2**24 // (size[0] * size[1] * size[2])))
+
+
+def _sweep(mdp, choose, policy_TSA=None):
+    reward_SA = expected_reward(mdp)
+
+    def step(v_S, pi_SA):
+        q_SA = _backup(mdp, reward_SA, v_S)
+        v_S = choose(q_SA, pi_SA)
+        return v_S, (q_SA, v_S)
+
+    return jax.lax.scan(step, jnp.zeros_like(mdp.initial), policy_TSA, length=mdp.horizon, reverse=True)[1]
+
+
+def _backup(mdp, reward_SA, v_S):
+    future_SA = jnp.einsum("asz,z->sa", mdp.transition, jnp.where(mdp.terminal, 0.0, v_S))
+    return reward_SA + mdp.discount * jnp.where(mdp.terminal[:, None], 0.0, future_SA)

@@ -1,0 +1,103 @@
+"""Families: distributions over decision problems, looked up by name.
+
+A family is a frozen dataclass whose fields are its parameters. To add one, put a file beside this one:
+
+    @register("coin")
+    @dataclasses.dataclass(frozen=True)
+    class Coin:
+        '''Guess a biased coin; the bias is the task.'''
+        horizon: int = 5
+        n_states, n_actions, reward_range, n_tasks = 1, 2, (0.0, 1.0), None
+
+        def sample(self, key):
+            bias = jax.random.uniform(key, dtype=float)
+            return MDP(transition=jnp.ones((2, 1, 1)), reward=jnp.stack([1 - bias, bias])[None], ...)
+"""
+
+import dataclasses
+import importlib
+import pkgutil
+from typing import Protocol
+
+import jax
+
+from icdm.errors import UserError, unknown
+from icdm.problems.mdp import MDP
+
+
+class Family(Protocol):
+    """What every family offers.
+
+    Attributes:
+      horizon: decisions in an episode.
+      n_states, n_actions: sizes (problems with hidden states also give n_observations).
+      reward_range: (lowest, highest) reward of one step.
+      n_tasks: how many different tasks there are; None when there is no end of them.
+      sample: key -> one problem, float64 arrays when x64 is enabled; pure, so it can be vmapped.
+
+    Optional: `posterior_mean(counts)` and `posterior_sample(key, counts)`, the mean of, and a draw
+    from, the posterior over MDPs given the transition counts of a context; `expert`, an (S, A) policy
+    that comes with the data.
+    """
+
+    horizon: int
+    n_states: int
+    n_actions: int
+    reward_range: tuple[float, float]
+    n_tasks: int | None
+
+    def sample(self, key: jax.Array) -> MDP: ...
+
+
+_FAMILIES: dict[str, type] = {}
+
+
+def register(name: str):
+    """Class decorator that enters a family under a name."""
+
+    def enter(family: type) -> type:
+        _FAMILIES[name] = family
+        return family
+
+    return enter
+
+
+def make_family(name: str, **parameters) -> Family:
+    """The family of that name with those parameters.
+
+    Raises:
+      UserError: an unknown family or parameter (naming the nearest), or a value the family refuses.
+    """
+    _import_all()
+    if name not in _FAMILIES:
+        raise unknown("family", name, _FAMILIES)
+    fields = {field.name for field in dataclasses.fields(_FAMILIES[name])}
+    for parameter in parameters:
+        if parameter not in fields:
+            raise unknown(f"parameter of family {name!r}", parameter, fields)
+    try:
+        return _FAMILIES[name](**parameters)
+    except TypeError as error:
+        raise UserError(f"family {name!r}: {error}") from None
+
+
+def family_names() -> list[str]:
+    _import_all()
+    return sorted(_FAMILIES)
+
+
+def n_observations(family: Family) -> int:
+    """How many observations a decider may see; a family that shows its state need not say."""
+    return getattr(family, "n_observations", family.n_states)
+
+
+def sample_tasks(family: Family, key: jax.Array, n: int):
+    """n tasks along a leading axis; large problems are drawn one after another to spare memory."""
+    size = family.n_actions * family.n_states**2
+    return jax.lax.map(family.sample, jax.random.split(key, n), batch_size=max(1, min(n, 2**24 // size)))
+
+
+def _import_all() -> None:
+    package = importlib.import_module("icdm.problems")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"icdm.problems.{module.name}")

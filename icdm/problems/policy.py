@@ -1,0 +1,71 @@
+"""The one interface of everything that decides, and the deciders that need no model."""
+
+import dataclasses
+import functools
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from icdm.problems.mdp import draw
+
+Carry = Any
+
+
+class Policy(Protocol):
+    """A decider, over a batch of B episodes that run side by side; all three are pure functions.
+
+    A policy is a pytree: its arrays are leaves, so it can be passed through `jax.jit`.
+    """
+
+    def init(self, task_B: jax.Array) -> Carry:
+        """What the policy remembers at the start of an episode; row i acts in problem `task_B[i]`."""
+
+    def act(self, carry: Carry, observation_B: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array, Carry]:
+        """Returns (action_B, logits_BA, carry)."""
+
+    def observe(self, carry: Carry, action_B: jax.Array, reward_B: jax.Array) -> Carry:
+        """Takes note of what was done and what it paid."""
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["table", "epsilon"], meta_fields=[])
+@dataclasses.dataclass(frozen=True)
+class MarkovPolicy:
+    """Acts by a table of probabilities, and with probability epsilon uniformly at random.
+
+    pi(a | t, o) = (1 - epsilon) table[task, t, o, a] + epsilon / A
+
+    Attributes:
+      table: (N, T, O, A) probabilities; N is 1 for a policy that is the same in every task, T is 1 for
+        one that does not look at the clock.
+      epsilon: () or (B,), one per row: 0 follows the table, 1 is the uniform policy.
+    """
+
+    table: jax.Array
+    epsilon: jax.Array | float = 0.0
+
+    def init(self, task_B):
+        return task_B, jnp.zeros_like(task_B)
+
+    def act(self, carry, observation_B, key):
+        task_B, t_B = carry
+        n, steps = self.table.shape[:2]
+        table_BA = self.table[jnp.minimum(task_B, n - 1), jnp.minimum(t_B, steps - 1), observation_B]
+        epsilon_B1 = jnp.broadcast_to(jnp.asarray(self.epsilon, jnp.float32), task_B.shape)[:, None]
+        probability_BA = (1 - epsilon_B1) * table_BA.astype(jnp.float32) + epsilon_B1 / table_BA.shape[-1]
+        action_B = draw(probability_BA, jax.random.uniform(key, task_B.shape, jnp.float32))
+        return action_B, jnp.log(probability_BA), carry
+
+    def observe(self, carry, action_B, reward_B):
+        task_B, t_B = carry
+        return task_B, t_B + 1
+
+
+def uniform_policy(n_observations: int, n_actions: int) -> MarkovPolicy:
+    return MarkovPolicy(jnp.full((1, 1, n_observations, n_actions), 1 / n_actions, jnp.float32))
+
+
+def greedy_policy(q_NTSA: jax.Array) -> MarkovPolicy:
+    """The policy that takes the first best action of a Q-function."""
+    n_actions = q_NTSA.shape[-1]
+    return MarkovPolicy(jax.nn.one_hot(jnp.argmax(q_NTSA, -1), n_actions, dtype=jnp.float32))

@@ -1,0 +1,34 @@
+"""Who acted while the trajectories were recorded."""
+
+import jax
+import jax.numpy as jnp
+
+from icdm.errors import UserError, unknown
+from icdm.problems.policy import MarkovPolicy, greedy_policy
+
+BEHAVIORS = ("oracle", "uniform", "epsilon_greedy", "mixture", "expert")
+
+
+def check_behavior(name: str, family) -> None:
+    if name not in BEHAVIORS:
+        raise unknown("behavior", name, BEHAVIORS)
+    if name == "expert" and not hasattr(family, "expert"):
+        raise UserError(f"family {type(family).__name__} has no expert policy: choose another behavior")
+
+
+def behavior_policy(name: str, family, q_NTSA: jax.Array, key: jax.Array, n_rows: int, epsilon: float) -> MarkovPolicy:
+    """The recording policy of n_rows episodes.
+
+    oracle: greedy in Q*; uniform: uniformly random; epsilon_greedy: the oracle, with probability
+    epsilon uniform; mixture: epsilon-greedy with an epsilon ~ Uniform[0, 1] of each episode's own;
+    expert: the family's own expert.
+    """
+    if name == "expert":
+        return MarkovPolicy(jnp.asarray(family.expert, jnp.float32)[None, None])
+    epsilon_B = {
+        "oracle": 0.0,
+        "uniform": 1.0,
+        "epsilon_greedy": epsilon,
+        "mixture": jax.random.uniform(key, (n_rows,), jnp.float32),
+    }[name]
+    return MarkovPolicy(greedy_policy(q_NTSA).table, epsilon_B)

@@ -1,0 +1,79 @@
+"""The one rollout, for every policy."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from icdm.problems.policy import Policy
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["observation", "action", "reward", "valid", "q"],
+    meta_fields=[],
+)
+@dataclasses.dataclass(frozen=True)
+class Trajectories:
+    """Recorded episodes; every array has the same leading axes, mostly B rows or B rows x E episodes.
+
+    Attributes:
+      observation: (..., T + 1) int32; the last is what was seen after the last step.
+      action: (..., T) int32.
+      reward: (..., T) float32.
+      valid: (..., T) bool, whether the step took place; false once a terminal state was reached.
+      q: (..., T, A) float32, the oracle's Q-values where it was asked, or None.
+    """
+
+    observation: jax.Array
+    action: jax.Array
+    reward: jax.Array
+    valid: jax.Array
+    q: jax.Array | None = None
+
+
+def rollout(problem, task_B: jax.Array, policy: Policy, key: jax.Array, q_NTSA: jax.Array | None = None):
+    """One episode for each of B rows, row i in problem `task_B[i]` of a batch of N.
+
+    Luck of the environment and of the policy come from separate keys: two policies that are given the
+    same key meet the same luck in every step (common random numbers).
+
+    Args:
+      problem: N problems, for instance an MDP whose arrays have a leading axis N.
+      q_NTSA: the oracle's Q-function of a problem that shows its state; recorded at each step.
+
+    Returns:
+      Trajectories with leading axis B.
+    """
+    world_key, policy_key = jax.random.split(key)
+    state_B, observation_B = problem.reset(task_B, jax.random.fold_in(world_key, problem.horizon))
+
+    def step(carry, t):
+        state_B, observation_B, done_B, memory = carry
+        action_B, _, memory = policy.act(memory, observation_B, jax.random.fold_in(policy_key, t))
+        next_state_B, reward_B, next_observation_B, now_done_B = problem.step(
+            task_B, state_B, action_B, jax.random.fold_in(world_key, t)
+        )
+        reward_B = reward_B.astype(jnp.float32)
+        memory = policy.observe(memory, action_B, reward_B)
+        q_BA = None if q_NTSA is None else q_NTSA[task_B, t, state_B].astype(jnp.float32)
+        record = (observation_B, action_B, reward_B, ~done_B, q_BA)
+        return (next_state_B, next_observation_B, done_B | now_done_B, memory), record
+
+    none_B = jnp.zeros(task_B.shape, bool)
+    start = (state_B, observation_B, none_B, policy.init(task_B))
+    (_, last_B, _, _), records = jax.lax.scan(step, start, jnp.arange(problem.horizon))
+    observation_BT, action_BT, reward_BT, valid_BT, q_BTA = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), records)
+    observation_BT = jnp.concatenate([observation_BT, last_B[:, None]], axis=1)
+    return Trajectories(observation_BT, action_BT, reward_BT, valid_BT, q_BTA)
+
+
+def episodes_per_row(trajectories: Trajectories, n_episodes: int) -> Trajectories:
+    """Folds rows [row 0 episode 0, row 0 episode 1, ...] into (B, E, ...)."""
+    return jax.tree.map(lambda x: x.reshape(-1, n_episodes, *x.shape[1:]), trajectories)
+
+
+def join_episodes(first: Trajectories, second: Trajectories) -> Trajectories:
+    """The episodes of `second` after those of `first`, along axis 1."""
+    return jax.tree.map(lambda x, y: jnp.concatenate([x, y], axis=1), first, second)
