@@ -1,1 +1,125 @@
-"""Partially observed and ambiguous problems, nested over the MDP."""
+"""Partially observed Markov decision processes: an MDP seen through emissions.
+
+Axis letters as in `icdm.problems.mdp`, and O observations. An MDP is the special case whose emission is
+the identity; see `icdm.problems.ambiguous` for a cloud of several such models.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from icdm.errors import UserError
+from icdm.problems.mdp import MDP, draw, make_mdp, normalised_rows
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["mdp", "emission", "first_emission"],
+    meta_fields=["observes_first", "shows_reward"],
+)
+@dataclasses.dataclass(frozen=True)
+class POMDP:
+    """A partially observed MDP, or N of them along a leading axis of every array.
+
+    A step from s under a draws s' as the MDP does and then an observation from `emission[a, s']`.
+    The decider is shown the observations, and the rewards where `shows_reward`; an oracle conditions
+    on the same. Without an observation before the first action, the first one is 0 in every state.
+
+    Attributes:
+      mdp: dynamics, rewards, discount and horizon.
+      emission: (A, S, O) probabilities P(o | a, s').
+      first_emission: (S, O) probabilities of the observation before the first action.
+      observes_first: whether that first observation tells anything.
+      shows_reward: whether the decider is shown the rewards.
+    """
+
+    mdp: MDP
+    emission: jax.Array
+    first_emission: jax.Array
+    observes_first: bool = False
+    shows_reward: bool = False
+
+    @property
+    def n_states(self) -> int:
+        return self.mdp.n_states
+
+    @property
+    def n_actions(self) -> int:
+        return self.mdp.n_actions
+
+    @property
+    def n_observations(self) -> int:
+        return self.emission.shape[-1]
+
+    @property
+    def horizon(self) -> int:
+        return self.mdp.horizon
+
+    @property
+    def discount(self) -> jax.Array:
+        return self.mdp.discount
+
+    def reset(self, task_B: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """First states of B episodes, row i in problem `task_B[i]`; returns (state_B, observation_B)."""
+        state_key, emission_key = jax.random.split(key)
+        state_B, _ = self.mdp.reset(task_B, state_key)
+        uniform_B = jax.random.uniform(emission_key, task_B.shape, jnp.float32)
+        return state_B, draw(self.first_emission[task_B, state_B], uniform_B)
+
+    def step(self, task_B, state_B, action_B, key):
+        """One step of B episodes; returns (state_B, reward_B, observation_B, done_B)."""
+        mdp_key, emission_key = jax.random.split(key)
+        next_B, reward_B, _, done_B = self.mdp.step(task_B, state_B, action_B, mdp_key)
+        uniform_B = jax.random.uniform(emission_key, task_B.shape, jnp.float32)
+        return next_B, reward_B, draw(self.emission[task_B, action_B, next_B], uniform_B), done_B
+
+
+def make_pomdp(
+    transition, reward, initial, emission, *, discount, horizon, first_emission=None, shows_reward=False, **mdp_fields
+) -> POMDP:
+    """One validated float64 POMDP from outside arrays.
+
+    Shapes as in `POMDP`; `first_emission` is given when there is an observation before the first action.
+    `mdp_fields` are the further arguments of `make_mdp`.
+
+    Raises:
+      UserError: as `make_mdp`, and for emissions of the wrong shape or rows that are no distribution.
+    """
+    mdp = make_mdp(transition, reward, initial, discount=discount, horizon=horizon, **mdp_fields)
+    emission = _rows("emission", emission, (mdp.n_actions, mdp.n_states), ("action", "state"))
+    shape = (mdp.n_states, emission.shape[-1])
+    observes_first = first_emission is not None
+    first = _rows("first_emission", first_emission, shape[:1], ("state",)) if observes_first else silent_start(*shape)
+    if first.shape != shape:
+        raise UserError(f"first_emission has shape {first.shape}: give {shape}")
+    return POMDP(mdp, emission, first, observes_first=observes_first, shows_reward=bool(shows_reward))
+
+
+def silent_start(n_states: int, n_observations: int) -> np.ndarray:
+    """The first emission of a problem without one: observation 0 in every state, (S, O)."""
+    first = np.zeros((n_states, n_observations))
+    first[:, 0] = 1
+    return first
+
+
+def shown(mdp: MDP) -> POMDP:
+    """The MDP (or batch) as a POMDP whose every observation is the state."""
+    identity = jnp.eye(mdp.n_states, dtype=mdp.transition.dtype)
+    return POMDP(
+        mdp,
+        jnp.broadcast_to(identity, mdp.transition.shape),
+        jnp.broadcast_to(identity, mdp.initial.shape[:-1] + identity.shape),
+        observes_first=True,
+    )
+
+
+def _rows(name: str, array, leading: tuple[int, ...], axes: tuple[str, ...]) -> np.ndarray:
+    array = np.asarray(array, np.float64)
+    if array.ndim != len(leading) + 1 or array.shape[:-1] != leading or array.shape[-1] < 1:
+        raise UserError(f"{name} has shape {array.shape}: give ({', '.join(map(str, leading))}, observations)")
+    if not np.isfinite(array).all():
+        raise UserError(f"{name} holds a value that is not finite")
+    return normalised_rows(array, name, axes)

@@ -1,0 +1,144 @@
+"""Exact finite-horizon values of POMDPs: alpha-vectors, pruned by linear programmes.
+
+With h decisions to go the optimal value is V_h(b) = max_{alpha in Gamma_h} b . alpha, where Gamma_h holds
+
+    alpha = r_a + gamma sum_z K[a, z] alpha_z,   a an action, alpha_z in Gamma_{h-1},
+
+K[a, z] the joint kernel of `BeliefModel` (Sondik 1971). The sums over signals are built one signal at a
+time and pruned in between (incremental pruning, Cassandra, Littman and Zhang 1997). NumPy, float64.
+"""
+
+import dataclasses
+
+import numpy as np
+from scipy.optimize import linprog
+
+from icdm.errors import UserError
+from icdm.oracles.belief import BeliefModel
+
+SLACK = 1e-9  # a vector that beats the others nowhere by more than SLACK times their scale is dropped
+
+
+@dataclasses.dataclass(frozen=True)
+class AlphaVectors:
+    """V(b) = max_k b . vectors[k], with the first action of the plan behind each vector.
+
+    Attributes:
+      vectors: (K, S).
+      actions: (K,).
+    """
+
+    vectors: np.ndarray
+    actions: np.ndarray
+
+    def value(self, belief: np.ndarray) -> np.ndarray:
+        """V at beliefs (..., S)."""
+        return (belief @ self.vectors.T).max(-1)
+
+    def action(self, belief: np.ndarray) -> np.ndarray:
+        """A best action at beliefs (..., S)."""
+        return self.actions[(belief @ self.vectors.T).argmax(-1)]
+
+
+def alpha_vectors(model: BeliefModel, horizon: int | None = None, *, most: int = 3000) -> list[AlphaVectors]:
+    """Gamma_0, ..., Gamma_horizon of one problem; entry h has h decisions to go.
+
+    Raises:
+      UserError: a set of more than `most` candidate vectors for each signal would have to be pruned.
+    """
+    horizon = model.horizon if horizon is None else horizon
+    n_states = model.reward.shape[0]
+    stages = [AlphaVectors(np.zeros((1, n_states)), np.zeros(1, int))]
+    for _ in range(horizon):
+        stages.append(_backup(model, stages[-1].vectors, most))
+    return stages
+
+
+def _backup(model: BeliefModel, vectors: np.ndarray, most: int) -> AlphaVectors:
+    by_action = []
+    for action, kernel_ZSS in enumerate(model.kernel):
+        signals = [kernel for kernel in kernel_ZSS if kernel.any()]
+        parts = [prune(model.discount * vectors @ kernel.T) for kernel in signals]
+        total = np.zeros((1, vectors.shape[1]))
+        for part in sorted(parts, key=len):
+            if len(total) * len(part) > most * len(signals):
+                raise UserError(
+                    f"too large for exact alpha-vectors ({len(total)} x {len(part)} candidates for one action): "
+                    "use the bounds of the point-based oracle (--method bounds)"
+                )
+            total = prune((total[:, None] + part).reshape(-1, vectors.shape[1]))
+        by_action.append(total + model.reward[:, action])
+    vectors = np.concatenate(by_action)
+    actions = np.repeat(np.arange(len(by_action)), [len(part) for part in by_action])
+    kept = useful(vectors)
+    return AlphaVectors(vectors[kept], actions[kept])
+
+
+def prune(vectors: np.ndarray) -> np.ndarray:
+    """The vectors that are best at some belief, (K', S) of (K, S)."""
+    return vectors[useful(vectors)]
+
+
+def useful(vectors: np.ndarray) -> np.ndarray:
+    """Indices of vectors that attain max_k b . v_k for every belief b to within SLACK times their scale.
+
+    Vectors that win at a fixed set of witness beliefs are kept unasked; each other one is put to a linear
+    programme, which either finds a belief where it beats those kept, or discards it (Lark; White 1991).
+    """
+    slack = SLACK * max(1.0, np.abs(vectors).max())
+    candidates = _undominated(vectors, slack)
+    if len(candidates) == 1:
+        return candidates
+    witnesses = _witnesses(vectors.shape[1])
+    kept = list(dict.fromkeys(_winners(vectors, candidates, witnesses)))
+    waiting = [k for k in candidates if k not in set(kept)]
+    while waiting:
+        belief = _belief_where_better(vectors[waiting[-1]], vectors[kept], slack)
+        if belief is None:
+            waiting.pop()
+        else:
+            best = _winners(vectors, np.array(waiting), belief[None])[0]
+            kept.append(best)
+            waiting.remove(best)
+    return np.array(sorted(kept))
+
+
+def _undominated(vectors: np.ndarray, slack: float) -> np.ndarray:
+    """Indices of vectors that no other one reaches in every state; of equal ones the first."""
+    order = np.argsort(-vectors.sum(1), kind="stable")
+    kept = []
+    for k in order:
+        if not kept or not (vectors[kept] >= vectors[k] - slack / 10).all(1).any():
+            kept.append(k)
+    return np.array(sorted(kept))
+
+
+def _witnesses(n_states: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    sparse = rng.dirichlet(np.full(n_states, 0.3), 40 * n_states)
+    return np.concatenate([np.eye(n_states), np.full((1, n_states), 1 / n_states), sparse])
+
+
+def _winners(vectors: np.ndarray, candidates: np.ndarray, beliefs: np.ndarray) -> list[int]:
+    return [int(k) for k in candidates[(beliefs @ vectors[candidates].T).argmax(1)]]
+
+
+def _belief_where_better(vector: np.ndarray, others: np.ndarray, slack: float) -> np.ndarray | None:
+    """argmax_b min_k b . (vector - others[k]), where that is above `slack`; else None."""
+    n_states = vector.size
+    scale = max(1.0, np.abs(vector - others).max())
+    result = linprog(
+        np.r_[np.zeros(n_states), -1.0],
+        A_ub=np.c_[(others - vector) / scale, np.ones(len(others))],
+        b_ub=np.zeros(len(others)),
+        A_eq=np.r_[np.ones(n_states), 0.0][None],
+        b_eq=[1.0],
+        bounds=[(0, None)] * n_states + [(None, None)],
+        method="highs",
+        options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
+    )
+    if result.x is None:
+        return np.full(n_states, 1 / n_states)
+    belief = np.maximum(result.x[:-1], 0)
+    belief /= belief.sum()
+    return belief if ((vector - others) @ belief).min() > slack else None

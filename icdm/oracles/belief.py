@@ -1,0 +1,136 @@
+"""Beliefs: what a decider who is shown everything the problem shows knows about the state.
+
+`first_belief` and `updated_belief` are the Bayes filter that deciders run; `belief_model` is the same
+knowledge in planning form, the one description that every oracle for hidden states reads. Axis letters:
+N problems, B rows, S states, A actions, O observations, Z signals (what a step shows: the observation,
+together with the reward where rewards are shown).
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from icdm.problems.mdp import MDP, expected_reward
+from icdm.problems.pomdp import POMDP
+
+
+def first_belief(problem: POMDP, task_B: jax.Array, observation_B: jax.Array) -> jax.Array:
+    """Belief after the first observation, b(s) ∝ initial(s) first_emission(o | s), (B, S)."""
+    prior_BS = problem.mdp.initial[task_B]
+    return _normalised(prior_BS * problem.first_emission[task_B, :, observation_B], prior_BS)
+
+
+def updated_belief(problem: POMDP, task_B, belief_BS, action_B, observation_B, reward_B) -> jax.Array:
+    """Belief after a step, given that the episode goes on, (B, S).
+
+    b'(s') ∝ sum_s b(s) Pr(r | s, a, s') P(s' | s, a) E(o | a, s') for s' not terminal, the factor
+    Pr(r | ...) only where the problem shows rewards. A signal that the model holds impossible leaves
+    the prediction sum_s b(s) P(s' | s, a) as it is.
+    """
+    transition_BSS = problem.mdp.transition[task_B, action_B]
+    prediction_BS = jnp.einsum("bs,bst->bt", belief_BS, transition_BSS)
+    if problem.shows_reward:
+        transition_BSS = transition_BSS * reward_likelihood(problem.mdp, task_B, action_B, reward_B)
+    joint_BS = jnp.einsum("bs,bst->bt", belief_BS, transition_BSS)
+    joint_BS = joint_BS * problem.emission[task_B, action_B, :, observation_B]
+    return _normalised(jnp.where(problem.mdp.terminal[task_B], 0, joint_BS), prediction_BS)
+
+
+def reward_likelihood(mdp: MDP, task_B, action_B, reward_B) -> jax.Array:
+    """Pr(r | s, a, s'), (B, S, S'): 1 or 0 for deterministic rewards, else the Bernoulli probability.
+
+    Rewards are compared within 1e-6 of the problem's largest, so that float32 recordings are understood.
+    """
+    mean_BS1 = mdp.reward[task_B, :, action_B][:, :, None]
+    arrival_B1S = mdp.arrival_reward[task_B][:, None, :]
+    scale_B = jnp.abs(mdp.reward[task_B]).max((1, 2)) + jnp.abs(mdp.arrival_reward[task_B]).max(1)
+    tolerance_B11 = 1e-6 * jnp.maximum(scale_B, 1e-30)[:, None, None]
+
+    def equal(pay):
+        return jnp.abs(pay - reward_B[:, None, None]) <= tolerance_B11
+
+    if mdp.reward_noise == "bernoulli":
+        return jnp.where(equal(1 + arrival_B1S), mean_BS1, 0) + jnp.where(equal(arrival_B1S), 1 - mean_BS1, 0)
+    return equal(mean_BS1 + arrival_B1S).astype(mdp.transition.dtype)
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["kernel", "reward", "first", "discount"], meta_fields=["horizon"]
+)
+@dataclasses.dataclass(frozen=True)
+class BeliefModel:
+    """A POMDP (or N of them along a leading axis) as its decider meets it, in float64.
+
+    Attributes:
+      kernel: (A, Z, S, S) joint probabilities Pr(z, s' | s, a) of a signal and a state in which the
+        episode goes on; mass that is missing from 1 has ended the episode.
+      reward: (S, A) mean reward for acting.
+      first: (O, S) joint probabilities of the first observation and state.
+      discount: ().
+      horizon: number of decisions.
+    """
+
+    kernel: jax.Array
+    reward: jax.Array
+    first: jax.Array
+    discount: jax.Array
+    horizon: int
+
+
+def belief_model(problem: POMDP) -> BeliefModel:
+    """The planning form of concrete problems: signals enumerated, ended episodes dropped.
+
+    Where rewards are shown, a signal is an observation together with one of the rewards that the problem
+    can pay, so that every oracle conditions on everything that a learner is shown.
+    """
+    mdp = jax.tree.map(np.asarray, problem.mdp)
+    alive = ~mdp.terminal
+    kernel = np.einsum("...ast,...ato,...t->...aost", mdp.transition, problem.emission, alive)
+    if problem.shows_reward:
+        kernel = _with_reward_signals(mdp, kernel)
+    with jax.enable_x64(True):
+        reward = np.asarray(expected_reward(mdp))
+    first = np.einsum("...s,...so,...s->...os", mdp.initial, problem.first_emission, alive)
+    return BeliefModel(kernel, reward, first, np.asarray(mdp.discount, np.float64), problem.horizon)
+
+
+def start_belief(model: BeliefModel) -> np.ndarray:
+    """Belief before anything is shown, (S,)."""
+    return model.first.sum(-2)
+
+
+def _with_reward_signals(mdp: MDP, kernel: np.ndarray) -> np.ndarray:
+    if kernel.ndim == 5:
+        parts = [
+            _with_reward_signals(jax.tree.map(lambda leaf: leaf[n], mdp), kernel[n]) for n in range(kernel.shape[0])
+        ]
+        widest = max(part.shape[1] for part in parts)
+        return np.stack([np.pad(part, ((0, 0), (0, widest - part.shape[1]), (0, 0), (0, 0))) for part in parts])
+    if mdp.reward_noise == "bernoulli":
+        pay = np.concatenate([mdp.arrival_reward, 1 + mdp.arrival_reward])
+    else:
+        pay = (mdp.reward[:, :, None] + mdp.arrival_reward).ravel()
+    scale = max(np.abs(mdp.reward).max() + np.abs(mdp.arrival_reward).max(), 1e-30)
+    pay = np.unique(pay)
+    pay = pay[np.diff(pay, prepend=-np.inf) > 1e-6 * scale]
+    n_actions, n_pays = mdp.n_actions, pay.size
+    one = jax.tree.map(lambda leaf: leaf[None], mdp)
+    with jax.enable_x64(True):
+        likelihood = reward_likelihood(
+            jax.tree.map(jnp.asarray, one),
+            jnp.zeros(n_actions * n_pays, int),
+            jnp.repeat(jnp.arange(n_actions), n_pays),
+            jnp.tile(jnp.asarray(pay), n_actions),
+        )
+    likelihood = np.asarray(likelihood).reshape(n_actions, n_pays, 1, mdp.n_states, mdp.n_states)
+    joint = (likelihood * kernel[:, None]).reshape(n_actions, -1, mdp.n_states, mdp.n_states)
+    return joint[:, joint.any((0, 2, 3))]
+
+
+def _normalised(weight_BS: jax.Array, fallback_BS: jax.Array) -> jax.Array:
+    total_B1 = weight_BS.sum(-1, keepdims=True)
+    possible_B1 = total_B1 > 0
+    return jnp.where(possible_B1, weight_BS / jnp.where(possible_B1, total_B1, 1), fallback_BS)

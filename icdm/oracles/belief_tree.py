@@ -1,0 +1,65 @@
+"""Exact finite-horizon values at one belief: the tree of reachable beliefs, equal ones merged.
+
+It knows nothing of alpha-vectors, and so checks them. Forward, the beliefs that every sequence of actions
+and signals leads to are listed level by level; backward, the Bellman recursion runs over the lists. The
+tree of a cloud of M models branches by the model as well and backs up the recursive alpha-maxmin value
+
+    V_t(b) = max_a { alpha min_m g_m + (1 - alpha) max_m g_m },
+    g_m = b . r_m,a + gamma sum_z Pr(z | b, a, m) V_{t+1}(filter of model m)
+
+(Saghafian, "Ambiguous partially observable Markov decision processes", J. Econ. Theory 178, 2018); with
+one model that is the POMDP. NumPy, float64.
+"""
+
+import numpy as np
+
+from icdm.errors import UserError
+from icdm.oracles.belief import BeliefModel
+
+DIGITS = 12  # beliefs that agree to so many digits are one
+
+
+def tree_values(
+    model: BeliefModel, belief: np.ndarray, horizon: int | None = None, *, pessimism: float = 0.0, most: int = 400_000
+) -> np.ndarray:
+    """Q(belief, a) with `horizon` decisions to go, (A,).
+
+    `model` is one problem, or a cloud with a leading axis M on its arrays.
+
+    Raises:
+      UserError: a level of the tree has more than `most` beliefs.
+    """
+    horizon = model.horizon if horizon is None else horizon
+    kernel, reward = (model.kernel, model.reward) if model.kernel.ndim == 5 else (model.kernel[None], model.reward[None])
+    discount = np.max(model.discount)
+    levels, branches = [belief[None]], []
+    for _ in range(horizon - 1):
+        children, chance, child = _expand(levels[-1], kernel, most)
+        levels.append(children)
+        branches.append((chance, child))
+    value = np.zeros(0)
+    for depth in reversed(range(horizon)):
+        gain = np.einsum("ns,msa->nma", levels[depth], reward)
+        if depth < horizon - 1:
+            chance, child = branches[depth]
+            gain += discount * (chance * value[child]).sum(-1)
+        q_values = pessimism * gain.min(1) + (1 - pessimism) * gain.max(1)
+        value = q_values.max(-1)
+    return q_values[0]
+
+
+def _expand(beliefs: np.ndarray, kernel: np.ndarray, most: int):
+    """Successors of n beliefs: unique ones (N, S), their chances (n, M, A, Z) and indices (n, M, A, Z)."""
+    joint = np.einsum("ns,mazst->nmazt", beliefs, kernel)
+    chance = joint.sum(-1)
+    possible = chance > 1e-14
+    reached = joint[possible] / chance[possible][:, None]
+    unique, index = np.unique(np.round(reached, DIGITS), axis=0, return_inverse=True)
+    if len(unique) > most:
+        raise UserError(
+            f"too large for an exact belief tree ({len(unique)} beliefs on one level): "
+            "use the bounds of the point-based oracle (--method bounds)"
+        )
+    child = np.zeros(chance.shape, int)
+    child[possible] = index.ravel()
+    return unique / unique.sum(1, keepdims=True), np.where(possible, chance, 0), child
