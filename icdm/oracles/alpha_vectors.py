@@ -11,11 +11,13 @@ time and pruned in between (incremental pruning, Cassandra, Littman and Zhang 19
 import dataclasses
 
 import numpy as np
+from scipy import sparse
 from scipy.optimize import linprog
 
 from icdm.errors import UserError
 from icdm.oracles.belief import BeliefModel
 
+BLOCK = 64  # linear programmes solved in one call
 SLACK = 1e-9  # a vector that beats the others nowhere by more than SLACK times their scale is dropped
 
 
@@ -89,17 +91,18 @@ def useful(vectors: np.ndarray) -> np.ndarray:
     candidates = _undominated(vectors, slack)
     if len(candidates) == 1:
         return candidates
-    witnesses = _witnesses(vectors.shape[1])
-    kept = list(dict.fromkeys(_winners(vectors, candidates, witnesses)))
-    waiting = [k for k in candidates if k not in set(kept)]
+    kept = sorted(set(_winners(vectors, candidates, _witnesses(vectors.shape[1]))))
+    waiting = [int(k) for k in candidates if k not in set(kept)]
     while waiting:
-        belief = _belief_where_better(vectors[waiting[-1]], vectors[kept], slack)
-        if belief is None:
-            waiting.pop()
-        else:
-            best = _winners(vectors, np.array(waiting), belief[None])[0]
-            kept.append(best)
-            waiting.remove(best)
+        asked, waiting = waiting[:BLOCK], waiting[BLOCK:]
+        beliefs = _beliefs_where_better(vectors[asked], vectors[kept])
+        margin = (beliefs * vectors[asked]).sum(1) - (beliefs @ vectors[kept].T).max(1)
+        better = margin > slack
+        if better.any():
+            hopeful = np.array(sorted({k for k, good in zip(asked, better) if good} | set(waiting)))
+            found = sorted(set(_winners(vectors, hopeful, beliefs[better])))
+            kept += found
+            waiting = [int(k) for k in hopeful if k not in set(found)]
     return np.array(sorted(kept))
 
 
@@ -115,30 +118,32 @@ def _undominated(vectors: np.ndarray, slack: float) -> np.ndarray:
 
 def _witnesses(n_states: int) -> np.ndarray:
     rng = np.random.default_rng(0)
-    sparse = rng.dirichlet(np.full(n_states, 0.3), 40 * n_states)
-    return np.concatenate([np.eye(n_states), np.full((1, n_states), 1 / n_states), sparse])
+    spread = rng.dirichlet(np.full(n_states, 0.3), 40 * n_states)
+    return np.concatenate([np.eye(n_states), np.full((1, n_states), 1 / n_states), spread])
 
 
 def _winners(vectors: np.ndarray, candidates: np.ndarray, beliefs: np.ndarray) -> list[int]:
     return [int(k) for k in candidates[(beliefs @ vectors[candidates].T).argmax(1)]]
 
 
-def _belief_where_better(vector: np.ndarray, others: np.ndarray, slack: float) -> np.ndarray | None:
-    """argmax_b min_k b . (vector - others[k]), where that is above `slack`; else None."""
-    n_states = vector.size
-    scale = max(1.0, np.abs(vector - others).max())
+def _beliefs_where_better(vectors: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """argmax_b min_k b . (vector - others[k]) for each of n vectors, (n, S): n programmes solved as one."""
+    n, n_states = vectors.shape
+    difference = vectors[:, None] - others
+    scale = np.maximum(np.abs(difference).max((1, 2), keepdims=True), 1e-300)
+    rows = np.concatenate([-difference / scale, np.ones((n, len(others), 1))], 2)
+    simplex = sparse.block_diag([np.r_[np.ones(n_states), 0.0][None]] * n)
     result = linprog(
-        np.r_[np.zeros(n_states), -1.0],
-        A_ub=np.c_[(others - vector) / scale, np.ones(len(others))],
-        b_ub=np.zeros(len(others)),
-        A_eq=np.r_[np.ones(n_states), 0.0][None],
-        b_eq=[1.0],
-        bounds=[(0, None)] * n_states + [(None, None)],
+        np.tile(np.r_[np.zeros(n_states), -1.0], n),
+        A_ub=sparse.block_diag(list(rows)),
+        b_ub=np.zeros(n * len(others)),
+        A_eq=simplex,
+        b_eq=np.ones(n),
+        bounds=np.tile([(0, np.inf)] * n_states + [(-np.inf, np.inf)], (n, 1)),
         method="highs",
         options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
     )
     if result.x is None:
-        return np.full(n_states, 1 / n_states)
-    belief = np.maximum(result.x[:-1], 0)
-    belief /= belief.sum()
-    return belief if ((vector - others) @ belief).min() > slack else None
+        raise RuntimeError(f"the linear programme of pruning failed: {result.message}")
+    beliefs = np.maximum(result.x.reshape(n, -1)[:, :-1], 0)
+    return beliefs / beliefs.sum(1, keepdims=True)

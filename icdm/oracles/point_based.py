@@ -1,0 +1,299 @@
+"""Certified values of POMDPs: a lower and an upper bound on a set of belief points, refined until they meet.
+
+One set of P beliefs, the S corners of the simplex first, serves all stages. With h decisions to go,
+
+    lower: V_h(b) >= max_k b . alpha_k, one alpha-vector backed up at each point (Pineau, Gordon, Thrun 2003);
+    upper: V_h(b) <= min(sawtooth(b), max_a b . F_h(., a)), values at the points interpolated by the
+           sawtooth, and the fast informed bound F_h (both Hauskrecht 2000).
+
+The recursions start from a bracket of what is worth having when no decision is left (zero, at a finite
+horizon), so that every stage is a valid bracket whatever the points are; the points only decide how wide
+it is. New points are met by following the upper bound's greedy action from the start, signals drawn in
+proportion to how much of the bracket they carry (as heuristic search value iteration does, Smith and
+Simmons 2005). Float64. Axis letters: N problems, P points, W paths, H decisions to go, Z signals. A joint
+is an unnormalised belief, or an array of them, with its states in front: (S, ...).
+"""
+
+import dataclasses
+import functools
+import math
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from icdm.errors import UserError
+from icdm.oracles.belief import BeliefModel
+
+FIRST_POINTS = 16  # beliefs added to the corners by the first refinement; each further one adds twice as many
+EXPLORED = 1024  # beliefs met by the paths of one refinement, about
+LARGEST = 2**27  # entries of a P x P x A x Z table, the one that grows fastest
+CONTRACTION = 1e-3  # by how much one sweep of the infinite horizon shrinks the bracket that it starts from
+
+Stage = tuple[jax.Array, jax.Array, jax.Array]  # alpha (P, S), upper (P,), informed (S, A)
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["points", "alpha", "alpha_action", "upper", "informed"],
+    meta_fields=[],
+)
+@dataclasses.dataclass(frozen=True)
+class Bounds:
+    """A bracket of V_h at every belief, for one problem; a single stage (H = 0) holds for every h.
+
+    Attributes:
+      points: (P, S), the corners first.
+      alpha: (H + 1, P, S) vectors of the lower bound.
+      alpha_action: (H + 1, P) the action behind each vector.
+      upper: (H + 1, P) the upper bound at the points.
+      informed: (H + 1, S, A) the fast informed bound.
+    """
+
+    points: jax.Array
+    alpha: jax.Array
+    alpha_action: jax.Array
+    upper: jax.Array
+    informed: jax.Array
+
+    def lower_value(self, joint: jax.Array, stage) -> jax.Array:
+        """Lower bound at joints (S, ...), times their mass, with `stage` decisions to go."""
+        return jnp.tensordot(self.alpha[self._at(stage)], joint, 1).max(0)
+
+    def upper_value(self, joint: jax.Array, stage) -> jax.Array:
+        """Upper bound at joints (S, ...), times their mass, with `stage` decisions to go."""
+        informed = jnp.tensordot(self.informed[self._at(stage)].T, joint, 1).max(0)
+        share = _shares(joint, self.points)
+        return jnp.minimum(informed, _sawtooth(joint, share, self.points, self.upper[self._at(stage)]))
+
+    def q_values(self, model: BeliefModel, belief: jax.Array, stage) -> tuple[jax.Array, jax.Array]:
+        """Lower and upper bound of Q_h(belief, a) with h = `stage` >= 1 decisions to go, each (A,)."""
+        joint = jnp.einsum("s,azst->taz", belief, model.kernel)
+        gain = belief @ model.reward
+        lower, upper = (value(joint, stage - 1).sum(-1) for value in (self.lower_value, self.upper_value))
+        return gain + model.discount * lower, gain + model.discount * upper
+
+    def bracket(self, model: BeliefModel) -> tuple[jax.Array, jax.Array]:
+        """Bounds of the value before anything is shown."""
+        return self.lower_value(model.first.T, model.horizon).sum(), self.upper_value(model.first.T, model.horizon).sum()
+
+    def _at(self, stage):
+        return jnp.minimum(stage, self.alpha.shape[0] - 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Solution:
+    """What `solve` reached: bounds of N problems (leading axis N) and the brackets at their starts, (N,)."""
+
+    bounds: Bounds
+    lower: np.ndarray
+    upper: np.ndarray
+    seconds: float
+
+    @property
+    def gap(self) -> np.ndarray:
+        return self.upper - self.lower
+
+
+def solve(
+    model: BeliefModel, key: jax.Array, *, tolerance: float, time_limit: float = 60.0, infinite: bool = False
+) -> Solution:
+    """Brackets the optimal values of N problems (leading axis N).
+
+    Each is refined until upper - lower <= tolerance x max(1, |lower|), or until another refinement would
+    pass the time limit (seconds) or the memory; then its bracket is as wide as it is.
+
+    Args:
+      infinite: solve for the infinite horizon instead of `model.horizon`.
+
+    Raises:
+      UserError: an infinite horizon without discounting, a tolerance that is not positive.
+    """
+    if not tolerance > 0:
+        raise UserError(f"tolerance {tolerance}: give a positive number")
+    started = time.perf_counter()
+    with jax.enable_x64(True):
+        model = jax.tree.map(jnp.asarray, model)
+        if infinite:
+            model = dataclasses.replace(model, horizon=_sweep_length(model))
+        n_problems, n_states = model.reward.shape[:2]
+        points = jnp.broadcast_to(jnp.eye(n_states), (n_problems, n_states, n_states))
+        bounds, lower, upper = _solve_all(model, points, _nothing_left(model, infinite), infinite)
+        n_new, round_seconds = FIRST_POINTS, 0.0
+        while (wide := np.flatnonzero(upper - lower > tolerance * np.maximum(1, np.abs(lower)))).size:
+            now = time.perf_counter()
+            n_points = bounds.points.shape[1] + n_new
+            size = n_points**2 * math.prod(model.kernel.shape[1:3])
+            if now - started + 2 * round_seconds > time_limit or size > LARGEST:
+                break
+            rows = np.resize(wide, 1 << (wide.size - 1).bit_length())
+            some, old = (jax.tree.map(lambda leaf: leaf[rows], tree) for tree in (model, bounds))
+            key, round_key = jax.random.split(key)
+            points = _explore_all(some, old, jax.random.split(round_key, rows.size), n_new)
+            start = _last_stage(old, points) if infinite else _nothing_left(some, infinite, n_points)
+            refined, *bracket = _solve_all(some, points, start, infinite)
+            bounds = jax.tree.map(lambda leaf, new: leaf.at[rows].set(new), _padded(bounds, n_points), refined)
+            lower[rows], upper[rows] = np.maximum(lower[rows], bracket[0]), np.minimum(upper[rows], bracket[1])
+            n_new, round_seconds = 2 * n_new, time.perf_counter() - now
+    return Solution(bounds, lower, upper, time.perf_counter() - started)
+
+
+def solve_at_points(model: BeliefModel, points: jax.Array, start: Stage) -> Bounds:
+    """Both bounds of one problem at points (P, S), by one backward sweep from the bracket `start`."""
+    joint = jnp.einsum("ps,azst->tpaz", points, model.kernel)
+    share = _shares(joint, points)
+    gain = points @ model.reward
+
+    def sweep(stage, _):
+        alpha, upper, informed = stage
+        q_lower = gain + model.discount * jnp.tensordot(alpha, joint, 1).max(0).sum(-1)
+        action = q_lower.argmax(-1)
+        taken = jnp.take_along_axis(joint, action[None, :, None, None], 2)[:, :, 0]
+        choice = jnp.tensordot(alpha, taken, 1).argmax(0)
+        future = jnp.einsum("pzst,pzt->ps", model.kernel[action], alpha[choice])
+        bound = jnp.minimum(jnp.tensordot(informed.T, joint, 1).max(0), _sawtooth(joint, share, points, upper))
+        q_informed = jnp.einsum("azst,tb->basz", model.kernel, informed).max(0).sum(-1).T
+        stage = (
+            model.reward.T[action] + model.discount * future,
+            (gain + model.discount * bound.sum(-1)).max(-1),
+            model.reward + model.discount * q_informed,
+        )
+        return stage, (*stage, action)
+
+    _, (*stages, action) = jax.lax.scan(sweep, start, length=model.horizon)
+    alpha, upper, informed = (jnp.concatenate([first[None], rest]) for first, rest in zip(start, stages))
+    return Bounds(points, alpha, jnp.pad(action, ((1, 0), (0, 0))), upper, informed)
+
+
+def explore(model: BeliefModel, bounds: Bounds, key: jax.Array, n_new: int) -> jax.Array:
+    """The points of one problem and `n_new` further ones met where the bracket is open, (P + n_new, S)."""
+    n_paths = max(4, EXPLORED // model.horizon)
+
+    def step(carry, t):
+        belief_SW, key = carry
+        key, signal_key = jax.random.split(key)
+        stage = model.horizon - t - 1
+        joint = jnp.einsum("sw,azst->twaz", belief_SW, model.kernel)
+        q_upper = belief_SW.T @ model.reward + model.discount * bounds.upper_value(joint, stage).sum(-1)
+        taken = jnp.take_along_axis(joint, q_upper.argmax(-1)[None, :, None, None], 2)[:, :, 0]
+        next_SW, gap_W = _draw_signal(bounds, taken, stage, signal_key)
+        return (next_SW, key), (next_SW, gap_W * model.discount ** (t + 1))
+
+    first_key, key = jax.random.split(key)
+    first = jnp.broadcast_to(model.first.T[:, None], (model.first.shape[1], n_paths, model.first.shape[0]))
+    first_SW, first_gap_W = _draw_signal(bounds, first, model.horizon, first_key)
+    _, (met_TSW, gap_TW) = jax.lax.scan(step, (first_SW, key), jnp.arange(model.horizon - 1))
+    met = jnp.concatenate([first_SW[None], met_TSW]).transpose(0, 2, 1).reshape(-1, first_SW.shape[0])
+    return _add_distant(bounds.points, met, jnp.concatenate([first_gap_W[None], gap_TW]).ravel(), n_new)
+
+
+def _draw_signal(bounds, joint, stage, key):
+    """One successor of each of W beliefs, drawn from joints (S, W, Z) by mass x gap; (S, W), and its gap (W,)."""
+    mass = joint.sum(0)
+    gap = jnp.where(mass > 1e-12, bounds.upper_value(joint, stage) - bounds.lower_value(joint, stage), 0)
+    signal = jax.random.categorical(key, jnp.log(jnp.maximum(gap, 0) + 1e-12 * mass))
+    taken = jnp.take_along_axis(joint, signal[None, :, None], 2)[:, :, 0]
+    total = taken.sum(0)
+    return taken / total, jnp.take_along_axis(gap, signal[:, None], 1)[:, 0] / total
+
+
+def _add_distant(points, met, gap, n_new):
+    """The points and `n_new` beliefs met, each the largest in gap x L1 distance from all chosen before it."""
+
+    def add(distance, _):
+        chosen = met[(distance * gap).argmax()]
+        return jnp.minimum(distance, jnp.abs(met - chosen).sum(1)), chosen
+
+    distance = jax.lax.map(lambda belief: jnp.abs(points - belief).sum(1).min(), met)
+    _, chosen = jax.lax.scan(add, distance, length=n_new)
+    return jnp.concatenate([points, chosen])
+
+
+def _shares(joint, points):
+    """Largest c with c points[i] <= joint in every state, (P, ...) for joints (S, ...)."""
+    flat = joint.reshape(joint.shape[0], -1)
+    inverse = 1 / jnp.where(points > 0, points, 1)
+    share = jnp.full((points.shape[0], flat.shape[1]), jnp.inf)
+    for s in range(points.shape[1]):
+        ratio = inverse[:, s, None] * flat[None, s]
+        share = jnp.where(points[:, s, None] > 0, jnp.minimum(share, ratio), share)
+    return share.reshape(-1, *joint.shape[1:])
+
+
+def _sawtooth(joint, share, points, upper):
+    """sum_s joint(s) U(e_s) + min_i share_i (U(b_i) - sum_s b_i(s) U(e_s))."""
+    corner = upper[: points.shape[1]]
+    drop = jnp.minimum(upper - points @ corner, 0)
+    return jnp.tensordot(corner, joint, 1) + (share * jnp.expand_dims(drop, tuple(range(1, share.ndim)))).min(0)
+
+
+def _nothing_left(model: BeliefModel, infinite: bool, n_points: int | None = None) -> Stage:
+    """Bracket of what follows the horizon, for N problems: 0, or the extreme rewards for ever."""
+    n, n_states, n_actions = model.reward.shape
+    scale = 1 / (1 - model.discount) if infinite else jnp.zeros(n)
+    least = scale * jnp.minimum(model.reward.min((1, 2)), 0)
+    most = scale * jnp.maximum(model.reward.max((1, 2)), 0)
+    n_points = n_states if n_points is None else n_points
+    return (
+        jnp.broadcast_to(least[:, None, None], (n, n_points, n_states)),
+        jnp.broadcast_to(most[:, None], (n, n_points)),
+        jnp.broadcast_to(most[:, None, None], (n, n_states, n_actions)),
+    )
+
+
+@jax.jit
+def _last_stage(bounds: Bounds, points: jax.Array) -> Stage:
+    """The bracket that N solved problems end with, at more points."""
+    upper = jax.vmap(lambda bounds, points: bounds.upper_value(points.T, 0))(bounds, points)
+    return _padded(bounds, points.shape[1]).alpha[:, -1], upper, bounds.informed[:, -1]
+
+
+def _sweep_length(model: BeliefModel) -> int:
+    discount = float(model.discount.max())
+    if discount >= 1:
+        raise UserError("an infinite horizon needs a discount below 1: give --discount, or a horizon")
+    return max(2, math.ceil(math.log(CONTRACTION) / math.log(discount)))
+
+
+def _padded(bounds: Bounds, n_points: int) -> Bounds:
+    """The same bounds of N problems with points and vectors repeated up to `n_points`."""
+    more = n_points - bounds.points.shape[1]
+
+    def pad(leaf, axis):
+        return jnp.pad(leaf, [(0, more if i == axis else 0) for i in range(leaf.ndim)], mode="edge")
+
+    axes = {"points": 1, "alpha": 2, "alpha_action": 2, "upper": 2}
+    return dataclasses.replace(bounds, **{name: pad(getattr(bounds, name), axis) for name, axis in axes.items()})
+
+
+def _solve_all(model, points, start, infinite):
+    """Bounds of N problems and NumPy brackets; of an infinite horizon only the last stage is kept."""
+    bounds, lower, upper = _solved(model, points, start)
+    if infinite:
+        last = {name: getattr(bounds, name)[:, -1:] for name in ("alpha", "alpha_action", "upper", "informed")}
+        bounds = dataclasses.replace(bounds, **last)
+    return bounds, np.array(lower), np.array(upper)
+
+
+@jax.jit
+def _solved(model, points, start):
+    def one(arguments):
+        bounds = solve_at_points(*arguments)
+        return bounds, *bounds.bracket(arguments[0])
+
+    return jax.lax.map(one, (model, points, start), batch_size=_side_by_side(model, points.shape[1]))
+
+
+@functools.partial(jax.jit, static_argnames="n_new")
+def _explore_all(model, bounds, keys, n_new):
+    def one(arguments):
+        return explore(*arguments, n_new)
+
+    return jax.lax.map(one, (model, bounds, keys), batch_size=_side_by_side(model, bounds.points.shape[1]))
+
+
+def _side_by_side(model: BeliefModel, n_points: int) -> int:
+    """How many problems to solve at once: many with few points, or one with many."""
+    n, n_actions, n_signals = model.kernel.shape[:3]
+    return max(1, min(n, 2**22 // (n_points**2 * n_actions * n_signals)))
