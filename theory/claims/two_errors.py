@@ -1,0 +1,145 @@
+"""The layer's error is exactly the sum of training-length bias and in-context estimation error."""
+
+import itertools
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+
+from theory import laws
+from theory.closed_forms import (
+    check_lengths,
+    gamma,
+    gaussian_squared_error,
+    optimum,
+    squared_error,
+    upper_bound,
+)
+from theory.figures import BLUE, GREY, ORANGE, panels
+from theory.ledger import Claim
+from theory.prompts import simulated_errors, stack
+from theory.statistics import bootstrap_interval, share_interval
+
+
+def check(config) -> tuple[Claim, Figure]:
+    gaussian, general = gaussian_settings(config), general_settings(config)
+    simulate_all(config, gaussian + general)
+    for setting in gaussian:
+        setting["bound"] = upper_bound(setting["features"].second, setting["n"], setting["m"])
+    everything = gaussian + general
+    z = np.array([z_score(s, s["exact"]) for s in everything])
+    z_swapped = np.array([z_score(s, s["lengths_confused"]) for s in gaussian if s["n"] != s["m"]])
+    z_wrong = np.array([z_score(s, s["wrong_count"]) for s in gaussian])
+    tightness = np.array([s["bound"] / s["exact"] for s in gaussian])
+    within, interval = share_interval(int((np.abs(z) <= 3).sum()), len(z))
+    claim = Claim(
+        id="two_errors",
+        claim="MSE(N, M) = training-length bias(N) + in-context estimation error(N) / M, exactly",
+        source="derived here; Gaussian case agrees with Zhang et al., Thm 4.2; bound: arXiv 2605.09009, eq. 6",
+        metric="share of settings whose simulated error is within 3 standard errors of the closed form; violations of "
+        "the published upper bound (simulated mean above it); tightness = bound / error",
+        measured={
+            "share_within_3_se": within,
+            "settings": len(z),
+            "bound_violations": int(sum(s["mean"] > s["bound"] for s in gaussian)),
+            "largest_z": float(np.abs(z).max()),
+            "tightness_median": float(np.median(tightness)),
+            "tightness_least": float(tightness.min()),
+            "tightness_most": float(tightness.max()),
+        },
+        ci95={
+            "share_within_3_se": interval,
+            "tightness_median": bootstrap_interval(np.median, tightness, rng=np.random.default_rng(config.seed)),
+        },
+        control={
+            "share_within_3_se_if_test_length_is_taken_for_training_length": float(np.mean(np.abs(z_swapped) <= 3)),
+            "share_within_3_se_if_N_replaces_N_minus_1": float(np.mean(np.abs(z_wrong) <= 3)),
+        },
+        threshold={"share_within_3_se": ">= 0.95", "settings": ">= 63", "bound_violations": "<= 0"},
+        config=config.to_dict(),
+    )
+    return claim, draw(gaussian, general, z)
+
+
+def gaussian_settings(config) -> list[dict]:
+    """d x condition number x (N, M), with w ~ N(0, I); the exact error and two common wrong forms."""
+    settings = []
+    for d, condition, (n, m) in itertools.product(config.dimensions, config.conditions, config.lengths):
+        check_lengths(d, n, m)
+        covariance = laws.spectrum(d, condition)
+        u = np.linalg.inv(gamma(covariance, n))
+        exact = gaussian_squared_error(covariance, n, m)
+        settings.append(
+            {
+                "features": laws.gaussian(covariance),
+                "tasks": laws.gaussian(np.eye(d)),
+                "noise": 0.0,
+                "n": n,
+                "m": m,
+                "u": u,
+                "exact": exact,
+                "lengths_confused": gaussian_squared_error(covariance, n, n),
+                "wrong_count": exact + float(np.trace(covariance @ covariance @ covariance @ u @ u)) / m,
+            }
+        )
+    return settings
+
+
+def general_settings(config) -> list[dict]:
+    """One-hot and lopsided finite features, an anisotropic task prior, with and without label noise."""
+    rng = np.random.default_rng(config.seed)
+    tables = {
+        "one-hot": laws.one_hot(rng.dirichlet(np.full(6, 2.0))),
+        "simplex": laws.uniform_over(rng.dirichlet(np.ones(6), 6)),
+    }
+    settings = []
+    for features, noise, (n, m) in itertools.product(tables.values(), (0.0, 0.5), config.lengths):
+        tasks = laws.gaussian(laws.spectrum(6, 9.0))
+        u = optimum(features, tasks.second, n, noise)
+        exact = sum(squared_error(features, tasks.second, u, m, noise))
+        settings.append(
+            {"features": features, "tasks": tasks, "noise": noise, "n": n, "m": m, "u": u, "exact": exact}
+        )
+    return settings
+
+
+def simulate_all(config, settings: list[dict]) -> None:
+    """Adds the simulated mean error and its standard error; settings of equal shape run side by side."""
+
+    def shape(setting):
+        return type(setting["features"]).__name__, setting["u"].shape[0], setting["m"]
+
+    for i, (_, group) in enumerate(itertools.groupby(sorted(settings, key=shape), key=shape)):
+        group = list(group)
+        errors = simulated_errors(
+            stack([s["features"] for s in group]),
+            stack([s["tasks"] for s in group]),
+            np.stack([s["u"] for s in group]),
+            group[0]["m"],
+            config.prompts,
+            jax.random.fold_in(jax.random.key(config.seed), i),
+            noise=np.array([s["noise"] for s in group], np.float32),
+        )
+        for setting, error in zip(group, errors):
+            setting["mean"], setting["se"] = error.mean(), error.std(ddof=1) / np.sqrt(len(error))
+
+
+def z_score(setting, exact) -> float:
+    return (setting["mean"] - exact) / setting["se"]
+
+
+def draw(gaussian, general, z) -> Figure:
+    figure, (left, right) = panels(2)
+    for group, color, label in ((gaussian, BLUE, "Gaussian features"), (general, ORANGE, "one-hot and simplex")):
+        left.loglog([s["exact"] for s in group], [s["mean"] for s in group], "o", color=color, label=label, alpha=0.7)
+    ends = np.array(left.get_xlim())
+    left.loglog(ends, ends, color=GREY, linewidth=0.8)
+    left.loglog([s["exact"] for s in gaussian], [s["bound"] for s in gaussian], "_", color=GREY, label="published bound")
+    left.set(xlabel="exact error", ylabel="simulated error", title="Two error terms, exactly")
+    left.legend()
+    right.hist(z, bins=np.arange(-4, 4.5, 0.5), color=BLUE, alpha=0.7, density=True, label="settings")
+    grid = np.linspace(-4, 4, 200)
+    right.plot(grid, np.exp(-(grid**2) / 2) / np.sqrt(2 * np.pi), color=GREY, label="N(0, 1)")
+    right.set(xlabel="z = (simulated - exact) / standard error", ylabel="density", title="Deviations are noise")
+    right.legend()
+    return figure

@@ -1,0 +1,29 @@
+"""Independent simulations over whatever devices JAX sees."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def spread(tree):
+    """Puts the leading axis of every array across all devices (on one, where it does not divide evenly)."""
+    devices = np.array(jax.devices())
+    if jax.tree.leaves(tree)[0].shape[0] % len(devices):
+        devices = devices[:1]
+    rows = jax.sharding.NamedSharding(jax.sharding.Mesh(devices, ("rows",)), jax.sharding.PartitionSpec("rows"))
+    return jax.device_put(tree, rows)
+
+
+def simulate(draw: Callable, key: jax.Array, n_chunks: int) -> np.ndarray:
+    """`draw(key)` for n_chunks keys: one after another on each device, side by side on different ones.
+
+    `draw` returns an array; the result has its chunks along the first axis. The numbers do not depend on
+    how many devices there are.
+    """
+    n_devices = len(jax.devices())
+    rows = -(-n_chunks // n_devices)
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(n_devices * rows))
+    chunks = jax.jit(jax.vmap(lambda keys_C: jax.lax.map(draw, keys_C)))(spread(keys.reshape(n_devices, rows)))
+    return np.asarray(chunks).reshape(n_devices * rows, *chunks.shape[2:])[:n_chunks]

@@ -1,0 +1,85 @@
+"""The ledger of claims: what was claimed, what was measured, and whether it holds."""
+
+import dataclasses
+import json
+import os
+import pathlib
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """One claim and its measurement, a JSON object of claims.json.
+
+    Attributes:
+      id: name of the module in theory/claims.
+      claim: the statement.
+      source: where it comes from.
+      metric: what the measured numbers are.
+      measured: numbers by name.
+      ci95: [low, high] for the measured numbers that vary with the draw.
+      control: numbers by name of what must not, or need not, satisfy the claim.
+      threshold: for the measured numbers that decide, "<= x", ">= x" or "low .. high".
+      config: the settings it was measured with.
+      seconds: time it took.
+    """
+
+    id: str
+    claim: str
+    source: str
+    metric: str
+    measured: dict[str, float]
+    ci95: dict[str, list[float]]
+    control: dict[str, float]
+    threshold: dict[str, str]
+    config: dict
+    seconds: float = 0.0
+
+    @property
+    def holds(self) -> bool:
+        """Whether every number that has a threshold meets it; a number that is not finite meets none."""
+        return all(meets(self.measured[name], limit) for name, limit in self.threshold.items())
+
+
+def meets(value: float, threshold: str) -> bool:
+    """Whether a value meets "<= x", ">= x" or "low .. high"."""
+    match threshold.split():
+        case ["<=", limit]:
+            return value <= float(limit)
+        case [">=", limit]:
+            return value >= float(limit)
+        case [low, "..", high]:
+            return float(low) <= value <= float(high)
+    raise ValueError(f"threshold {threshold!r}: give '<= x', '>= x' or 'low .. high'")
+
+
+def as_json(claim: Claim) -> dict:
+    """The claim as it stands in claims.json; `holds` goes before the seconds."""
+    fields = dataclasses.asdict(claim)
+    order = ["id", "claim", "source", "metric", "measured", "ci95", "control", "threshold", "holds", "seconds", "config"]
+    return {name: {**fields, "holds": claim.holds}[name] for name in order}
+
+
+def write(path: pathlib.Path, claims: list[Claim]) -> None:
+    """Writes claims.json in one step, so that a reader never sees half of it."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps([as_json(claim) for claim in claims], indent=1) + "\n")
+    os.replace(partial, path)
+
+
+def number(value: float) -> str:
+    """A number as people read it: 4 significant digits, counts in full."""
+    return str(value) if isinstance(value, int) else f"{value:.4g}"
+
+
+def lines(claim: Claim) -> list[tuple[str, str, str, str]]:
+    """(name, measured, interval, threshold) for every measured number, the deciding ones first."""
+    names = [*claim.threshold, *(name for name in claim.measured if name not in claim.threshold)]
+    return [
+        (
+            name.replace("_", " "),
+            number(claim.measured[name]),
+            " .. ".join(map(number, claim.ci95[name])) if name in claim.ci95 else "",
+            claim.threshold.get(name, ""),
+        )
+        for name in names
+    ]
