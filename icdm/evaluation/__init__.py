@@ -1,0 +1,1 @@
+"""How well it decides: every decider on the same tasks, every number with an interval."""

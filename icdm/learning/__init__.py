@@ -1,0 +1,1 @@
+"""How it learns: one training loop; pretraining and fine-tuning differ in data and objective only."""

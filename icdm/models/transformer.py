@@ -107,11 +107,11 @@ class Block(nnx.Module):
         self.down = weight(c.hidden * depth**2, c.hidden, c.width)
 
     def mlp(self, x_BLD):
-        up_BLF = linear(x_BLD, self.up[...])
         if hasattr(self, "gate"):
-            hidden_BLF = jax.nn.silu(linear(x_BLD, self.gate[...])) * up_BLF
+            gate_BLF, up_BLF = linears(x_BLD, self.gate[...], self.up[...])
+            hidden_BLF = jax.nn.silu(gate_BLF) * up_BLF
         else:
-            hidden_BLF = jnp.square(jax.nn.relu(up_BLF))
+            hidden_BLF = jnp.square(jax.nn.relu(linear(x_BLD, self.up[...])))
         return linear(hidden_BLF, self.down[...])
 
 
@@ -198,9 +198,10 @@ class Transformer(nnx.Module):
     def _layer(self, x_BLD, slot_BL, memory, block, index):
         c = self.config
         h_BLD = rms_norm(x_BLD, block.attention_norm[...])
-        q_BLNH = rotate(_heads(linear(h_BLD, block.q[...]), c.heads), slot_BL, c.rotary_base)
-        k_BSMH = rotate(_heads(linear(h_BLD, block.k[...]), c.kv_heads), slot_BL, c.rotary_base)
-        v_BSMH = _heads(linear(h_BLD, block.v[...]), c.kv_heads)
+        q_BLE, k_BSE, v_BSE = linears(h_BLD, block.q[...], block.k[...], block.v[...])
+        q_BLNH = rotate(_heads(q_BLE, c.heads), slot_BL, c.rotary_base)
+        k_BSMH = rotate(_heads(k_BSE, c.kv_heads), slot_BL, c.rotary_base)
+        v_BSMH = _heads(v_BSE, c.kv_heads)
         slot_BS = slot_BL
         if memory is not None:
             row_B1 = jnp.arange(x_BLD.shape[0])[:, None]
@@ -220,13 +221,14 @@ class Transformer(nnx.Module):
 def attend(q_BLNH, k_BSMH, v_BSMH, mask_BLS):
     """softmax(q k / sqrt(H)) v, heads in groups that share keys and values; softmax in float32."""
     B, L, N, H = q_BLNH.shape
-    M, S = k_BSMH.shape[2], k_BSMH.shape[1]
-    q_BLMGH = q_BLNH.reshape(B, L, M, N // M, H) * H**-0.5
-    scores = jnp.einsum("blmgh,bsmh->bmgls", q_BLMGH, k_BSMH).astype(jnp.float32)
-    scores = jnp.where(mask_BLS[:, None, None], scores, -1e30)
-    attention = jax.nn.softmax(scores, axis=-1)
-    mixed = jnp.einsum("bmgls,bsmh->blmgh", attention.astype(v_BSMH.dtype), v_BSMH)
-    return mixed.reshape(B, L, N, H), attention.reshape(B, N, L, S)
+    S, M = k_BSMH.shape[1:3]
+    q_BMGLH = q_BLNH.reshape(B, L, M, N // M, H).transpose(0, 2, 3, 1, 4) * H**-0.5
+    k_BM1HS = k_BSMH.transpose(0, 2, 3, 1)[:, :, None]
+    v_BM1SH = v_BSMH.transpose(0, 2, 1, 3)[:, :, None]
+    bias_B11LS = jnp.where(mask_BLS, 0.0, -1e30)[:, None, None]
+    attention = jax.nn.softmax((q_BMGLH @ k_BM1HS).astype(jnp.float32) + bias_B11LS, axis=-1)
+    mixed_BMGLH = attention.astype(v_BM1SH.dtype) @ v_BM1SH
+    return mixed_BMGLH.transpose(0, 3, 1, 2, 4).reshape(B, L, N, H), attention.reshape(B, N, L, S)
 
 
 def rotate(x_BLNH: jax.Array, position_BL: jax.Array, base: float) -> jax.Array:
@@ -261,6 +263,12 @@ def _linear_backward(saved, ct):
 
 
 linear.defvjp(lambda x, w: (x @ w, (x, w)), _linear_backward)
+
+
+def linears(x: jax.Array, *weights: jax.Array) -> list[jax.Array]:
+    """x @ w for several w, as one product."""
+    ends = [sum(w.shape[1] for w in weights[: i + 1]) for i in range(len(weights) - 1)]
+    return jnp.split(linear(x, jnp.concatenate(weights, axis=1)), ends, axis=-1)
 
 
 def _heads(x_BLE: jax.Array, n: int) -> jax.Array:

@@ -28,37 +28,39 @@ class Policy(Protocol):
         """Takes note of what was done and what it paid."""
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["table", "epsilon"], meta_fields=[])
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["table", "epsilon", "index"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class MarkovPolicy:
     """Acts by a table of probabilities, and with probability epsilon uniformly at random.
 
-    pi(a | t, o) = (1 - epsilon) table[task, t, o, a] + epsilon / A
+    pi(a | t, o) = (1 - epsilon) table[n, t, o, a] + epsilon / A
 
     Attributes:
       table: (N, T, O, A) probabilities; N is 1 for a policy that is the same in every task, T is 1 for
         one that does not look at the clock.
       epsilon: () or (B,), one per row: 0 follows the table, 1 is the uniform policy.
+      index: (B,) which of the N tables each row follows; None: that of its task.
     """
 
     table: jax.Array
     epsilon: jax.Array | float = 0.0
+    index: jax.Array | None = None
 
     def init(self, task_B):
-        return task_B, jnp.zeros_like(task_B)
+        return (task_B if self.index is None else self.index), jnp.zeros_like(task_B)
 
     def act(self, carry, observation_B, key):
-        task_B, t_B = carry
+        index_B, t_B = carry
         n, steps = self.table.shape[:2]
-        table_BA = self.table[jnp.minimum(task_B, n - 1), jnp.minimum(t_B, steps - 1), observation_B]
-        epsilon_B1 = jnp.broadcast_to(jnp.asarray(self.epsilon, jnp.float32), task_B.shape)[:, None]
+        table_BA = self.table[jnp.minimum(index_B, n - 1), jnp.minimum(t_B, steps - 1), observation_B]
+        epsilon_B1 = jnp.broadcast_to(jnp.asarray(self.epsilon, jnp.float32), index_B.shape)[:, None]
         probability_BA = (1 - epsilon_B1) * table_BA.astype(jnp.float32) + epsilon_B1 / table_BA.shape[-1]
-        action_B = draw(probability_BA, jax.random.uniform(key, task_B.shape, jnp.float32))
+        action_B = draw(probability_BA, jax.random.uniform(key, index_B.shape, jnp.float32))
         return action_B, jnp.log(probability_BA), carry
 
     def observe(self, carry, action_B, reward_B):
-        task_B, t_B = carry
-        return task_B, t_B + 1
+        index_B, t_B = carry
+        return index_B, t_B + 1
 
 
 def uniform_policy(n_observations: int, n_actions: int) -> MarkovPolicy:

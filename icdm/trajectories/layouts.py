@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from icdm.errors import UserError, unknown
+from icdm.problems.families import n_observations
 from icdm.trajectories.rollout import Trajectories
 
 NOTHING = -1  # a component that is absent
@@ -150,8 +151,6 @@ LAYOUTS = {"transition": TransitionLayout, "interleaved": InterleavedLayout}
 
 def make_layout(name: str, families, reward_bins: int) -> Layout:
     """The layout whose vocabulary has room for every one of the families."""
-    from icdm.problems.families import n_observations
-
     if name not in LAYOUTS:
         raise unknown("layout", name, LAYOUTS)
     if reward_bins < 2:

@@ -1,0 +1,22 @@
+"""ICU-Sepsis, learned from trajectories of the clinicians' policy with oracle labels, horizon 50.
+
+    python -m experiments.run --config=experiments/configs/icu_sepsis.py --workdir=runs/icu_sepsis
+
+There is one task, so this asks what can be learned from the clinicians' records, not what the context adds;
+20,000 simulated patients measure it. Needs the extra `clinical`.
+"""
+
+from experiments.configs import base
+
+
+def get_config():
+    c = base.get_config()
+    c.family = "icu_sepsis"
+    c.problem = dict(horizon=50)
+    c.context.update(episodes=1, behavior="expert")
+    c.query_behavior = "expert"
+    c.reward_bins = 2
+    c.pretrain.update(steps=200, mixture=("icu_sepsis",), behavior="expert")
+    c.fine_tune.update(steps=1500, labels="advantage", temperature=0.05)
+    c.evaluation.update(tasks=1, episodes=20_000, rows=2000)
+    return c

@@ -1,0 +1,223 @@
+"""One experiment: pretrain, fine-tune, evaluate, report; goes on from wherever an earlier start got to."""
+
+import dataclasses
+import json
+import pathlib
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from experiments import report
+from experiments.monitor import Monitor, StopRequest
+from experiments.published import published_gaps
+from experiments.settings import Settings, as_json, config_hash, first_difference
+from icdm.errors import UserError
+from icdm.evaluation.evaluate import Decider, TestTasks, make_test_tasks, measure, reference_deciders
+from icdm.evaluation.summary import ratio, summarize
+from icdm.evaluation.table import print_table
+from icdm.learning.checkpoint import Checkpoints
+from icdm.learning.data import TaskStream, mixed_tokens, record, record_with_context
+from icdm.learning.objectives import action_loss, next_token_loss
+from icdm.learning.sharding import check_rows, make_mesh, place_rows
+from icdm.learning.train import Stopped, TrainConfig, train
+from icdm.models.policy import TransformerPolicy
+from icdm.models.transformer import Transformer
+
+# Each part of an experiment has its own random numbers.
+MODEL_KEY, PRETRAIN_KEY, FINE_TUNE_KEY, SCRATCH_KEY, EVALUATION_KEY = range(5)
+
+
+def run(config, workdir: pathlib.Path) -> dict:
+    """Runs (what is left of) an experiment in workdir; returns what results.json holds.
+
+    Raises:
+      UserError: the config or the directory cannot be used, or training failed.
+      Stopped: SIGTERM or SIGINT asked it to stop, and it has saved.
+    """
+    settings = Settings.from_config(config)
+    claim(workdir, config)
+    stop = StopRequest()
+    experiment = Experiment(settings, workdir, make_mesh(settings.mesh_model), stop)
+    models = experiment.train_all()
+    values, test = experiment.evaluate(models)
+    results = {
+        "family": settings.family_name,
+        "config_hash": config_hash(config),
+        "seeds": [settings.seed],
+        **summaries(values, test.optimal_N, test.random_N, test.expert_N),
+        "seconds": experiment.seconds,
+    }
+    bounds = {"optimal": test.optimal_N, "random": test.random_N}
+    if test.expert_N is not None:
+        bounds["expert"] = test.expert_N
+    np.savez(workdir / "values.npz", **{f"policy/{k}": v for k, v in values.items()}, **bounds)
+    write_json(workdir / "results.json", results)
+    published = published_gaps(settings.family_name, settings.family.horizon)
+    title = f"{settings.family_name}, horizon {settings.family.horizon}, {settings.context.episodes} context episodes"
+    print_table(results["policies"], published, title)
+    report.write(workdir, results, as_json(config), title, published)
+    print(f"results: {workdir / 'results.json'}  report: {workdir / 'report.html'}")
+    return results
+
+
+def claim(workdir: pathlib.Path, config) -> None:
+    """Makes the work directory this config's own, or refuses it if it is another's."""
+    path = workdir / "config.json"
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            difference = first_difference(as_json(config), json.loads(path.read_text()))
+            if difference:
+                raise UserError(f"{workdir} belongs to another config: {difference}; choose another --workdir")
+        else:
+            write_json(path, as_json(config))
+    except json.JSONDecodeError:
+        raise UserError(f"{path} cannot be read: choose another --workdir") from None
+    except OSError as error:
+        raise UserError(f"cannot use --workdir {workdir}: {error.strerror}") from None
+
+
+def summaries(values, optimal_N, random_N, expert_N=None) -> dict:
+    """The numbers of results.json from the values of each task."""
+    found = {"policies": {name: summarize(value_N, optimal_N, random_N) for name, value_N in values.items()}}
+    if expert_N is not None:
+        closed = {name: (value - expert_N) / (optimal_N - expert_N) for name, value in values.items()}
+        found["closed_from_expert"] = {name: ratio(x, np.ones_like(x)) for name, x in closed.items() if name != "expert"}
+    if "fine_tuned" in values and "posterior_mean" in values:
+        room = optimal_N - random_N > 1e-9
+        normalized = {k: ((optimal_N - v) / (optimal_N - random_N))[room] for k, v in values.items()}
+        found["ratios"] = {
+            f"fine_tuned/{name}": ratio(normalized["fine_tuned"], normalized[name])
+            for name in ("posterior_mean", "certainty_equivalence")
+        }
+    return found
+
+
+class Experiment:
+    """The phases of one experiment, with what they share."""
+
+    def __init__(self, settings: Settings, workdir: pathlib.Path, mesh, stop: StopRequest):
+        self.settings, self.workdir, self.mesh, self.stop = settings, workdir, mesh, stop
+        self.root = jax.random.key(settings.seed)
+        self.seconds: dict[str, float] = {}
+
+    def train_all(self) -> dict[str, Transformer]:
+        """The trained models by the names of their policies."""
+        s = self.settings
+        rngs = nnx.Rngs(jax.random.fold_in(self.root, MODEL_KEY))
+        start = Transformer(s.model, s.layout.size, rngs)
+        models = {}
+        model = start
+        if s.pretrain.steps:
+            model = models["in_context"] = self._pretrain(start)
+        models["fine_tuned"] = self._fine_tune(model, "fine_tune", s.fine_tune, FINE_TUNE_KEY)
+        if s.from_scratch:
+            config = equal_tokens(s)
+            models["from_scratch"] = self._fine_tune(start, "from_scratch", config, SCRATCH_KEY)
+        return models
+
+    def _pretrain(self, model):
+        s = self.settings
+        key = jax.random.fold_in(self.root, PRETRAIN_KEY)
+        rows = s.pretrain.batch // len(s.pretrain_mixture)
+        check_rows(self.mesh, "pretrain rows of each family", rows)
+        streams = [TaskStream(f, jax.random.fold_in(key, i)) for i, f in enumerate(s.pretrain_mixture)]
+
+        def batch(step):
+            return [place_rows(self.mesh, stream(step, rows), rows) for stream in streams]
+
+        def loss(model, drawn, key):
+            members = []
+            for i, (family, (tasks, task_B)) in enumerate(zip(s.pretrain_mixture, drawn)):
+                member_key = jax.random.fold_in(key, i)
+                behavior, episodes = s.pretrain_behavior, s.context.episodes + 1
+                members.append(record(family, tasks, task_B, member_key, behavior, episodes, s.context.epsilon))
+            tokens = mixed_tokens(s.layout, members)
+            return next_token_loss(model, s.layout, tokens), tokens.valid.sum()
+
+        return self._train("pretrain", model, loss, batch, s.pretrain, key)
+
+    def _fine_tune(self, model, phase, config: TrainConfig, key_index):
+        s = self.settings
+        key = jax.random.fold_in(self.root, key_index)
+        check_rows(self.mesh, "fine_tune.batch", config.batch)
+        stream = TaskStream(s.family, key, s.pool)
+
+        def batch(step):
+            return place_rows(self.mesh, stream(step, config.batch), config.batch)
+
+        def loss(model, drawn, key):
+            trajectories = record_with_context(s.family, *drawn, key, s.context, s.query_behavior)
+            count = trajectories.valid.sum() * s.layout.positions
+            return action_loss(model, s.layout, trajectories, s.labels, s.temperature), count
+
+        return self._train(phase, model, loss, batch, config, key)
+
+    def _train(self, phase, model, loss, batch, config, key):
+        checkpoints = Checkpoints(self.workdir / "checkpoints" / phase)
+        try:
+            with Monitor(self.workdir / "metrics.jsonl", phase, config.steps) as monitor:
+                return train(
+                    model, loss, batch, config, key, mesh=self.mesh, checkpoints=checkpoints,
+                    log=monitor, stop=self.stop,
+                )  # fmt: skip
+        except UserError as error:
+            raise UserError(f"{phase}: {error}") from error
+        finally:
+            checkpoints.close()
+            self.seconds[phase] = monitor.seconds
+
+    def evaluate(self, models) -> tuple[dict[str, np.ndarray], TestTasks]:
+        """Values of every policy in every unseen task."""
+        s = self.settings
+        began = time.perf_counter()
+        test = make_test_tasks(s.family, s.context, s.evaluation, jax.random.fold_in(self.root, EVALUATION_KEY))
+        deciders = dict(reference_deciders(test)) | self._model_deciders(models)
+        values = {}
+        for name, decider in deciders.items():
+            if self.stop():
+                raise Stopped("stopped during the evaluation")
+            values[name] = measure(test, decider, s.evaluation, self.mesh)
+        n = len(values["oracle"])
+        values["random"] = np.broadcast_to(test.random_N, n).copy()
+        if test.expert_N is not None:
+            values["expert"] = np.broadcast_to(test.expert_N, n).copy()
+        self.seconds["evaluate"] = time.perf_counter() - began
+        order = sorted(values, key=lambda name: -values[name].mean())
+        return {name: values[name] for name in order}, test
+
+    def _model_deciders(self, models) -> dict[str, Decider]:
+        s = self.settings
+
+        def transformer(model, change=lambda context: context):
+            def decide(tasks, task_B, context, key):
+                return TransformerPolicy(model, change(context), s.layout, s.family.n_actions)
+
+            return decide
+
+        deciders = {name: transformer(model) for name, model in models.items()}
+        deciders["no_context"] = transformer(models["fine_tuned"], lambda context: None)
+        if s.family.n_tasks != 1:
+            rows = s.evaluation.episodes  # of one task
+            deciders["wrong_context"] = transformer(
+                models["fine_tuned"], lambda context: jax.tree.map(lambda x: jnp.roll(x, rows, axis=0), context)
+            )
+        return deciders
+
+
+def equal_tokens(s: Settings) -> TrainConfig:
+    """Fine-tuning alone, for as many steps as read the same number of positions as both phases."""
+    longest = max((s.positions(f) for f in s.pretrain_mixture), default=0)
+    pretraining = s.pretrain.steps * s.pretrain.batch * longest
+    extra = round(pretraining / (s.fine_tune.batch * s.positions(s.family)))
+    return dataclasses.replace(s.fine_tune, steps=s.fine_tune.steps + extra)
+
+
+def write_json(path: pathlib.Path, content: dict) -> None:
+    """Writes whole or not at all."""
+    fresh = path.with_suffix(".tmp")
+    fresh.write_text(json.dumps(content, indent=2) + "\n")
+    fresh.replace(path)

@@ -1,0 +1,107 @@
+"""report.html: one self-contained page of a run, its pictures also as PNG and PDF files beside it."""
+
+import base64
+import importlib.metadata
+import io
+import json
+import pathlib
+import platform
+
+import jax
+import jinja2
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402  (the backend is chosen first)
+
+from experiments.monitor import read_metrics  # noqa: E402
+from icdm.evaluation.summary import METRICS  # noqa: E402
+from icdm.evaluation.table import cell  # noqa: E402
+
+COLORS = {"oracle": "#2a7f62", "random": "#9a9a9a", "fine_tuned": "#c8553d", "in_context": "#3d6bc8"}
+OTHER = "#c9a227"
+
+
+def write(workdir: pathlib.Path, results: dict, config: dict, title: str, published: dict[str, str]) -> None:
+    """Writes report.html, learning_curves.* and gaps.* into the run's directory."""
+    metrics = read_metrics(workdir / "metrics.jsonl")
+    pictures = []
+    if metrics:
+        pictures.append(("Learning curves", save(workdir, "learning_curves", learning_curves(metrics))))
+    pictures.append(("Normalised gap of every policy", save(workdir, "gaps", gap_bars(results["policies"]))))
+    render(
+        workdir / "report.html",
+        title=title,
+        tables=[(title, policy_rows(results["policies"], published), bool(published))],
+        pictures=pictures,
+        results=results,
+        config=config,
+    )
+
+
+def render(path: pathlib.Path, *, title, tables, pictures, results, config) -> None:
+    """One page from the template; everything it shows is inside the file."""
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("experiments"), autoescape=True)
+    html = environment.get_template("report.html").render(
+        title=title,
+        tables=tables,
+        metrics=[name.replace("_", " ") for name in METRICS],
+        pictures=pictures,
+        extras={name: results[name] for name in ("closed_from_expert", "ratios") if name in results},
+        seconds=results["seconds"],
+        seeds=results["seeds"],
+        config_hash=results["config_hash"],
+        config=json.dumps(config, indent=2),
+        versions=versions(),
+    )
+    path.write_text(html)
+
+
+def policy_rows(policies: dict, published: dict[str, str]) -> list[dict]:
+    return [
+        {"name": name, "cells": [cell(m, metrics.get(m)) for m in METRICS], "published": published.get(name, "")}
+        for name, metrics in policies.items()
+    ]
+
+
+def learning_curves(metrics: list[dict]):
+    phases = list(dict.fromkeys(line["phase"] for line in metrics))
+    figure, axes = plt.subplots(1, len(phases), figsize=(4.2 * len(phases), 3.2), squeeze=False, layout="constrained")
+    for axis, phase in zip(axes[0], phases):
+        lines = [line for line in metrics if line["phase"] == phase]
+        axis.plot([line["step"] for line in lines], [line["loss"] for line in lines], color="#333333", lw=1.4)
+        axis.set(title=phase.replace("_", " "), xlabel="step", ylabel="training loss")
+        axis.grid(alpha=0.25)
+    return figure
+
+
+def gap_bars(policies: dict):
+    shown = {name: metrics["normalized_gap"] for name, metrics in policies.items() if "normalized_gap" in metrics}
+    figure, axis = plt.subplots(figsize=(6.4, 0.8 + 0.36 * len(shown)), layout="constrained")
+    for i, (name, number) in enumerate(reversed(shown.items())):
+        mean, (low, high) = number["mean"], number["ci95"]
+        axis.barh(i, mean, color=COLORS.get(name, OTHER), height=0.66)
+        axis.plot([low, high], [i, i], color="black", lw=1.4)
+        axis.text(max(high, mean, 0) + 0.015, i, f"{mean:.3f}", va="center", fontsize=9)
+    axis.set_yticks(range(len(shown)), [name.replace("_", " ") for name in reversed(shown)])
+    axis.set_xlim(right=1.12 * max([1.0, *(n["ci95"][1] for n in shown.values())]))
+    axis.set_xlabel("(OPT - value) / (OPT - RANDOM): 0 is optimal, 1 is random; 95 % interval")
+    axis.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def save(workdir: pathlib.Path, name: str, figure) -> str:
+    """Saves NAME.png and NAME.pdf; returns the picture as a data address for the page."""
+    figure.savefig(workdir / f"{name}.pdf")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=160)
+    plt.close(figure)
+    (workdir / f"{name}.png").write_bytes(buffer.getvalue())
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def versions() -> dict[str, str]:
+    packages = ("icdm", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
+    found = {name: importlib.metadata.version(name) for name in packages}
+    device = jax.devices()[0]
+    return {"python": platform.python_version(), **found, "devices": f"{jax.device_count()} x {device.device_kind}"}

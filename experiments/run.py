@@ -1,0 +1,38 @@
+"""Runs one experiment.
+
+    python -m experiments.run --config=experiments/configs/demo.py --workdir=runs/demo [--config.problem.horizon=10 ...]
+
+It pretrains, fine-tunes, evaluates and reports. Stopped at any moment, the same command goes on from
+the last checkpoint and ends with the same numbers.
+"""
+
+import pathlib
+import sys
+
+from absl import app, flags
+
+from experiments.flags import define_config, parse
+from icdm.errors import UserError, one_line_errors
+
+define_config()
+flags.DEFINE_string("workdir", None, "directory of the run: config, metrics, checkpoints, results and report")
+
+STOPPED = 143  # exit code, as of a process ended by SIGTERM
+
+
+def main(_) -> None:
+    with one_line_errors("experiments.run"):
+        if not flags.FLAGS.workdir:
+            raise UserError("name a directory for the run: --workdir=runs/NAME")
+        from experiments.experiment import run  # JAX is imported only when there is work
+        from icdm.learning.train import Stopped
+
+        try:
+            run(flags.FLAGS.config, pathlib.Path(flags.FLAGS.workdir))
+        except Stopped as stopped:
+            print(f"{stopped}: the same command goes on from there")
+            sys.exit(STOPPED)
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=lambda argv: parse(argv, "experiments.run"))

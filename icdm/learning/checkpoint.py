@@ -1,0 +1,94 @@
+"""Checkpoints: any pytree of arrays, saved whole or not at all, verified when read (Orbax)."""
+
+import logging
+import pathlib
+import zlib
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from icdm.errors import UserError
+
+KEPT = 2  # so that one cut short or corrupted leaves another
+
+
+class Checkpoints:
+    """The checkpoints of one phase of a run."""
+
+    def __init__(self, directory: pathlib.Path, say=print):
+        logging.getLogger("absl").setLevel(logging.ERROR)
+        self.directory, self.say = directory.resolve(), say
+        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, enable_async_checkpointing=False)
+        self.manager = ocp.CheckpointManager(self.directory, options=options)
+
+    def save(self, step: int, tree) -> None:
+        """Saves the pytree; an earlier checkpoint is removed only after this one is complete.
+
+        Raises:
+          UserError: it could not be written (a full disk, say); the earlier ones are still there.
+        """
+        arrays = _flatten(tree)
+        parts = ocp.args.Composite(
+            state=ocp.args.StandardSave(arrays), digest=ocp.args.JsonSave({"crc32": _digest(arrays)})
+        )
+        try:
+            self.manager.save(step, args=parts)
+            self.manager.wait_until_finished()
+        except Exception as error:
+            raise UserError(
+                f"could not save the checkpoint of step {step} in {self.directory} ({_first_line(error)}): "
+                f"make room and start again; the run goes on from {self._latest_name()}"
+            ) from error
+
+    def restore(self, like):
+        """The newest checkpoint that is whole, as (step, pytree like `like`); (0, like) if there is none.
+
+        One that is cut short or corrupted is moved aside, which is said, and the one before it is taken.
+        """
+        arrays = _flatten(like)
+        for step in sorted(self.manager.all_steps(), reverse=True):
+            try:
+                parts = ocp.args.Composite(state=ocp.args.StandardRestore(arrays), digest=ocp.args.JsonRestore())
+                found = self.manager.restore(step, args=parts)
+                if _digest(found["state"]) != found["digest"]["crc32"]:
+                    raise ValueError("its contents do not match its checksum")
+                return step, _unflatten(found["state"], like)
+            except Exception as error:
+                self._set_aside(step, error)
+        return 0, like
+
+    def close(self) -> None:
+        self.manager.close()
+
+    def _set_aside(self, step, error):
+        self.say(f"checkpoint {self.directory / str(step)} is damaged ({_first_line(error)}): taking the one before it")
+        damaged = self.directory / str(step)
+        if damaged.exists():
+            damaged.rename(self.directory.parent / f"{self.directory.name}-{step}.damaged")
+        self.manager.reload()
+
+    def _latest_name(self):
+        self.manager.reload()
+        latest = self.manager.latest_step()
+        return "the start" if latest is None else f"step {latest}"
+
+
+def _flatten(tree) -> dict[str, jax.Array]:
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _unflatten(arrays, like):
+    return jax.tree_util.tree_map_with_path(lambda path, _: arrays[jax.tree_util.keystr(path)], like)
+
+
+def _digest(arrays) -> int:
+    checksum = 0
+    for name in sorted(arrays):
+        checksum = zlib.crc32(np.ascontiguousarray(jax.device_get(arrays[name])).tobytes(), checksum)
+    return checksum
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:160]

@@ -1,0 +1,154 @@
+"""The one training loop."""
+
+import dataclasses
+import functools
+import math
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from icdm.errors import UserError
+from icdm.learning.checkpoint import Checkpoints
+from icdm.learning.sharding import place_state
+from icdm.models.lora import init_lora, merge_lora
+from icdm.models.transformer import Transformer
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """One phase of training: AdamW, linear warm-up, cosine decay to 0, gradients clipped.
+
+    Attributes:
+      steps, batch: how many updates, of how many rows each.
+      learning_rate: peak, reached after `warmup` steps.
+      lora_rank: 0 trains all weights; r > 0 trains adapters of rank r and leaves the weights alone.
+      checkpoint_every, log_every: in steps.
+    """
+
+    steps: int = 1000
+    batch: int = 64
+    learning_rate: float = 1e-3
+    warmup: int = 100
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    lora_rank: int = 0
+    checkpoint_every: int = 500
+    log_every: int = 50
+
+    def check(self, phase: str) -> None:
+        for name in ("batch", "checkpoint_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{phase}.{name} {getattr(self, name)}: give at least 1")
+        if self.steps < 0 or self.lora_rank < 0 or self.warmup < 0:
+            raise UserError(f"{phase}: steps, warmup and lora_rank cannot be negative")
+        if not self.learning_rate > 0:
+            raise UserError(f"{phase}.learning_rate {self.learning_rate}: give a number above 0")
+
+    def optimizer(self) -> optax.GradientTransformation:
+        warmup = min(self.warmup, self.steps // 2)
+        schedule = optax.warmup_cosine_decay_schedule(0.0, self.learning_rate, warmup, max(self.steps, 1))
+        return optax.chain(
+            optax.clip_by_global_norm(self.clip), optax.adamw(schedule, b2=0.99, weight_decay=self.weight_decay)
+        )
+
+
+class TrainState(NamedTuple):
+    """What a checkpoint holds. The step is also the position in the data, which is a function of key and step."""
+
+    trainable: Any
+    optimizer: Any
+    step: jax.Array
+    key: jax.Array
+
+
+class Stopped(Exception):
+    """Training was asked to stop, and saved before it did."""
+
+
+def train(
+    model: Transformer,
+    loss: Callable[[Transformer, Any, jax.Array], tuple[jax.Array, jax.Array]],
+    batch: Callable[[int], Any],
+    config: TrainConfig,
+    key: jax.Array,
+    *,
+    mesh: jax.sharding.Mesh,
+    checkpoints: Checkpoints,
+    log: Callable[..., None],
+    stop: Callable[[], bool] = lambda: False,
+) -> Transformer:
+    """Trains from the newest checkpoint, or from the start, to the last step, and returns the model.
+
+    Args:
+      loss: (model, batch, key) -> (mean loss, number of valid positions); pure.
+      batch: step -> what the loss needs; the same for the same step.
+      log: called as log(step, loss=..., grad_norm=..., tokens_per_s=...) every `log_every` steps, and as
+        log(step) before the first.
+      stop: asked at every step; when it says so, the state is saved and Stopped raised.
+
+    Raises:
+      UserError: the loss or its gradient is not finite; the last good checkpoint stays.
+    """
+    lora_key, data_key = jax.random.split(key)
+    trainable = init_lora(model, config.lora_rank, lora_key) if config.lora_rank else model
+    frozen = model if config.lora_rank else None
+    optimizer = config.optimizer()
+    state = TrainState(trainable, optimizer.init(trainable), jnp.int32(0), jax.random.key_data(data_key))
+    start, state = checkpoints.restore(place_state(mesh, jax.tree.map(jnp.array, state)))
+    update = make_update(loss, optimizer)
+    log(start)
+
+    pending, recent, since = [], [], time.perf_counter()
+    for step in range(start, config.steps):
+        state, numbers = update(state, frozen, batch(step))
+        pending.append((step, numbers))
+        stopping = stop()
+        saving = stopping or (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps
+        logging = (step + 1) % config.log_every == 0
+        # Numbers are fetched while the next step is computed, unless they are needed at once.
+        ready, pending = (pending, []) if saving or logging else (pending[:-1], pending[-1:])
+        recent += [_finite(*numbers_of_step) for numbers_of_step in ready]
+        if logging:
+            losses, norms, counts = zip(*recent)
+            rate = sum(counts) / (time.perf_counter() - since)
+            log(step + 1, loss=sum(losses) / len(losses), grad_norm=norms[-1], tokens_per_s=rate)
+            recent, since = [], time.perf_counter()
+        if saving:
+            checkpoints.save(step + 1, state)
+        if stopping and step + 1 < config.steps:
+            raise Stopped(f"stopped at step {step + 1} of {config.steps}, saved")
+    return merge_lora(frozen, state.trainable) if config.lora_rank else state.trainable
+
+
+def make_update(loss, optimizer):
+    """One jitted step of gradient descent; the old state's memory is reused for the new one."""
+
+    def objective(trainable, frozen, batch, key):
+        model = trainable if frozen is None else merge_lora(frozen, trainable)
+        return loss(model, batch, key)
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def update(state, frozen, batch):
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        (value, count), gradient = jax.value_and_grad(objective, has_aux=True)(state.trainable, frozen, batch, key)
+        change, memory = optimizer.update(gradient, state.optimizer, state.trainable)
+        trainable = optax.apply_updates(state.trainable, change)
+        new = TrainState(trainable, memory, state.step + 1, state.key)
+        return new, (value, optax.global_norm(gradient), count)
+
+    return update
+
+
+def _finite(step, numbers) -> tuple[float, float, int]:
+    """(loss, gradient norm, valid positions) of a step, refused unless they are finite."""
+    loss, norm, count = (x.item() for x in jax.device_get(numbers))
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise UserError(
+            f"loss {loss} (gradient norm {norm}) at step {step + 1}: lower the learning rate; "
+            "the last good checkpoint is kept"
+        )
+    return loss, norm, count
