@@ -25,6 +25,7 @@ import numpy as np
 
 from icdm.errors import UserError
 from icdm.oracles.belief import BeliefModel
+from icdm.problems.mdp import draw
 
 FIRST_POINTS = 16  # beliefs added to the corners by the first refinement; each further one adds twice as many
 EXPLORED = 1024  # beliefs met by the paths of one refinement, about
@@ -127,7 +128,7 @@ def solve(
             size = n_points**2 * math.prod(model.kernel.shape[1:3])
             if now - started + 2 * round_seconds > time_limit or size > LARGEST:
                 break
-            rows = np.resize(wide, 1 << (wide.size - 1).bit_length())
+            rows = np.resize(wide, min(n_problems, -(-wide.size // 16) * 16))
             some, old = (jax.tree.map(lambda leaf: leaf[rows], tree) for tree in (model, bounds))
             key, round_key = jax.random.split(key)
             points = _explore_all(some, old, jax.random.split(round_key, rows.size), n_new)
@@ -170,29 +171,29 @@ def explore(model: BeliefModel, bounds: Bounds, key: jax.Array, n_new: int) -> j
     """The points of one problem and `n_new` further ones met where the bracket is open, (P + n_new, S)."""
     n_paths = max(4, EXPLORED // model.horizon)
 
-    def step(carry, t):
-        belief_SW, key = carry
-        key, signal_key = jax.random.split(key)
-        stage = model.horizon - t - 1
+    luck_TW = jax.random.uniform(key, (model.horizon, n_paths))
+
+    def step(belief_SW, step):
+        t, luck_W = step
+        stage = model.horizon - t
         joint = jnp.einsum("sw,azst->twaz", belief_SW, model.kernel)
         q_upper = belief_SW.T @ model.reward + model.discount * bounds.upper_value(joint, stage).sum(-1)
         taken = jnp.take_along_axis(joint, q_upper.argmax(-1)[None, :, None, None], 2)[:, :, 0]
-        next_SW, gap_W = _draw_signal(bounds, taken, stage, signal_key)
-        return (next_SW, key), (next_SW, gap_W * model.discount ** (t + 1))
+        next_SW, gap_W = _draw_signal(bounds, taken, stage, luck_W)
+        return next_SW, (next_SW, gap_W * model.discount**t)
 
-    first_key, key = jax.random.split(key)
     first = jnp.broadcast_to(model.first.T[:, None], (model.first.shape[1], n_paths, model.first.shape[0]))
-    first_SW, first_gap_W = _draw_signal(bounds, first, model.horizon, first_key)
-    _, (met_TSW, gap_TW) = jax.lax.scan(step, (first_SW, key), jnp.arange(model.horizon - 1))
+    first_SW, first_gap_W = _draw_signal(bounds, first, model.horizon, luck_TW[0])
+    _, (met_TSW, gap_TW) = jax.lax.scan(step, first_SW, (jnp.arange(1, model.horizon), luck_TW[1:]))
     met = jnp.concatenate([first_SW[None], met_TSW]).transpose(0, 2, 1).reshape(-1, first_SW.shape[0])
     return _add_distant(bounds.points, met, jnp.concatenate([first_gap_W[None], gap_TW]).ravel(), n_new)
 
 
-def _draw_signal(bounds, joint, stage, key):
+def _draw_signal(bounds, joint, stage, luck_W):
     """One successor of each of W beliefs, drawn from joints (S, W, Z) by mass x gap; (S, W), and its gap (W,)."""
     mass = joint.sum(0)
     gap = jnp.where(mass > 1e-12, bounds.upper_value(joint, stage) - bounds.lower_value(joint, stage), 0)
-    signal = jax.random.categorical(key, jnp.log(jnp.maximum(gap, 0) + 1e-12 * mass))
+    signal = draw(jnp.maximum(gap, 0) + 1e-12 * mass, luck_W)
     taken = jnp.take_along_axis(joint, signal[None, :, None], 2)[:, :, 0]
     total = taken.sum(0)
     return taken / total, jnp.take_along_axis(gap, signal[:, None], 1)[:, 0] / total
@@ -205,7 +206,8 @@ def _add_distant(points, met, gap, n_new):
         chosen = met[(distance * gap).argmax()]
         return jnp.minimum(distance, jnp.abs(met - chosen).sum(1)), chosen
 
-    distance = jax.lax.map(lambda belief: jnp.abs(points - belief).sum(1).min(), met)
+    per_state = [jnp.abs(points[:, s, None] - met[None, :, s]) for s in range(points.shape[1])]
+    distance = functools.reduce(jnp.add, per_state).min(0)
     _, chosen = jax.lax.scan(add, distance, length=n_new)
     return jnp.concatenate([points, chosen])
 
@@ -213,11 +215,13 @@ def _add_distant(points, met, gap, n_new):
 def _shares(joint, points):
     """Largest c with c points[i] <= joint in every state, (P, ...) for joints (S, ...)."""
     flat = joint.reshape(joint.shape[0], -1)
-    inverse = 1 / jnp.where(points > 0, points, 1)
-    share = jnp.full((points.shape[0], flat.shape[1]), jnp.inf)
-    for s in range(points.shape[1]):
-        ratio = inverse[:, s, None] * flat[None, s]
-        share = jnp.where(points[:, s, None] > 0, jnp.minimum(share, ratio), share)
+
+    def one_state(share, state):
+        mass, point = state
+        ratio = mass / jnp.where(point > 0, point, 1)[:, None]
+        return jnp.where(point[:, None] > 0, jnp.minimum(share, ratio), share), None
+
+    share, _ = jax.lax.scan(one_state, jnp.full((points.shape[0], flat.shape[1]), jnp.inf), (flat[:, None], points.T))
     return share.reshape(-1, *joint.shape[1:])
 
 
