@@ -80,6 +80,15 @@ def claim(workdir: pathlib.Path, config) -> None:
         raise UserError(f"cannot use --workdir {workdir}: {error.strerror}") from None
 
 
+def load_results(workdir: pathlib.Path, config) -> dict | None:
+    """The results of a run of this very config that has ended, or None."""
+    path = workdir / "results.json"
+    if not (path.exists() and (workdir / "values.npz").exists()):
+        return None
+    results = json.loads(path.read_text())
+    return results if results["config_hash"] == config_hash(config) else None
+
+
 def summaries(values, optimal_N, random_N, expert_N=None) -> dict:
     """The numbers of results.json from the values of each task."""
     found = {"policies": {name: summarize(value_N, optimal_N, random_N) for name, value_N in values.items()}}

@@ -1,7 +1,7 @@
 """The flags --config=FILE and --config.field=VALUE, with one line for a mistake in them."""
 
 import re
-import sys
+import runpy
 
 from absl import app, flags
 from ml_collections import config_flags
@@ -20,9 +20,12 @@ def parse(argv: list[str], program: str) -> list[str]:
             return app.parse_flags_with_usage(argv)
         try:
             rest = flags.FLAGS(argv)
+            config = flags.FLAGS.config
+            if config is not None:
+                config.to_dict()  # the file is read here
         except Exception as error:  # what ml_collections raises depends on the mistake
             raise _explained(argv, error) from None
-        if flags.FLAGS.config is None:
+        if config is None:
             raise UserError("name a config: --config=experiments/configs/NAME.py")
         if rest[1:]:
             raise UserError(f"unexpected argument {rest[1]!r}: give flags as --name=value")
@@ -34,27 +37,29 @@ def _explained(argv, error: Exception) -> UserError:
     file = next((a.split("=", 1)[1] for a in argv if re.match(r"--?config=", a)), None)
     overrides = [match.group(1) for a in argv if (match := re.match(r"--?config\.([^=]+)", a))]
     if file and overrides:
-        fields = _fields(file)
+        fields = _fields_of_file(file)
         for override in overrides:
             if fields and override not in fields:
                 return unknown("config field", override, fields)
+    if isinstance(error, OSError) and file:
+        return UserError(f"cannot read the config {file}: {error.strerror or 'no such file'}")
     text = re.sub(r"\s+", " ", str(error)).strip()
     return UserError(text[:300] or f"cannot read the flags {' '.join(argv[1:])}")
 
 
-def _fields(file: str) -> list[str]:
-    """All fields of a config file as dotted names; none if the file cannot be read."""
-    try:
-        holder = flags.FlagValues()
-        config_flags.DEFINE_config_file("config", file, flag_values=holder)
-        holder([sys.argv[0]])
-        return [name for name, _ in _walk(holder.config)]
-    except Exception:
-        return []
-
-
-def _walk(config, prefix=""):
+def fields_of(config, prefix: str = "") -> dict:
+    """{dotted name: value} of every field of a config, groups included."""
+    found = {}
     for name, value in config.items():
         if hasattr(value, "items"):
-            yield from _walk(value, f"{prefix}{name}.")
-        yield prefix + name, value
+            found |= fields_of(value, f"{prefix}{name}.")
+        found[prefix + name] = value
+    return found
+
+
+def _fields_of_file(file: str) -> dict:
+    """The fields of a config file; none if it cannot be read."""
+    try:
+        return fields_of(runpy.run_path(file)["get_config"]())
+    except Exception:
+        return {}

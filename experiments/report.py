@@ -85,7 +85,7 @@ def gap_bars(policies: dict):
         axis.text(max(high, mean, 0) + 0.015, i, f"{mean:.3f}", va="center", fontsize=9)
     axis.set_yticks(range(len(shown)), [name.replace("_", " ") for name in reversed(shown)])
     axis.set_xlim(right=1.12 * max([1.0, *(n["ci95"][1] for n in shown.values())]))
-    axis.set_xlabel("(OPT - value) / (OPT - RANDOM): 0 is optimal, 1 is random; 95 % interval")
+    axis.set_xlabel("(OPT - value) / (OPT - RANDOM), 95 % interval")
     axis.spines[["top", "right"]].set_visible(False)
     return figure
 

@@ -1,6 +1,6 @@
 """Runs one experiment.
 
-    python -m experiments.run --config=experiments/configs/demo.py --workdir=runs/demo [--config.problem.horizon=10 ...]
+    python -m experiments.run --config=experiments/configs/demo.py --workdir=runs/demo [--config.horizon=10 ...]
 
 It pretrains, fine-tunes, evaluates and reports. Stopped at any moment, the same command goes on from
 the last checkpoint and ends with the same numbers.
@@ -14,10 +14,11 @@ from absl import app, flags
 from experiments.flags import define_config, parse
 from icdm.errors import UserError, one_line_errors
 
-define_config()
-flags.DEFINE_string("workdir", None, "directory of the run: config, metrics, checkpoints, results and report")
-
 STOPPED = 143  # exit code, as of a process ended by SIGTERM
+
+if __name__ == "__main__":
+    define_config()
+    flags.DEFINE_string("workdir", None, "directory of the run: config, metrics, checkpoints, results and report")
 
 
 def main(_) -> None:

@@ -41,7 +41,7 @@ class Settings:
     def from_config(cls, config) -> "Settings":
         """Raises UserError for any value that cannot be run."""
         c = config.to_dict()
-        family = make_family(c["family"], **c["problem"])
+        family = make_family(c["family"], horizon=c["horizon"], **c["problem"])
         pretrain, fine_tune = dict(c["pretrain"]), dict(c["fine_tune"])
         mixture = tuple(parse_family(text) for text in pretrain.pop("mixture"))
         own = {"labels": fine_tune.pop("labels"), "temperature": fine_tune.pop("temperature")}

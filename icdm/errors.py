@@ -14,7 +14,8 @@ def unknown(kind: str, name: str, known) -> UserError:
     known = sorted(known)
     near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.3)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return UserError(f"unknown {kind} {name!r}: {hint}(known: {', '.join(known)})")
+    listed = f"(known: {', '.join(known)})" if len(known) <= 20 or not near else ""
+    return UserError(f"unknown {kind} {name!r}: {hint}{listed}".rstrip())
 
 
 @contextlib.contextmanager

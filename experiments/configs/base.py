@@ -7,9 +7,10 @@ def get_config():
     c = config_dict.ConfigDict()
     c.seed = 0
 
-    # The problem: a family's name and its parameters (see icdm/problems/).
+    # The problem: a family's name, the decisions in an episode, and its other parameters (see icdm/problems/).
     c.family = "energy"
-    c.problem = config_dict.create(horizon=5)
+    c.horizon = 5
+    c.problem = config_dict.create(discount=0.95)
 
     # What a decider is shown: K episodes of a behavior; then one is recorded by the query behavior for training.
     c.context = config_dict.create(episodes=2, behavior="oracle", epsilon=0.2)

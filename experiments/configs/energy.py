@@ -1,6 +1,6 @@
 """The paper's energy chain, K = 2 oracle episodes.
 
-    python -m experiments.run --config=experiments/configs/energy.py --workdir=runs/energy --config.problem.horizon=15
+    python -m experiments.run --config=experiments/configs/energy.py --workdir=runs/energy --config.horizon=10
 """
 
 from experiments.configs import base
@@ -8,6 +8,6 @@ from experiments.configs import base
 
 def get_config():
     c = base.get_config()
-    c.problem.horizon = 15
+    c.horizon = 15
     c.pretrain.mixture = ("energy:horizon=5", "energy:horizon=10", "energy:horizon=15", "random_mdp")
     return c

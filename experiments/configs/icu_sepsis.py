@@ -12,7 +12,8 @@ from experiments.configs import base
 def get_config():
     c = base.get_config()
     c.family = "icu_sepsis"
-    c.problem = dict(horizon=50)
+    c.horizon = 50
+    c.problem = dict()
     c.context.update(episodes=1, behavior="expert")
     c.query_behavior = "expert"
     c.reward_bins = 2

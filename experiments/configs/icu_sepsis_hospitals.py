@@ -12,7 +12,8 @@ from experiments.configs import icu_sepsis
 def get_config():
     c = icu_sepsis.get_config()
     c.family = "icu_sepsis_hospitals"
-    c.problem = dict(horizon=20, concentration=100.0)
+    c.horizon = 20
+    c.problem = dict(concentration=100.0)
     c.context.episodes = 10
     c.pretrain.update(mixture=("icu_sepsis:horizon=20",))
     c.fine_tune.update(batch=32, pool=24)

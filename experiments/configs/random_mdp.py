@@ -12,7 +12,8 @@ from experiments.configs import base
 def get_config():
     c = base.get_config()
     c.family = "random_mdp"
-    c.problem = dict(states=5, actions=3, horizon=6, discount=1.0, concentration=0.2)
+    c.horizon = 6
+    c.problem = dict(states=5, actions=3, discount=1.0, concentration=0.2)
     c.context.update(episodes=10, behavior="uniform")
     c.query_behavior = "uniform"
     c.reward_bins = 2

@@ -1,0 +1,22 @@
+# make demo: set up everything and run the main job; make test: set up everything and pass the tests.
+PYTHON ?= python3
+PY := .venv/bin/python
+
+.PHONY: demo test test-all clean
+
+demo: .venv
+	$(PY) -m experiments.run --config=experiments/configs/demo.py --workdir=runs/demo
+
+test: .venv
+	$(PY) -m pytest -q -m "not slow" tests
+
+test-all: .venv
+	$(PY) -m pytest -q tests
+
+.venv: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --constraint constraints.txt --editable ".[test,clinical]"
+	touch .venv
+
+clean:
+	rm -rf .venv runs build *.egg-info

@@ -1,0 +1,142 @@
+"""Tokens: every position, mask and target pinned, since off-by-one errors are the classic defect here."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from icdm.learning.data import ContextConfig, draw_tasks, mixed_tokens, record, record_with_context
+from icdm.problems.families import make_family
+from icdm.trajectories.layouts import NOTHING, Step, acting_positions, encode, make_layout
+from icdm.trajectories.rollout import Trajectories
+
+
+def two_episodes():
+    """Observations 10 * episode + t; the first episode ends after 2 of 3 steps."""
+    return Trajectories(
+        observation=jnp.array([[[0, 1, 2, 2], [3, 4, 5, 6]]], jnp.int32),
+        action=jnp.array([[[0, 1, 0], [1, 0, 1]]], jnp.int32),
+        reward=jnp.array([[[0.0, 1.0, 0.0], [1.0, 0.0, 1.0]]], jnp.float32),
+        valid=jnp.array([[[True, True, False], [True, True, True]]]),
+        q=jnp.zeros((1, 2, 3, 2)),
+    )
+
+
+class Family:
+    n_states, n_actions, horizon, reward_range = 7, 2, 3, (0.0, 1.0)
+
+
+def test_interleaved_tokens():
+    layout = make_layout("interleaved", [Family], reward_bins=2)
+    tokens = encode(layout, two_episodes())
+    mark, o, a, r = 0, 1, 8, 10
+    first = [NOTHING, mark, o + 0, a + 0, r + 0, o + 1, a + 1, r + 1, o + 2]
+    second = [NOTHING, mark, o + 3, a + 1, r + 1, o + 4, a + 0, r + 0, o + 5, a + 1, r + 1, o + 6]
+    np.testing.assert_array_equal(tokens.id[0, :9, 0], first)
+    np.testing.assert_array_equal(tokens.id[0, 12:, 0], second)
+    np.testing.assert_array_equal(tokens.valid[0, :12], [False] + [True] * 8 + [False] * 3)
+    np.testing.assert_array_equal(tokens.valid[0, 12:], [False] + [True] * 11)
+
+
+def test_transition_tokens():
+    layout = make_layout("transition", [Family], reward_bins=2)
+    tokens = encode(layout, two_episodes())
+    o, a, n, t = 0, 7, 9, 16
+    expected = [
+        [NOTHING, NOTHING, n + 0, t + 0],
+        [o + 0, a + 0, n + 1, t + 1],
+        [o + 1, a + 1, n + 2, t + 2],
+    ]
+    np.testing.assert_array_equal(tokens.id[0, :3], expected)
+    np.testing.assert_array_equal(tokens.id[0, 7], [o + 5, a + 1, n + 6, t + 3])
+    np.testing.assert_array_equal(tokens.number[0], [0, 0, 1, 0, 0, 1, 0, 1])
+    np.testing.assert_array_equal(tokens.valid[0], [True] * 3 + [False] + [True] * 4)
+
+
+def test_interleaved_targets_are_the_next_tokens():
+    layout = make_layout("interleaved", [Family], reward_bins=2)
+    tokens = encode(layout, two_episodes())
+    [(part, target)] = layout.targets(tokens)
+    assert part == slice(0, layout.size)
+    np.testing.assert_array_equal(target, tokens.id[..., 0])
+
+
+def test_transition_targets_are_the_parts_of_the_next_transition():
+    layout = make_layout("transition", [Family], reward_bins=2)
+    tokens = encode(layout, two_episodes())
+    targets = {part.start: np.asarray(target[0]) for part, target in layout.targets(tokens)}
+    np.testing.assert_array_equal(targets[layout.slices["action"].start], [NOTHING, 0, 1, 0, NOTHING, 1, 0, 1])
+    np.testing.assert_array_equal(targets[layout.slices["reward"].start], [NOTHING, 0, 1, 0, NOTHING, 1, 0, 1])
+    np.testing.assert_array_equal(targets[layout.slices["next_observation"].start], [0, 1, 2, 2, 3, 4, 5, 6])
+
+
+@pytest.mark.parametrize("name", ["transition", "interleaved"])
+def test_the_model_acts_where_the_observation_of_the_step_stands(name):
+    layout = make_layout(name, [Family], reward_bins=2)
+    tokens = encode(layout, two_episodes())
+    kind = "next_observation" if name == "transition" else "observation"
+    component = 2 if name == "transition" else 0
+    acting = acting_positions(layout, tokens.id, 2)[..., component] - layout.slices[kind].start
+    np.testing.assert_array_equal(acting, two_episodes().observation[..., :-1])
+    length = tokens.valid.shape[1]
+    index = acting_positions(layout, jnp.arange(length)[None, :, None], 2)[0, ..., 0]
+    valid = np.asarray(tokens.valid[0])[np.asarray(index)]
+    np.testing.assert_array_equal(valid[0], [True, True, True])  # the last was seen, though not acted upon
+    assert (valid >= np.asarray(two_episodes().valid[0])).all()
+
+
+@pytest.mark.parametrize("name", ["transition", "interleaved"])
+def test_acting_step_by_step_appends_what_training_encodes(name):
+    layout = make_layout(name, [Family], reward_bins=2)
+    episode = jax.tree.map(lambda x: x[:, 1:], two_episodes())
+    whole = encode(layout, episode)
+    before = Step(jnp.array([NOTHING]), jnp.array([NOTHING]), jnp.array([0.0]))
+    pieces = []
+    for t in range(4):
+        pieces.append(layout.append(jnp.array([t]), before, episode.observation[:, 0, t]))
+        if t < 3:
+            before = Step(episode.observation[:, 0, t], episode.action[:, 0, t], episode.reward[:, 0, t])
+    joined = jax.tree.map(lambda *x: jnp.concatenate(x, 1), *pieces)
+    np.testing.assert_array_equal(joined.valid, whole.valid)
+    np.testing.assert_array_equal(joined.number, whole.number)
+    np.testing.assert_array_equal(joined.id[joined.valid], whole.id[whole.valid])
+
+
+def test_recorded_steps_hold_the_oracles_values():
+    family = make_family("random_mdp", horizon=4)
+    tasks = draw_tasks(family, jax.random.key(0), 5)
+    trajectories = record_with_context(
+        family, tasks, jnp.arange(5), jax.random.key(1), ContextConfig(3, "oracle"), "uniform"
+    )
+    assert trajectories.action.shape == (5, 4, 4)
+    q = np.asarray(tasks.q)
+    for b in range(5):
+        for e in range(4):
+            for t in range(4):
+                state = int(trajectories.observation[b, e, t])
+                np.testing.assert_array_equal(trajectories.q[b, e, t], q[b, t, state])
+    taken = jnp.take_along_axis(trajectories.q, trajectories.action[..., None], -1)[..., 0]
+    best = trajectories.q.max(-1)
+    assert (taken[:, :3] == best[:, :3]).all()  # the context is the oracle's
+    assert (taken[:, 3] < best[:, 3]).any()
+
+
+@pytest.mark.parametrize("behavior, share", [("oracle", 1.0), ("uniform", 1 / 3), ("epsilon_greedy", 0.8 + 0.2 / 3)])
+def test_behaviors_follow_the_oracle_as_often_as_they_say(behavior, share):
+    family = make_family("random_mdp", horizon=5)
+    tasks = draw_tasks(family, jax.random.key(0), 300)
+    shown = record(family, tasks, jnp.arange(300), jax.random.key(1), behavior, 4, 0.2)
+    agree = np.asarray(shown.action == jnp.argmax(shown.q, -1)).mean()
+    assert abs(agree - share) < 4 * np.sqrt(share * (1 - share) / 6000) + 1e-9
+
+
+def test_families_of_other_sizes_share_a_batch():
+    small, large = make_family("random_mdp", states=2, actions=2, horizon=3), make_family("energy", horizon=5)
+    layout = make_layout("transition", [small, large], reward_bins=4)
+    members = [
+        record(f, draw_tasks(f, jax.random.key(0), 4), jnp.arange(4), jax.random.key(1), "uniform", 2, 0.0)
+        for f in (small, large)
+    ]
+    tokens = mixed_tokens(layout, members)
+    assert tokens.valid.shape == (8, 12)
+    assert tokens.valid[:4].sum() == 4 * 8 and tokens.valid[4:].all()
