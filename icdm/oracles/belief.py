@@ -103,7 +103,7 @@ def start_belief(model: BeliefModel) -> np.ndarray:
 
 
 def _with_reward_signals(mdp: MDP, kernel: np.ndarray) -> np.ndarray:
-    if kernel.ndim == 5:
+    if kernel.ndim > 4:
         parts = [
             _with_reward_signals(jax.tree.map(lambda leaf: leaf[n], mdp), kernel[n]) for n in range(kernel.shape[0])
         ]

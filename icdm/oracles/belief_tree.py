@@ -20,14 +20,14 @@ DIGITS = 12  # beliefs that agree to so many digits are one
 
 
 def tree_values(
-    model: BeliefModel, belief: np.ndarray, horizon: int | None = None, *, pessimism: float = 0.0, most: int = 400_000
+    model: BeliefModel, belief: np.ndarray, horizon: int | None = None, *, pessimism: float = 0.0, most: int = 20_000_000
 ) -> np.ndarray:
     """Q(belief, a) with `horizon` decisions to go, (A,).
 
     `model` is one problem, or a cloud with a leading axis M on its arrays.
 
     Raises:
-      UserError: a level of the tree has more than `most` beliefs.
+      UserError: a level of the tree needs more than `most` numbers.
     """
     horizon = model.horizon if horizon is None else horizon
     kernel, reward = (model.kernel, model.reward) if model.kernel.ndim == 5 else (model.kernel[None], model.reward[None])
@@ -50,16 +50,17 @@ def tree_values(
 
 def _expand(beliefs: np.ndarray, kernel: np.ndarray, most: int):
     """Successors of n beliefs: unique ones (N, S), their chances (n, M, A, Z) and indices (n, M, A, Z)."""
+    size = len(beliefs) * kernel[..., 0].size
+    if size > most:
+        raise UserError(
+            f"too large for an exact belief tree ({len(beliefs)} beliefs on one level): "
+            "use the bounds of the point-based oracle (--method bounds)"
+        )
     joint = np.einsum("ns,mazst->nmazt", beliefs, kernel)
     chance = joint.sum(-1)
     possible = chance > 1e-14
     reached = joint[possible] / chance[possible][:, None]
     unique, index = np.unique(np.round(reached, DIGITS), axis=0, return_inverse=True)
-    if len(unique) > most:
-        raise UserError(
-            f"too large for an exact belief tree ({len(unique)} beliefs on one level): "
-            "use the bounds of the point-based oracle (--method bounds)"
-        )
     child = np.zeros(chance.shape, int)
     child[possible] = index.ravel()
     return unique / unique.sum(1, keepdims=True), np.where(possible, chance, 0), child

@@ -65,7 +65,7 @@ class Bounds:
     def upper_value(self, joint: jax.Array, stage) -> jax.Array:
         """Upper bound at joints (S, ...), times their mass, with `stage` decisions to go."""
         informed = jnp.tensordot(self.informed[self._at(stage)].T, joint, 1).max(0)
-        share = _shares(joint, self.points)
+        share = shares(joint, self.points)
         return jnp.minimum(informed, _sawtooth(joint, share, self.points, self.upper[self._at(stage)]))
 
     def q_values(self, model: BeliefModel, belief: jax.Array, stage) -> tuple[jax.Array, jax.Array]:
@@ -143,7 +143,7 @@ def solve(
 def solve_at_points(model: BeliefModel, points: jax.Array, start: Stage) -> Bounds:
     """Both bounds of one problem at points (P, S), by one backward sweep from the bracket `start`."""
     joint = jnp.einsum("ps,azst->tpaz", points, model.kernel)
-    share = _shares(joint, points)
+    share = shares(joint, points)
     gain = points @ model.reward
 
     def sweep(stage, _):
@@ -186,7 +186,7 @@ def explore(model: BeliefModel, bounds: Bounds, key: jax.Array, n_new: int) -> j
     first_SW, first_gap_W = _draw_signal(bounds, first, model.horizon, luck_TW[0])
     _, (met_TSW, gap_TW) = jax.lax.scan(step, first_SW, (jnp.arange(1, model.horizon), luck_TW[1:]))
     met = jnp.concatenate([first_SW[None], met_TSW]).transpose(0, 2, 1).reshape(-1, first_SW.shape[0])
-    return _add_distant(bounds.points, met, jnp.concatenate([first_gap_W[None], gap_TW]).ravel(), n_new)
+    return add_distant(bounds.points, met, jnp.concatenate([first_gap_W[None], gap_TW]).ravel(), n_new)
 
 
 def _draw_signal(bounds, joint, stage, luck_W):
@@ -199,7 +199,7 @@ def _draw_signal(bounds, joint, stage, luck_W):
     return taken / total, jnp.take_along_axis(gap, signal[:, None], 1)[:, 0] / total
 
 
-def _add_distant(points, met, gap, n_new):
+def add_distant(points, met, gap, n_new):
     """The points and `n_new` beliefs met, each the largest in gap x L1 distance from all chosen before it."""
 
     def add(distance, _):
@@ -212,7 +212,7 @@ def _add_distant(points, met, gap, n_new):
     return jnp.concatenate([points, chosen])
 
 
-def _shares(joint, points):
+def shares(joint, points):
     """Largest c with c points[i] <= joint in every state, (P, ...) for joints (S, ...)."""
     flat = joint.reshape(joint.shape[0], -1)
 

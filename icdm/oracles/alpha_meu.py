@@ -1,0 +1,278 @@
+"""Oracles for ambiguous problems: alpha-maxmin expected utility over a cloud of M models.
+
+Two objectives, which differ in general; every report says which one it shows.
+
+Recursive (Saghafian, "Ambiguous partially observable Markov decision processes", J. Econ. Theory 178,
+2018): nature chooses the model anew at every step,
+
+    V_h(b) = max_a { alpha min_m g_m + (1 - alpha) max_m g_m },
+    g_m = b . r_m,a + gamma sum_z Pr(z | b, a, m) V_{h-1}(filter of model m).
+
+`shown_recursive` is exact where the state is shown; `solve_recursive` interpolates on belief points where
+it is hidden (`belief_tree.tree_values` is exact there for small problems).
+
+Committed: a policy pi is chosen first, and alpha min_m V^pi_m + (1 - alpha) max_m V^pi_m is its worth;
+`committed` is exact for small problems. Float64. Axis letters: N problems, M models, P points, Z signals.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.optimize import linprog
+
+from icdm.errors import UserError
+from icdm.oracles.alpha_vectors import alpha_vectors, prune
+from icdm.oracles.belief import BeliefModel, belief_model
+from icdm.oracles.point_based import add_distant, shares
+from icdm.problems.ambiguous import AmbiguousPOMDP
+from icdm.problems.mdp import MDP, expected_reward
+from icdm.problems.pomdp import POMDP
+
+PEELS = 3  # points that share a belief before the rest goes to the corners
+GENERATION = 16  # points found together
+
+
+def blend(q_M: jax.Array, pessimism, axis: int) -> jax.Array:
+    """alpha min_m + (1 - alpha) max_m along the axis of the models."""
+    return pessimism * q_M.min(axis) + (1 - pessimism) * q_M.max(axis)
+
+
+def shown_recursive(models: MDP, pessimism) -> jax.Array:
+    """Q of the recursive objective where the state is shown, (N, T, S, A); exact.
+
+    Args:
+      models: clouds of MDPs, leading axes N and M.
+      pessimism: (N,) or () alpha.
+    """
+    with jax.enable_x64(True):
+        models = jax.tree.map(jnp.asarray, models)
+        return _shown(models, jnp.broadcast_to(jnp.asarray(pessimism, float), models.initial.shape[:1]))
+
+
+@jax.jit
+@jax.vmap
+def _shown(models, pessimism):
+    reward_MSA = expected_reward(models)
+    alive_MS = ~models.terminal
+
+    def step(v_S, _):
+        future_MSA = jnp.einsum("mast,t,mt->msa", models.transition, v_S, alive_MS)
+        future_MSA = jnp.where(alive_MS[..., None], future_MSA, 0)
+        q_SA = blend(reward_MSA + models.discount[0] * future_MSA, pessimism, 0)
+        return q_SA.max(-1), q_SA
+
+    start = jnp.zeros_like(models.initial[0])
+    return jax.lax.scan(step, start, length=models.horizon)[1][::-1]
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["points", "value"], meta_fields=[])
+@dataclasses.dataclass(frozen=True)
+class Interpolated:
+    """V_h at P beliefs, and by interpolation between them, for one cloud or N.
+
+    A belief is written as a mixture of points: as much as fits of the point of which most fits, three
+    times over, and the rest as a mixture of corners. The weights are non-negative and reproduce the
+    belief, so that the interpolation is monotone, and from above where V is convex.
+
+    Attributes:
+      points: (P, S), the corners first.
+      value: (H + 1, P).
+    """
+
+    points: jax.Array
+    value: jax.Array
+
+    def q_values(self, models: BeliefModel, pessimism, belief: jax.Array, stage) -> jax.Array:
+        """Q_h(belief, a) with h = `stage` decisions to go, (A,)."""
+        joint = jnp.einsum("s,mazst->tmaz", belief, models.kernel)
+        future = interpolate(mixture(joint, self.points), self.value[stage - 1]).sum(-1)
+        gain = jnp.einsum("s,msa->ma", belief, models.reward)
+        return blend(gain + models.discount[0] * future, pessimism, 0)
+
+
+def mixture(joint: jax.Array, points: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Weights of points in joints (S, ...): (index (K, ...), weight (K, ...), what is left (S, ...))."""
+
+    def peel(joint, _):
+        share = shares(joint, points)
+        index, weight = share.argmax(0), share.max(0)
+        return jnp.maximum(joint - weight * jnp.moveaxis(points[index], -1, 0), 0), (index, weight)
+
+    rest, (index, weight) = jax.lax.scan(peel, joint, length=PEELS)
+    return index, weight, rest
+
+
+def interpolate(mixed, value_P: jax.Array) -> jax.Array:
+    """V at mixed joints, times their mass."""
+    index, weight, rest = mixed
+    return (weight * value_P[index]).sum(0) + jnp.tensordot(value_P[: rest.shape[0]], rest, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class RecursiveSolution:
+    """The recursive objective of N clouds: values at their starts (N,), and their estimated error (N,)."""
+
+    interpolated: Interpolated
+    value: np.ndarray
+    error: np.ndarray
+
+
+def solve_recursive(problem: AmbiguousPOMDP, *, generations: int = 8) -> RecursiveSolution:
+    """The recursive objective of N clouds with hidden states, on `generations` x 16 points beside the corners.
+
+    Each generation of points holds those successors of the last one, under any action, signal and model,
+    that are the farthest from all points before. The error is estimated by the difference to the value on
+    the first half of the points.
+
+    Raises:
+      UserError: fewer than 2 generations.
+    """
+    if generations < 2:
+        raise UserError(f"{generations} generations of belief points: give at least 2, so that the error can be estimated")
+    models = belief_model(problem.models)
+    with jax.enable_x64(True):
+        models = jax.tree.map(jnp.asarray, models)
+        pessimism = jnp.broadcast_to(jnp.asarray(problem.pessimism, float), models.reward.shape[:1])
+        points = spread_points(models, problem.nominal, generations)
+        fine, value = recursive_at_points(models, problem.nominal, pessimism, points)
+        half = points[:, : points.shape[1] - GENERATION * (generations // 2)]
+        _, coarse_value = recursive_at_points(models, problem.nominal, pessimism, half)
+    return RecursiveSolution(fine, np.asarray(value), np.abs(np.asarray(value - coarse_value)))
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def recursive_at_points(models: BeliefModel, nominal: int, pessimism, points) -> tuple[Interpolated, jax.Array]:
+    """The recursion of N clouds on their points (N, P, S), and its values at their starts (N,)."""
+
+    def one(arguments):
+        models, pessimism, points = arguments
+        mixed = mixture(jnp.einsum("ps,mazst->tpmaz", points, models.kernel), points)
+        gain = jnp.einsum("ps,msa->pma", points, models.reward)
+
+        def step(value_P, _):
+            q_PMA = gain + models.discount[0] * interpolate(mixed, value_P).sum(-1)
+            value_P = blend(q_PMA, pessimism, 1).max(-1)
+            return value_P, value_P
+
+        start = jnp.zeros_like(points[:, 0])
+        last, value = jax.lax.scan(step, start, length=models.horizon)
+        at_start = interpolate(mixture(models.first[nominal].T, points), last).sum()
+        return Interpolated(points, jnp.concatenate([start[None], value])), at_start
+
+    return jax.lax.map(one, (models, pessimism, points))
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def spread_points(models: BeliefModel, nominal: int, generations: int) -> jax.Array:
+    """Belief points of N clouds, (N, S + generations x 16, S), the corners first."""
+    n_states = models.reward.shape[-2]
+
+    def one(models):
+        def generation(points, index):
+            frontier = jax.lax.dynamic_slice_in_dim(points, n_states + index * GENERATION, GENERATION)
+            joint = jnp.einsum("ps,mazst->pmazt", frontier, models.kernel).reshape(-1, n_states)
+            possible = (joint.sum(-1) > 1e-12).astype(joint.dtype)
+            new = add_distant(points, _normalised(joint), possible, GENERATION)[-GENERATION:]
+            return jax.lax.dynamic_update_slice_in_dim(points, new, n_states + (index + 1) * GENERATION, 0), None
+
+        first = models.first[nominal]
+        seen = jnp.argsort(-first.sum(-1))[jnp.arange(GENERATION) % first.shape[0]]
+        corners = jnp.eye(n_states)
+        unfilled = jnp.broadcast_to(corners[0], ((generations - 1) * GENERATION, n_states))
+        points = jnp.concatenate([corners, _normalised(first[seen]), unfilled])
+        return jax.lax.scan(generation, points, jnp.arange(generations - 1))[0]
+
+    return jax.lax.map(one, models)
+
+
+def _normalised(joint):
+    total = joint.sum(-1, keepdims=True)
+    return jnp.where(total > 0, joint / jnp.where(total > 0, total, 1), 1 / joint.shape[-1])
+
+
+@dataclasses.dataclass(frozen=True)
+class Committed:
+    """A policy chosen once for all models.
+
+    Attributes:
+      value: alpha min_m V_m + (1 - alpha) max_m V_m.
+      model_values: (M,) V_m, the policy's value under each model.
+      action: its first action (the likeliest, where it draws its plan by lot).
+      n_plans: plans that it draws from; 1 for a deterministic policy.
+    """
+
+    value: float
+    model_values: np.ndarray
+    action: int
+    n_plans: int
+
+
+def committed(problem: AmbiguousPOMDP) -> Committed:
+    """The best committed policy of one cloud, exact.
+
+    Over the states (m, s) of "model m, state s", every plan has one alpha-vector, which gives its value
+    under each model. For each model as the best one, a linear programme finds the mixture of plans with
+    the largest alpha min_m V_m + (1 - alpha) V_best; a policy may draw its plan by lot.
+
+    Raises:
+      UserError: too large for exact alpha-vectors.
+    """
+    joint = belief_model(_one_of(problem.models))
+    n_models = problem.n_models
+    try:
+        plans = alpha_vectors(joint)[-1]
+    except UserError as error:
+        raise UserError(f"{str(error).split(':')[0]}: use the recursive objective (--form recursive)") from None
+    by_observation = joint.first.reshape(joint.first.shape[0], n_models, -1)
+    vectors = plans.vectors.reshape(len(plans.actions), n_models, -1)
+    values_OKM = np.einsum("oms,kms->okm", by_observation, vectors)
+    seen = by_observation.any((1, 2))
+    total = np.zeros((1, n_models))
+    for values_KM in values_OKM[seen]:
+        total = prune((total[:, None] + prune(values_KM)).reshape(-1, n_models))
+    value, weight = max((_best_mixture(total, float(problem.pessimism), m) for m in range(n_models)), key=lambda x: x[0])
+    model_values = weight @ total
+    first = values_OKM[seen][0]
+    likeliest = np.abs(first - total[weight.argmax()]).sum(1).argmin()
+    return Committed(float(value), model_values, int(plans.actions[likeliest]), int((weight > 1e-9).sum()))
+
+
+def _best_mixture(values_KM: np.ndarray, pessimism: float, best: int) -> tuple[float, np.ndarray]:
+    """max over mixtures mu of alpha min_m mu . V_m + (1 - alpha) mu . V_best."""
+    n_plans, n_models = values_KM.shape
+    result = linprog(
+        -np.r_[(1 - pessimism) * values_KM[:, best], pessimism],
+        A_ub=np.c_[-values_KM.T, np.ones(n_models)],
+        b_ub=np.zeros(n_models),
+        A_eq=np.r_[np.ones(n_plans), 0.0][None],
+        b_eq=[1.0],
+        bounds=[(0, None)] * n_plans + [(None, None)],
+        method="highs",
+    )
+    weight = np.maximum(result.x[:-1], 0)
+    weight /= weight.sum()
+    values_M = weight @ values_KM
+    return pessimism * values_M.min() + (1 - pessimism) * values_M.max(), weight
+
+
+def _one_of(models: POMDP) -> POMDP:
+    """One POMDP over states (m, s) whose model never changes; its first distribution is each model's own."""
+    n_models, n_actions, n_states, _ = models.mdp.transition.shape
+    mdp = jax.tree.map(np.asarray, models.mdp)
+    apart = np.eye(n_models)
+    transition = np.einsum("mast,mn->amsnt", mdp.transition, apart).reshape(n_actions, n_models * n_states, -1)
+    whole = dataclasses.replace(
+        mdp,
+        transition=transition,
+        reward=mdp.reward.reshape(-1, n_actions),
+        arrival_reward=mdp.arrival_reward.ravel(),
+        initial=mdp.initial.ravel(),
+        terminal=mdp.terminal.ravel(),
+        discount=mdp.discount[0],
+    )
+    emission = np.asarray(models.emission).transpose(1, 0, 2, 3).reshape(n_actions, n_models * n_states, -1)
+    first = np.asarray(models.first_emission).reshape(n_models * n_states, -1)
+    return dataclasses.replace(models, mdp=whole, emission=emission, first_emission=first)
