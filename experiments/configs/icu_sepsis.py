@@ -18,6 +18,7 @@ def get_config():
     c.query_behavior = "expert"
     c.reward_bins = 2
     c.pretrain.update(steps=200, mixture=("icu_sepsis",), behavior="expert")
-    c.fine_tune.update(steps=1500, labels="advantage", temperature=0.05)
+    c.model.layers = 2  # what is learned is 716 states' worth of memory, not much of a computation
+    c.fine_tune.update(steps=3000, labels="advantage", temperature=0.05, learning_rate=5e-3)
     c.evaluation.update(tasks=1, episodes=20_000, rows=2000)
     return c

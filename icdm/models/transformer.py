@@ -70,11 +70,12 @@ class ModelConfig:
 class Cache(NamedTuple):
     """Keys and values of what each row has read; rows may be at different positions.
 
-    k, v: (X, B, S, M, H); embedding: (B, S, D), for mixing; length: (B,) positions read so far.
+    k, v: a (B, M, S, H) array of each layer; embedding: (B, S, D), for mixing; length: (B,) positions
+    read so far.
     """
 
-    k: jax.Array
-    v: jax.Array
+    k: tuple[jax.Array, ...]
+    v: tuple[jax.Array, ...]
     embedding: jax.Array
     length: jax.Array
 
@@ -139,25 +140,21 @@ class Transformer(nnx.Module):
         dtype = jnp.dtype(self.config.dtype)
         model = jax.tree.map(lambda w: w.astype(dtype), self)
         start_B1 = 0 if cache is None else cache.length[:, None]
-        capacity = tokens.valid.shape[1] if cache is None else cache.k.shape[2]
+        capacity = tokens.valid.shape[1] if cache is None else cache.k[0].shape[2]
         # A position is how many valid ones came before; the others get a slot that does not exist.
         slot_BL = jnp.where(tokens.valid, start_B1 + jnp.cumsum(tokens.valid, 1) - 1, capacity)
         x_BLD = model._embed(tokens).astype(dtype)
         x_BLD, embedding = model._mix(x_BLD, slot_BL, cache)
-        memory = None if cache is None else (cache.k, cache.v)
-        layers = (model.blocks, jnp.arange(self.config.layers))
-
-        def body(carry, layer):
-            x_BLD, memory = carry
-            y_BLD, memory, attention = model._layer(x_BLD, slot_BL, memory, *layer)
-            return (y_BLD, memory), (x_BLD, attention) if read else None
-
-        (x_BLD, memory), read_out = jax.lax.scan(body, (x_BLD, memory), layers, unroll=True)
+        memories, streams, attentions = [], [x_BLD], []
+        for i in range(self.config.layers):
+            block = jax.tree.map(lambda w: w[i], model.blocks)
+            memory = None if cache is None else (cache.k[i], cache.v[i])
+            x_BLD, memory, attention = model._layer(x_BLD, slot_BL, memory, block)
+            memories, streams, attentions = memories + [memory], streams + [x_BLD], attentions + [attention]
         if cache is not None:
-            cache = Cache(*memory, embedding, cache.length + tokens.valid.sum(1, dtype=cache.length.dtype))
-        readings = None
-        if read:
-            readings = {"residual": jnp.concatenate([read_out[0], x_BLD[None]]), "attention": read_out[1]}
+            length = cache.length + tokens.valid.sum(1, dtype=cache.length.dtype)
+            cache = Cache(*map(tuple, zip(*memories)), embedding, length)
+        readings = {"residual": jnp.stack(streams), "attention": jnp.stack(attentions)} if read else None
         return Output(rms_norm(x_BLD, model.norm[...]), cache, readings)
 
     def logits(self, hidden_BLD: jax.Array, part: slice = slice(None)) -> jax.Array:
@@ -168,7 +165,7 @@ class Transformer(nnx.Module):
     def empty_cache(self, rows: int, capacity: int) -> Cache:
         c = self.config
         dtype = jnp.dtype(c.dtype)
-        kv = jnp.zeros((c.layers, rows, capacity, c.kv_heads, c.head_width), dtype)
+        kv = tuple(jnp.zeros((rows, c.kv_heads, capacity, c.head_width), dtype) for _ in range(c.layers))
         embedding = jnp.zeros((rows, capacity if c.mixing else 0, c.width), dtype)
         return Cache(kv, kv, embedding, jnp.zeros(rows, jnp.int32))
 
@@ -195,40 +192,40 @@ class Transformer(nnx.Module):
             x_BLD = x_BLD + linear(before_BLD, self.mixing[...][back - 1])
         return x_BLD, history_BSD
 
-    def _layer(self, x_BLD, slot_BL, memory, block, index):
+    def _layer(self, x_BLD, slot_BL, memory, block):
         c = self.config
         h_BLD = rms_norm(x_BLD, block.attention_norm[...])
-        q_BLE, k_BSE, v_BSE = linears(h_BLD, block.q[...], block.k[...], block.v[...])
+        q_BLE, k_BLE, v_BLE = linears(h_BLD, block.q[...], block.k[...], block.v[...])
         q_BLNH = rotate(_heads(q_BLE, c.heads), slot_BL, c.rotary_base)
-        k_BSMH = rotate(_heads(k_BSE, c.kv_heads), slot_BL, c.rotary_base)
-        v_BSMH = _heads(v_BSE, c.kv_heads)
-        slot_BS = slot_BL
-        if memory is not None:
+        k_BLMH = rotate(_heads(k_BLE, c.kv_heads), slot_BL, c.rotary_base)
+        v_BLMH = _heads(v_BLE, c.kv_heads)
+        if memory is None:
+            k_BMSH, v_BMSH, slot_BS = k_BLMH.swapaxes(1, 2), v_BLMH.swapaxes(1, 2), slot_BL
+        else:
             row_B1 = jnp.arange(x_BLD.shape[0])[:, None]
-            k, v = memory
-            memory = k, v = (
-                k.at[index, row_B1, slot_BL].set(k_BSMH, mode="drop"),
-                v.at[index, row_B1, slot_BL].set(v_BSMH, mode="drop"),
-            )
-            k_BSMH, v_BSMH, slot_BS = k[index], v[index], jnp.arange(k.shape[2])[None]
+            k_BMSH = memory[0].at[row_B1, :, slot_BL].set(k_BLMH, mode="drop")
+            v_BMSH = memory[1].at[row_B1, :, slot_BL].set(v_BLMH, mode="drop")
+            memory, slot_BS = (k_BMSH, v_BMSH), jnp.arange(k_BMSH.shape[2])[None]
         mask_BLS = slot_BS[:, None, :] <= slot_BL[:, :, None]
-        mixed_BLNH, attention_BNLS = attend(q_BLNH, k_BSMH, v_BSMH, mask_BLS)
-        x_BLD = x_BLD + linear(mixed_BLNH.reshape(*mixed_BLNH.shape[:2], -1), block.o[...])
+        mixed_BLE, attention_BNLS = attend(q_BLNH, k_BMSH, v_BMSH, mask_BLS)
+        x_BLD = x_BLD + linear(mixed_BLE, block.o[...])
         x_BLD = x_BLD + block.mlp(rms_norm(x_BLD, block.mlp_norm[...]))
         return x_BLD, memory, attention_BNLS
 
 
-def attend(q_BLNH, k_BSMH, v_BSMH, mask_BLS):
-    """softmax(q k / sqrt(H)) v, heads in groups that share keys and values; softmax in float32."""
+def attend(q_BLNH, k_BMSH, v_BMSH, mask_BLS):
+    """softmax(q k / sqrt(H)) v, heads in groups that share keys and values; softmax in float32.
+
+    Returns the heads' values side by side, (B, L, N H), and the attention, (B, N, L, S).
+    """
     B, L, N, H = q_BLNH.shape
-    S, M = k_BSMH.shape[1:3]
-    q_BMGLH = q_BLNH.reshape(B, L, M, N // M, H).transpose(0, 2, 3, 1, 4) * H**-0.5
-    k_BM1HS = k_BSMH.transpose(0, 2, 3, 1)[:, :, None]
-    v_BM1SH = v_BSMH.transpose(0, 2, 1, 3)[:, :, None]
-    bias_B11LS = jnp.where(mask_BLS, 0.0, -1e30)[:, None, None]
-    attention = jax.nn.softmax((q_BMGLH @ k_BM1HS).astype(jnp.float32) + bias_B11LS, axis=-1)
-    mixed_BMGLH = attention.astype(v_BM1SH.dtype) @ v_BM1SH
-    return mixed_BMGLH.transpose(0, 3, 1, 2, 4).reshape(B, L, N, H), attention.reshape(B, N, L, S)
+    M, S = k_BMSH.shape[1:3]
+    q_BMRH = q_BLNH.swapaxes(1, 2).reshape(B, M, N // M * L, H) * H**-0.5  # R: group and position
+    score_BMRS = jax.lax.dot_general(q_BMRH, k_BMSH, (((3,), (3,)), ((0, 1), (0, 1))))
+    score_BNLS = score_BMRS.reshape(B, N, L, S).astype(jnp.float32)
+    attention_BNLS = jax.nn.softmax(score_BNLS + jnp.where(mask_BLS, 0.0, -1e30)[:, None], axis=-1)
+    mixed_BMRH = attention_BNLS.astype(v_BMSH.dtype).reshape(B, M, N // M * L, S) @ v_BMSH
+    return mixed_BMRH.reshape(B, N, L, H).swapaxes(1, 2).reshape(B, L, N * H), attention_BNLS
 
 
 def rotate(x_BLNH: jax.Array, position_BL: jax.Array, base: float) -> jax.Array:

@@ -1,0 +1,227 @@
+"""Training: objectives, one device against eight, checkpoints that are cut short, losses that blow up."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from icdm.errors import UserError
+from icdm.learning.checkpoint import Checkpoints
+from icdm.learning.data import ContextConfig, TaskStream, draw_tasks, record_with_context
+from icdm.learning.objectives import action_logits, action_loss, next_token_loss
+from icdm.learning.sharding import make_mesh, place_rows, place_state
+from icdm.learning.train import Stopped, TrainConfig, TrainState, make_update, train
+from icdm.models.transformer import ModelConfig, Transformer
+from icdm.problems.families import make_family
+from icdm.trajectories.layouts import encode, make_layout
+
+FAMILY = make_family("random_mdp", states=3, actions=2, horizon=3)
+CONTEXT = ContextConfig(2, "uniform")
+TINY = ModelConfig(width=16, layers=1, heads=2, kv_heads=2, hidden=16)
+
+
+@pytest.fixture(scope="module")
+def layout():
+    return make_layout("transition", [FAMILY], 2)
+
+
+@pytest.fixture(scope="module")
+def trajectories():
+    tasks = draw_tasks(FAMILY, jax.random.key(0), 16)
+    return record_with_context(FAMILY, tasks, jnp.arange(16), jax.random.key(1), CONTEXT, "uniform")
+
+
+def make_model(layout):
+    return Transformer(TINY, layout.size, nnx.Rngs(0))
+
+
+def test_action_losses_by_hand(layout, trajectories):
+    """Each label against a plain loop over the steps where the model acts, the empty context included."""
+    some = dataclasses.replace(trajectories, valid=trajectories.valid.at[:, 1, 2].set(False))
+    model = make_model(layout)
+    logits = np.asarray(action_logits(model, layout, some), np.float64)
+    q = np.asarray(some.q, np.float64)
+    losses = {"argmax": [], "boltzmann": [], "advantage": []}
+    for index in np.argwhere(np.asarray(some.valid)):
+        z, value = logits[tuple(index)], q[tuple(index)]
+        log_p = z - np.log(np.exp(z).sum())
+        label = np.exp(value / 0.5) / np.exp(value / 0.5).sum()
+        losses["argmax"].append(-log_p[value.argmax()])
+        losses["boltzmann"].append(-(label * log_p).sum())
+        losses["advantage"].append((((z - z.mean()) - (value - value.mean()) / 0.5) ** 2).mean())
+    for labels, expected in losses.items():
+        np.testing.assert_allclose(action_loss(model, layout, some, labels, 0.5), np.mean(expected), rtol=1e-4)
+    assert len(losses["argmax"]) == 16 * (3 * 3 - 1)
+
+
+@pytest.mark.parametrize("name", ["transition", "interleaved"])
+def test_next_token_loss_by_hand(name, trajectories):
+    layout = make_layout(name, [FAMILY], 2)
+    model = make_model(layout)
+    tokens = encode(layout, dataclasses.replace(trajectories, valid=trajectories.valid.at[:, 0, 2].set(False)))
+    hidden = model(tokens).hidden
+    losses = []
+    for part, target in layout.targets(tokens):
+        logits = np.asarray(model.logits(hidden, part), np.float64)
+        log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+        for b in range(16):
+            for i in range(tokens.valid.shape[1] - 1):
+                if tokens.valid[b, i] and tokens.valid[b, i + 1] and target[b, i + 1] >= 0:
+                    losses.append(-log_p[b, i, target[b, i + 1]])
+    np.testing.assert_allclose(next_token_loss(model, layout, tokens), np.mean(losses), rtol=1e-4)
+
+
+def loss_of(layout):
+    def loss(model, drawn, key):
+        trajectories = record_with_context(FAMILY, *drawn, key, CONTEXT, "uniform")
+        return action_loss(model, layout, trajectories, "boltzmann", 0.1), trajectories.valid.sum()
+
+    return loss
+
+
+def run_training(layout, directory, config, model_devices=1, stop=lambda: False, say=print):
+    mesh = make_mesh(model_devices)
+    stream = TaskStream(FAMILY, jax.random.key(5))
+    lines = []
+    checkpoints = Checkpoints(directory, say)
+    try:
+        model = train(
+            make_model(layout), loss_of(layout), lambda step: place_rows(mesh, stream(step, config.batch), config.batch),
+            config, jax.random.key(6), mesh=mesh, checkpoints=checkpoints,
+            log=lambda step, **numbers: lines.append((step, numbers)), stop=stop,
+        )  # fmt: skip
+    finally:
+        checkpoints.close()
+    return model, lines
+
+
+CONFIG = TrainConfig(steps=12, batch=16, warmup=2, checkpoint_every=4, log_every=4)
+
+
+def leaves(model):
+    return [np.asarray(x) for x in jax.tree.leaves(model)]
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_stopped_and_resumed_is_bit_identical(layout, tmp_path, rank):
+    config = dataclasses.replace(CONFIG, lora_rank=rank)
+    whole, lines = run_training(layout, tmp_path / "whole", config)
+    assert [step for step, _ in lines] == [0, 4, 8, 12]
+    asked = iter([False] * 6 + [True] * 100)
+    with pytest.raises(Stopped, match="step 7 of 12"):
+        run_training(layout, tmp_path / "parts", config, stop=lambda: next(asked))
+    resumed, lines = run_training(layout, tmp_path / "parts", config)
+    assert lines[0] == (7, {})
+    for a, b in zip(leaves(whole), leaves(resumed)):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_adapters_leave_the_other_weights_alone(layout, tmp_path):
+    model, _ = run_training(layout, tmp_path, dataclasses.replace(CONFIG, lora_rank=2))
+    start = make_model(layout)
+    np.testing.assert_array_equal(model.embed[...], start.embed[...])
+    assert (np.asarray(model.blocks.q[...]) != np.asarray(start.blocks.q[...])).any()
+
+
+def test_eight_devices_compute_what_one_does(layout):
+    """The same update on meshes 8 x 1, 4 x 2 and on a single device."""
+    stream = TaskStream(FAMILY, jax.random.key(5))
+    optimizer = optax.sgd(0.1)
+    found = []
+    for devices, model_devices in ((1, 1), (8, 1), (8, 2)):
+        shape = (devices // model_devices, model_devices)
+        mesh = jax.make_mesh(
+            shape, ("data", "model"), (jax.sharding.AxisType.Auto,) * 2, devices=jax.devices()[:devices]
+        )
+        model = make_model(layout)
+        key = jax.random.key_data(jax.random.key(0))
+        state = place_state(mesh, TrainState(model, optimizer.init(model), jnp.int32(0), key))
+        update = make_update(loss_of(layout), optimizer)
+        for step in range(3):
+            state, (loss, _, _) = update(state, None, place_rows(mesh, stream(step, 16), 16))
+        found.append((float(loss), leaves(state.trainable)))
+    for loss, weights in found[1:]:
+        np.testing.assert_allclose(loss, found[0][0], rtol=1e-5)
+        for a, b in zip(weights, found[0][1]):
+            np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_good_checkpoint(layout, tmp_path):
+    mesh = make_mesh()
+    stream = TaskStream(FAMILY, jax.random.key(5))
+    checkpoints = Checkpoints(tmp_path)
+
+    def batch(step):
+        tasks, task_B = stream(step, 16)
+        poison = jnp.float32(jnp.nan if step == 9 else 1.0)
+        return place_rows(mesh, (dataclasses.replace(tasks, q=tasks.q * poison), task_B), 16)
+
+    with pytest.raises(UserError, match="at step 10"):
+        train(
+            make_model(layout), loss_of(layout), batch, CONFIG, jax.random.key(6), mesh=mesh,
+            checkpoints=checkpoints, log=lambda *a, **k: None,
+        )  # fmt: skip
+    assert checkpoints.manager.latest_step() == 8
+
+
+def damage(directory, how):
+    files = [path for path in directory.rglob("*") if path.is_file()]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    if how == "emptied":
+        for path in files:
+            path.write_bytes(b"")
+    elif how == "cut":
+        largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+    else:
+        content = bytearray(largest.read_bytes())
+        content[len(content) // 2] ^= 0xFF
+        largest.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("how", ["emptied", "cut", "flipped"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, how):
+    tree = {"w": jnp.arange(3000.0), "step": jnp.int32(0)}
+    checkpoints = Checkpoints(tmp_path / "phase")
+    checkpoints.save(1, tree)
+    checkpoints.save(2, {"w": tree["w"] * 3.7, "step": jnp.int32(2)})
+    checkpoints.close()
+    damage(tmp_path / "phase" / "2", how)
+    said = []
+    checkpoints = Checkpoints(tmp_path / "phase", said.append)
+    step, found = checkpoints.restore(tree)
+    assert step == 1
+    np.testing.assert_array_equal(found["w"], tree["w"])
+    assert len(said) == 1 and "damaged" in said[0]
+    checkpoints.save(2, tree)  # the place is free again
+    assert checkpoints.restore(tree)[0] == 2
+    checkpoints.close()
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path):
+    """The limit on file sizes stands in for a full disk: writing fails in the middle, with an OSError."""
+    import subprocess
+    import sys
+
+    code = f"""
+import resource, jax, jax.numpy as jnp, pathlib
+from icdm.errors import one_line_errors
+from icdm.learning.checkpoint import Checkpoints
+checkpoints = Checkpoints(pathlib.Path({str(tmp_path / "phase")!r}))
+tree = {{"w": jax.random.normal(jax.random.key(0), (200_000,))}}
+checkpoints.save(1, tree)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+with one_line_errors("test"):
+    checkpoints.save(2, tree)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2, done.stderr
+    assert "could not save the checkpoint of step 2" in done.stderr and "goes on from step 1" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    checkpoints = Checkpoints(tmp_path / "phase")
+    step, _ = checkpoints.restore({"w": jnp.zeros(200_000)})
+    assert step == 1
+    checkpoints.close()
