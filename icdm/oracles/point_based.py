@@ -126,7 +126,7 @@ def solve(
             now = time.perf_counter()
             n_points = bounds.points.shape[1] + n_new
             size = n_points**2 * math.prod(model.kernel.shape[1:3])
-            if now - started + 2 * round_seconds > time_limit or size > LARGEST:
+            if now - started + round_seconds > time_limit or size > LARGEST:
                 break
             rows = np.resize(wide, min(n_problems, -(-wide.size // 16) * 16))
             some, old = (jax.tree.map(lambda leaf: leaf[rows], tree) for tree in (model, bounds))
@@ -196,7 +196,7 @@ def _draw_signal(bounds, joint, stage, luck_W):
     signal = draw(jnp.maximum(gap, 0) + 1e-12 * mass, luck_W)
     taken = jnp.take_along_axis(joint, signal[None, :, None], 2)[:, :, 0]
     total = taken.sum(0)
-    return taken / total, jnp.take_along_axis(gap, signal[:, None], 1)[:, 0] / total
+    return taken / total[None], jnp.take_along_axis(gap, signal[:, None], 1)[:, 0] / total
 
 
 def add_distant(points, met, gap, n_new):
@@ -204,7 +204,7 @@ def add_distant(points, met, gap, n_new):
 
     def add(distance, _):
         chosen = met[(distance * gap).argmax()]
-        return jnp.minimum(distance, jnp.abs(met - chosen).sum(1)), chosen
+        return jnp.minimum(distance, jnp.abs(met - chosen[None]).sum(1)), chosen
 
     per_state = [jnp.abs(points[:, s, None] - met[None, :, s]) for s in range(points.shape[1])]
     distance = functools.reduce(jnp.add, per_state).min(0)
@@ -218,10 +218,10 @@ def shares(joint, points):
 
     def one_state(share, state):
         mass, point = state
-        ratio = mass / jnp.where(point > 0, point, 1)[:, None]
+        ratio = mass[None] / jnp.where(point > 0, point, 1)[:, None]
         return jnp.where(point[:, None] > 0, jnp.minimum(share, ratio), share), None
 
-    share, _ = jax.lax.scan(one_state, jnp.full((points.shape[0], flat.shape[1]), jnp.inf), (flat[:, None], points.T))
+    share, _ = jax.lax.scan(one_state, jnp.full((points.shape[0], flat.shape[1]), jnp.inf), (flat, points.T))
     return share.reshape(-1, *joint.shape[1:])
 
 
