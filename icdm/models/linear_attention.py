@@ -33,19 +33,26 @@ class LinearAttention:
     key_query: jax.Array
 
 
-def linear_attention(layer: LinearAttention, prompt_DL: jax.Array, n: int, mask_LL=None) -> jax.Array:
-    """f(E) = E + (1/n) W_PV (E M E^T) W_KQ E, (D, L); M is the identity where no mask is given."""
-    attended_DL = prompt_DL if mask_LL is None else prompt_DL @ mask_LL
+def linear_attention(layer: LinearAttention, prompt_DL: jax.Array, n: int, mask=None) -> jax.Array:
+    """f(E) = E + (1/n) W_PV (E M E^T) W_KQ E, (D, L).
+
+    The mask M is (L, L), or (L,) where it is diagonal; without one every column attends to every column.
+    """
+    if mask is None:
+        attended_DL = prompt_DL
+    else:
+        attended_DL = prompt_DL * mask[None] if mask.ndim == 1 else prompt_DL @ mask
     return prompt_DL + layer.value @ (attended_DL @ prompt_DL.T) @ layer.key_query @ prompt_DL / n
 
 
-def linear_transformer(layers: LinearAttention, prompt_DL: jax.Array, n: int, mask_LL=None) -> jax.Array:
-    """A stack of linear self-attention layers (leading axis of the weights), applied one after another."""
+def linear_transformer(layers: LinearAttention, prompt_DL: jax.Array, n: int, mask=None) -> jax.Array:
+    """The prompt after each of a stack of layers (leading axis of the weights), (depth, D, L)."""
 
     def layer(prompt, weights):
-        return linear_attention(weights, prompt, n, mask_LL), None
+        prompt = linear_attention(weights, prompt, n, mask)
+        return prompt, prompt
 
-    return jax.lax.scan(layer, prompt_DL, layers)[0]
+    return jax.lax.scan(layer, prompt_DL, layers)[1]
 
 
 def regression_prompt(x_LF: jax.Array, y_L: jax.Array, query_F: jax.Array) -> jax.Array:
@@ -85,10 +92,15 @@ def td_layer(step_FF: jax.Array, residual_gradient: bool = False) -> LinearAtten
     return LinearAttention(value, key_query)
 
 
-def td_mask(n: int, n_queries: int, decay: float = 0.0) -> jax.Array:
+def context_mask(n: int, n_queries: int) -> jax.Array:
+    """diag(1, .., 1, 0, .., 0) as a vector: queries are attended to by nobody, (n + Q,)."""
+    return jnp.pad(jnp.ones(n), (0, n_queries))
+
+
+def trace_mask(n: int, n_queries: int, decay: float) -> jax.Array:
     """M[j, k] = decay^(j - k) for k <= j <= n, else 0: eligibility traces e_j = phi_j + decay e_{j-1}.
 
-    decay = 0 is TD(0); TD(lambda) has decay = discount * lambda. Queries are attended to by nobody.
+    TD(lambda) has decay = discount * lambda. (n + Q, n + Q).
     """
     lag = jnp.arange(n)[:, None] - jnp.arange(n)[None, :]
     traces = jnp.where(lag >= 0, jnp.asarray(decay, float) ** jnp.maximum(lag, 0), 0.0)
@@ -96,5 +108,5 @@ def td_mask(n: int, n_queries: int, decay: float = 0.0) -> jax.Array:
 
 
 def td_values(prompt_DL: jax.Array, n_queries: int) -> jax.Array:
-    """The values of the queries that a prompt holds: minus the last row of their columns, (Q,)."""
-    return -prompt_DL[-1, -n_queries:]
+    """The values of a prompt's queries, which are its last columns: minus their last row, (..., Q)."""
+    return -prompt_DL[..., -1, -n_queries:]

@@ -35,26 +35,24 @@ def check(config) -> tuple[Claim, Figure]:
     check_lengths(config.dimension, config.n)
     features, tasks = feature_laws(config), task_laws(config)
     names, flow, strays, sgd, inert = [], [], [], [], []
-    wrong_form = 0.0
+    fit = jax.jit(functools.partial(train, config))
     for feature_name, feature_law in features.items():
         for task_name, task_law in tasks.items():
-            learned = train(config, feature_law, task_law)
+            learned = readouts(fit(feature_law, task_law, *starts_and_keys(config)))
             for noise, layers in zip(config.noises, learned):
                 u = optimum(feature_law, task_law.second, config.n, noise)
                 names.append(f"{feature_name}, {task_name}{', noisy' if noise else ''}")
                 moments = population_moments(feature_law, task_law, noise, config.n)
-                flow.append([block_errors(follow_flow(moments, near_start(config, seed)), u) for seed in range(config.starts)])
-                strays.append([block_errors(follow_flow(moments, any_start(config, seed)), u)[1] > 0.5 for seed in range(config.starts)])
+                near, anywhere = (
+                    [block_errors(follow_flow(moments, start(config, seed)), u) for seed in range(config.starts)]
+                    for start in (near_start, any_start)
+                )
+                flow.append(near)
+                strays.append([inert_mass > 0.5 for _, inert_mass in anywhere])
                 readings = [block_errors((p, w), u) for p, w in layers]
                 sgd.append([error for error, _ in readings])
                 inert.append([mass for _, mass in readings])
-                if feature_name == "one-hot" and task_name == "isotropic" and not noise:
-                    gaussian_form = np.linalg.inv(gamma(feature_law.second, config.n))
-                    wrong_form = block_errors(follow_flow(moments, near_start(config, 0)), gaussian_form)[0]
-    lopsided = laws.uniform_over(optimal_value_weights(config))
-    moments = population_moments(features["gaussian"], lopsided, 0.0, config.n)
-    u = optimum(features["gaussian"], lopsided.second, config.n)
-    lopsided_error, lopsided_inert = block_errors(follow_flow(moments, near_start(config, 0)), u)
+    wrong_form, lopsided_error, lopsided_inert = controls(config, features)
 
     flow, sgd, inert = np.array(flow), np.array(sgd), np.array(inert)
     worst = sgd.mean(1).argmax()
@@ -96,13 +94,25 @@ def check(config) -> tuple[Claim, Figure]:
     return claim, draw(names, flow[..., 0].max(1), sgd, wrong_form)
 
 
+def controls(config, features) -> tuple[float, float, float]:
+    """Error against the Gaussian form for one-hot features; error and inert mass for lopsided tasks."""
+    start, unit = near_start(config, 0), laws.gaussian(np.eye(config.dimension))
+    one_hot = follow_flow(population_moments(features["one-hot"], unit, 0.0, config.n), start)
+    gaussian_form = np.linalg.inv(gamma(features["one-hot"].second, config.n))
+    lopsided = laws.uniform_over(optimal_value_weights(config))
+    learned = follow_flow(population_moments(features["gaussian"], lopsided, 0.0, config.n), start)
+    u = optimum(features["gaussian"], lopsided.second, config.n)
+    return block_errors(one_hot, gaussian_form)[0], *block_errors(learned, u)
+
+
 def feature_laws(config) -> dict[str, laws.Law]:
+    """Both finite laws have as many points, so that one compiled program serves them."""
     d = config.dimension
     cells = np.asarray(simplex_features(jax.random.key(config.seed), 8, 3, d), np.float64).reshape(-1, d)
     return {
         "gaussian": laws.gaussian(laws.spectrum(d, config.condition)),
         "simplex": laws.uniform_over(cells),
-        "one-hot": laws.one_hot(np.arange(d, 0, -1) / np.arange(d, 0, -1).sum()),
+        "one-hot": laws.uniform_over(np.resize(np.repeat(np.eye(d), np.arange(d, 0, -1), axis=0), cells.shape)),
     }
 
 
@@ -212,18 +222,25 @@ def block_errors(readout, u) -> tuple[float, float]:
     return float(np.linalg.norm(block.T - u) / np.linalg.norm(u)), float(inert)
 
 
-def train(config, features: laws.Law, tasks: laws.Law):
-    """Adam on fresh prompts; per noise level a list over seeds of (p, W). Noise levels share the features."""
+def starts_and_keys(config):
+    """A start and a key for every seed, along a leading axis."""
     starts = [near_start(config, seed) for seed in range(config.seeds)]
     layers = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves), jnp.float32), *starts)
-    keys = jax.vmap(jax.random.key)(jnp.arange(config.seeds))
+    return spread((layers, jax.vmap(jax.random.key)(jnp.arange(config.seeds))))
+
+
+def train(config, features: laws.Law, tasks: laws.Law, layers, keys) -> LinearAttention:
+    """Adam on fresh prompts for every seed and noise level; levels share the features. (seeds, levels, ...)"""
     one = functools.partial(train_one, config, features, tasks)
-    fit = jax.jit(jax.vmap(jax.vmap(one, (0, None, None)), (None, 0, 0)))
-    layers = jax.tree.map(np.asarray, fit(jnp.array(config.noises, jnp.float32), *spread((layers, keys))))
-    return [
-        [(layers.value[seed, i, -1], layers.key_query[seed, i, :, :-1]) for seed in range(config.seeds)]
-        for i in range(len(config.noises))
-    ]
+    levels = jnp.array(config.noises, jnp.float32)
+    return jax.vmap(jax.vmap(one, (0, None, None)), (None, 0, 0))(levels, layers, keys)
+
+
+def readouts(layers: LinearAttention):
+    """Per noise level a list over seeds of (p, W)."""
+    value, key_query = np.asarray(layers.value), np.asarray(layers.key_query)
+    seeds, levels = value.shape[:2]
+    return [[(value[s, i, -1], key_query[s, i, :, :-1]) for s in range(seeds)] for i in range(levels)]
 
 
 def train_one(config, features, tasks, noise, layer, key):

@@ -9,7 +9,7 @@ from theory import laws
 from theory.closed_forms import check_lengths, optimum, squared_error
 from theory.figures import BLUE, GREEN, RED, panels
 from theory.ledger import Claim
-from theory.prompts import simulated_errors, stack
+from theory.prompts import simulated_errors
 from theory.statistics import mean_interval
 
 
@@ -51,12 +51,13 @@ def check(config) -> tuple[Claim, Figure]:
 
 
 def shifted_tasks(config) -> dict[str, laws.Law]:
+    """Finite laws of equal size, so that one compiled program serves them all."""
     d, rng = config.dimension, np.random.default_rng(config.seed)
     signs = np.array(np.meshgrid(*[[-1.0, 1.0]] * d)).reshape(d, -1).T
     return {
         "task x 3": laws.gaussian(9 * np.eye(d)),
-        "task: signs": laws.uniform_over(signs),
-        "task: one direction": laws.uniform_over(3 * np.eye(d)[[-1, -1]] * np.array([[1.0], [-1.0]])),
+        "task: signs": laws.uniform_over(np.resize(signs, (512, d))),
+        "task: one direction": laws.uniform_over(np.resize(3 * np.outer([1, -1], np.eye(d)[-1]), (512, d))),
         "task: heavy tails": laws.uniform_over(rng.standard_t(3, (512, d))),
     }
 
@@ -77,8 +78,7 @@ def scaled(law: laws.Gaussian, factor: float) -> laws.Gaussian:
 def measure(config, u, i: int, features, tasks, query) -> dict:
     """Simulated error over E[y_q^2] with its interval, and z against the exact shifted error."""
     key = jax.random.fold_in(jax.random.key(config.seed), i)
-    rows = (stack([features]), stack([tasks]), u[None], config.length, config.prompts, key)
-    errors = simulated_errors(*rows, query=stack([query]))[0]
+    errors = simulated_errors(features, tasks, u, config.length, config.prompts, key, query=query)
     exact = sum(squared_error(features, tasks.second, u, config.length, query_second=query.second))
     power = float(np.trace(query.second @ tasks.second))
     mean, interval = mean_interval(errors / power)
@@ -110,5 +110,5 @@ def draw(results, colors) -> Figure:
     axis.set_xscale("log")
     axis.set_yticks(range(len(names)), names)
     axis.set(xlabel="squared error / E[y$^2$]", title="Task and query may shift, the features' scale may not")
-    axis.legend(loc="lower right")
+    axis.legend(loc="upper right")
     return figure

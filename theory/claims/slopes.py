@@ -8,7 +8,7 @@ from theory import laws
 from theory.closed_forms import check_lengths, gaussian_squared_error, optimum, squared_error
 from theory.figures import BLUE, GREY, ORANGE, panels
 from theory.ledger import Claim
-from theory.prompts import simulated_errors, stack
+from theory.prompts import simulated_errors
 from theory.statistics import bootstrap_interval, log_slope
 
 
@@ -46,7 +46,7 @@ def test_errors(config, covariance, u) -> np.ndarray:
     """Squared errors of a layer at every test length, (prompts, lengths)."""
     features, tasks = laws.gaussian(covariance), laws.gaussian(np.eye(len(covariance)))
     columns = [
-        simulated_errors(stack([features]), stack([tasks]), u[None], m, config.prompts, jax.random.key(config.seed + m))[0]
+        simulated_errors(features, tasks, u, m, config.prompts, jax.random.key(config.seed + m))
         for m in config.test_lengths
     ]
     return np.stack(columns, axis=1)
@@ -81,6 +81,8 @@ def draw(config, covariance, estimation, short_trained, lengths, bias) -> Figure
     left.loglog(grid, [gaussian_squared_error(covariance, short, x) for x in grid], color=ORANGE, label=f"exact, N = {short}")
     left.loglog(m, short_trained.mean(0), "s", color=ORANGE)
     left.set(xlabel="test prompt length M", ylabel="squared error", title="Estimation error falls as 1/M")
+    left.set_xticks(m, m)
+    left.minorticks_off()
     left.legend()
     features, unit = laws.gaussian(covariance), np.eye(len(covariance))
     grid = np.geomspace(n[0], n[-1], 60)

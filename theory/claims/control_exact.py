@@ -1,0 +1,173 @@
+"""The control counterpart of in-context TD: layers that take fitted-Q steps, and the price of the max.
+
+A transition j is held by A columns, one for each next action a: [phi_j; gamma phi'_ja; y_ja]. The last row is
+the TD error that j would have if a were taken next, y_ja = R_j + gamma w^T phi'_ja - w^T phi_j. A gate p_ja
+over the columns of one transition, as the diagonal of the attention mask, makes one layer
+
+    w <- w + (1/n) C sum_j sum_a p_ja y_ja phi_j.
+
+Hard attention, p one-hot at the largest y_ja, is the fitted-Q step exactly. Softmax attention p ~ exp(beta y)
+falls short of the max by at most W((A - 1) / e) / beta (W: Lambert's function; attained when A - 1 actions tie
+below the best). Linear attention has no gate: its output is a polynomial of the prompt, the max is none, and
+the best it can do within this layout is the uniform gate, the backup of the uniform policy.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+from scipy.special import lambertw
+
+from icdm.models.linear_attention import linear_attention, td_layer, td_prompt, td_values
+from theory.closed_forms import check_lengths
+from theory.figures import BLUE, CYCLE, GREY, panels
+from theory.ledger import Claim, number
+from theory.statistics import bootstrap_interval, log_slope
+
+
+def check(config) -> tuple[Claim, Figure]:
+    check_lengths(config.dimension, config.n)
+    data, tables = random_contexts(config), tables_of(config)
+    exact = fitted_q(config, data)
+    hard = np.abs(forward(config, data, np.inf) - exact).max((1, 2))
+    scale = np.abs(exact[:, -1]).mean()
+    soft = {beta: np.abs(forward(config, data, beta) - exact)[:, -1].mean(-1) / scale for beta in config.betas}
+    uniform = np.abs(forward(config, data, 0.0) - exact)[:, -1].mean(-1) / scale
+    shortfall, limit = softmax_shortfall(config)
+    to_optimum = {beta: distance_to_optimum(config, tables, beta) for beta in (*config.betas, np.inf, 0.0)}
+    rate = config.discount ** np.arange(1, config.layers + 1)
+    rng = np.random.default_rng(config.seed)
+    betas = np.array(config.betas)
+    claim = Claim(
+        id="control_exact",
+        claim="with hard attention over next actions a layer is a fitted-Q step; softmax attention is within "
+        "W((A-1)/e)/beta of the max; linear attention cannot take it",
+        source="derived here, extending Wang et al., ICLR 2025, to control",
+        metric="largest |value - fitted-Q value| of hard attention; largest shortfall of the softmax over its bound; slope "
+        "of that largest shortfall in beta; largest distance to Q* over gamma^layer on tabular problems (hard)",
+        measured={
+            "hard_attention_error": float(hard.max()),
+            "softmax_shortfall_over_bound": float((shortfall / limit).max()),
+            "slope_of_worst_shortfall_in_beta": log_slope(betas, shortfall),
+            "distance_to_q_star_over_rate": float((to_optimum[np.inf] / rate).max()),
+            **{f"softmax_relative_error_beta_{number(beta)}": float(error.mean()) for beta, error in soft.items()},
+        },
+        ci95={
+            "hard_attention_error": bootstrap_interval(np.max, hard, rng=rng),
+            **{
+                f"softmax_relative_error_beta_{number(beta)}": bootstrap_interval(np.mean, error, rng=rng)
+                for beta, error in soft.items()
+            },
+        },
+        control={
+            "linear_attention_relative_error": float(uniform.mean()),
+            "linear_attention_distance_to_q_star": float(to_optimum[0.0][:, -1].mean()),
+        },
+        threshold={
+            "hard_attention_error": "<= 1e-12",
+            "softmax_shortfall_over_bound": "<= 1.000001",
+            "distance_to_q_star_over_rate": "<= 1.000001",
+        },
+        config=config.to_dict(),
+    )
+    return claim, draw(config, betas, shortfall, limit, to_optimum, rate)
+
+
+def random_contexts(config):
+    """phi (R, n, F), phi' (R, n, A, F), rewards (R, n), queries (R, 4, F) and C (R, F, F): nothing is special."""
+    rng, d = np.random.default_rng(config.seed), config.dimension
+    phi = rng.uniform(-1, 1, (config.trials, config.n, d))
+    following = rng.uniform(-1, 1, (config.trials, config.n, config.actions, d))
+    reward = rng.uniform(-1, 1, (config.trials, config.n))
+    step = config.step * (np.eye(d) + 0.1 * rng.normal(size=(config.trials, d, d)))
+    return phi, following, reward, rng.uniform(-1, 1, (config.trials, 4, d)), step
+
+
+def tables_of(config):
+    """Deterministic MDPs with one-hot features, every (s, a) shown once and C = n I: fitted Q is value iteration."""
+    rng, actions = np.random.default_rng(config.seed + 1), config.actions
+    cells = config.states * actions
+    goes_to = rng.integers(0, config.states, (config.trials, cells))
+    one_hot = np.eye(cells)
+    following = one_hot[goes_to[..., None] * actions + np.arange(actions)]
+    phi, step = (np.broadcast_to(x, (config.trials, cells, cells)) for x in (one_hot, cells * one_hot))
+    return phi, following, rng.uniform(0, 1 - config.discount, (config.trials, cells)), phi, step
+
+
+def forward(config, data, beta: float) -> np.ndarray:
+    """Values of the queries after every layer of the transformer with gate sharpness beta, (R, layers, Q)."""
+
+    def one(phi, following, reward, queries, step):
+        (n, actions, _), n_queries = following.shape, queries.shape[0]
+        columns = (jnp.repeat(phi, actions, 0), following.reshape(n * actions, -1), jnp.repeat(reward, actions))
+        layer = td_layer(step)
+
+        def block(prompt, _):
+            gate = gate_of(prompt[-1, : n * actions].reshape(n, actions), beta)
+            prompt = linear_attention(layer, prompt, n, jnp.pad(gate.ravel(), (0, n_queries)))
+            return prompt, td_values(prompt, n_queries)
+
+        return jax.lax.scan(block, td_prompt(*columns, queries, config.discount), None, config.layers)[1]
+
+    with jax.enable_x64(True):
+        return np.asarray(jax.jit(jax.vmap(one))(*data))
+
+
+def gate_of(error_NA: jax.Array, beta: float) -> jax.Array:
+    """Softmax over the next actions of each transition; beta = 0 is uniform, infinity the first largest."""
+    if np.isinf(beta):
+        return jax.nn.one_hot(jnp.argmax(error_NA, -1), error_NA.shape[-1], dtype=error_NA.dtype)
+    return jax.nn.softmax(beta * error_NA, -1)
+
+
+def fitted_q(config, data) -> np.ndarray:
+    """w <- w + (1/n) C sum_j (R_j + gamma max_a w^T phi'_ja - w^T phi_j) phi_j, read at the queries."""
+    phi, following, reward, queries, step = data
+    w, path = np.zeros(phi.shape[::2]), []
+    for _ in range(config.layers):
+        best = np.einsum("rnaf,rf->rna", following, w).max(-1)
+        delta = reward + config.discount * best - np.einsum("rnf,rf->rn", phi, w)
+        w = w + np.einsum("rfg,rn,rng->rf", step, delta, phi) / phi.shape[1]
+        path.append(np.einsum("rqf,rf->rq", queries, w))
+    return np.stack(path, axis=1)
+
+
+def softmax_shortfall(config) -> tuple[np.ndarray, np.ndarray]:
+    """Largest max_a y_a - sum_a p_a y_a found for every beta, and the bound W((A - 1) / e) / beta.
+
+    The search scans random action values and the ties below the best action that attain the bound.
+    """
+    rng = np.random.default_rng(config.seed)
+    random = rng.uniform(-1, 1, (20_000, config.actions))
+    ties = -np.geomspace(1e-6, 10, 4000)[:, None] * np.r_[0.0, np.ones(config.actions - 1)]
+    found = []
+    for beta in config.betas:
+        y = np.concatenate([random, ties])
+        weight = np.exp(beta * (y - y.max(-1, keepdims=True)))
+        found.append((y.max(-1) - (weight * y).sum(-1) / weight.sum(-1)).max())
+    return np.array(found), lambertw((config.actions - 1) / np.e).real / np.array(config.betas)
+
+
+def distance_to_optimum(config, tables, beta) -> np.ndarray:
+    """max_sa |Q_l(s, a) - Q*(s, a)| after every layer, (R, layers); Q* by 2,000 sweeps of value iteration."""
+    _, following, reward, _, _ = tables
+    q = np.zeros_like(reward)
+    for _ in range(2000):
+        q = reward + config.discount * np.einsum("rcaf,rf->rca", following, q).max(-1)
+    return np.abs(forward(config, tables, beta) - q[:, None]).max(-1)
+
+
+def draw(config, betas, shortfall, limit, to_optimum, rate) -> Figure:
+    figure, (left, right) = panels(2)
+    left.loglog(betas, limit, color=GREY, label="bound W((A-1)/e)/$\\beta$")
+    left.loglog(betas, shortfall, "o", color=BLUE, label="worst found")
+    left.set(xlabel="sharpness $\\beta$", ylabel="max - softmax average", title="The price of a soft max")
+    left.legend()
+    layers = np.arange(1, config.layers + 1)
+    for (beta, distance), color in zip(to_optimum.items(), CYCLE):
+        label = {np.inf: "hard attention", 0.0: "linear attention"}.get(beta, f"softmax, $\\beta$ = {beta:g}")
+        right.semilogy(layers, distance.mean(0), color=color, label=label)
+    right.semilogy(layers, rate, ":", color="black", label="$\\gamma^L$")
+    right.set(xlabel="layer L", ylabel="largest |Q - Q*|", title="Layers climb to Q*")
+    right.legend(fontsize=7)
+    return figure

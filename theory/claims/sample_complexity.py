@@ -1,0 +1,95 @@
+"""How many episodes a given gap takes: 1/eps^2 at test, 1/eps in training, for the hardest tasks.
+
+The tasks' optimal weights are w*_h = 1 + delta xi_h, xi_h ~ N(0, I): as the features are on the simplex, the first
+part is the same for all actions, and delta is the scale of what there is to choose. A guarantee must hold
+at every delta, so the gap at a budget is the largest over delta. With one delta for all tasks the gap falls
+faster, for errors far below the typical action gap cost nothing: the control reports those exponents.
+A test episode gives every step one pair, hence M = test episodes; likewise N.
+"""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from theory import laws
+from theory.closed_forms import check_lengths, optimum
+from theory.decisions import estimated_weights, greedy_outcome, sample_problems
+from theory.figures import BLUE, GREY, ORANGE, panels
+from theory.ledger import Claim
+from theory.statistics import bootstrap_interval, log_slope
+
+
+def check(config) -> tuple[Claim, Figure]:
+    check_lengths(config.dimension, *config.test_episodes, *config.training_episodes)
+    d = config.dimension
+    rng = np.random.default_rng(config.seed)
+    direction = rng.normal(size=(config.problems, config.horizon, d))
+    tasks = [sample_problems(config, config.seed, config.problems, 1 + delta * direction) for delta in config.deltas]
+    features, prior = laws.uniform_over(tasks[0].cells), np.ones((d, d)) + np.eye(d)
+
+    test = gaps(tasks, [(np.linalg.inv(features.second), m) for m in config.test_episodes], rng)
+    training = gaps(tasks, [(optimum(features, prior, n), np.inf) for n in config.training_episodes], rng)
+    one = int(np.argmin(np.abs(np.array(config.deltas) - 1)))
+    results = {
+        "test_exponent": (config.test_episodes, test, hardest),
+        "training_exponent": (config.training_episodes, training, hardest),
+        "test_exponent_of_typical_tasks": (config.test_episodes, test[:, one], typical),
+        "training_exponent_of_typical_tasks": (config.training_episodes, training[:, one], typical),
+    }
+    fits = {name: fitted(*result, rng) for name, result in results.items()}
+    claim = Claim(
+        id="sample_complexity",
+        claim="test episodes for a guaranteed gap eps grow as 1/eps^2, training episodes as 1/eps",
+        source="arXiv 2605.09009, Prop. 2: K_test = O(C_on T d^2/eps^2), K = O(sqrt(C_on) d^1.5/eps)",
+        metric="exponent a in episodes ~ eps^-a, eps the mean greedy gap of the hardest scale of action gaps, fitted over "
+        "the budgets; test: endless training; training: endless test prompt",
+        measured={name: fits[name][0] for name in ("test_exponent", "training_exponent")},
+        ci95={name: fits[name][1] for name in ("test_exponent", "training_exponent")},
+        control={name: fit[0] for name, fit in fits.items() if "typical" in name},
+        threshold={"test_exponent": "1.8 .. 2.2", "training_exponent": "0.9 .. 1.1"},
+        config=config.to_dict(),
+    )
+    return claim, draw(config, test, training, one, fits)
+
+
+def gaps(tasks, layers, rng) -> np.ndarray:
+    """Greedy gap of every problem, scale and (U, M), (problems, scales, budgets)."""
+    return np.stack(
+        [
+            np.stack([greedy_outcome(p, p.q_of(estimated_weights(p, u, m, rng)))[0] for u, m in layers], axis=-1)
+            for p in tasks
+        ],
+        axis=1,
+    )
+
+
+def hardest(gap_RDX):
+    return gap_RDX.mean(0).max(0)
+
+
+def typical(gap_RX):
+    return gap_RX.mean(0)
+
+
+def fitted(budgets, gap, summary, rng) -> tuple[float, list[float]]:
+    """Exponent a of budget ~ gap^-a and its bootstrap interval over problems."""
+
+    def exponent(rows):
+        return -1 / log_slope(budgets, summary(rows))
+
+    return exponent(gap), bootstrap_interval(exponent, gap, rng=rng, repeats=300)
+
+
+def draw(config, test, training, one, fits) -> Figure:
+    figure, axes = panels(2)
+    parts = (("test", config.test_episodes, test), ("training", config.training_episodes, training))
+    for axis, (name, budgets, gap) in zip(axes, parts):
+        means = gap.mean(0)
+        axis.loglog(budgets, means.T, color=GREY, linewidth=0.6, alpha=0.5)
+        axis.plot([], [], color=GREY, linewidth=0.6, label="one scale of action gaps each")
+        exponent, low = fits[f"{name}_exponent"][0], fits[f"{name}_exponent_of_typical_tasks"][0]
+        axis.loglog(budgets, means.max(0), "o-", color=BLUE, label=f"hardest scale: episodes ~ $\\epsilon^{{-{exponent:.2f}}}$")
+        axis.loglog(budgets, means[one], "s-", color=ORANGE, label=f"$\\delta$ = 1: episodes ~ $\\epsilon^{{-{low:.2f}}}$")
+        axis.set(xlabel=f"{name} episodes", ylabel="mean gap", title=f"Gap against {name} episodes")
+        axis.set_ylim(bottom=means.max(0).min() / 100)
+        axis.legend(fontsize=7)
+    return figure

@@ -1,0 +1,122 @@
+"""From Q-error to policy: the greedy policy's gap is at most 2 T sqrt(C_on eps_Q)."""
+
+import itertools
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from theory import laws
+from theory.closed_forms import check_lengths, optimum, squared_error
+from theory.decisions import estimated_weights, greedy_outcome, sample_problems
+from theory.figures import BLUE, CYCLE, GREY, panels
+from theory.ledger import Claim
+from theory.statistics import bootstrap_interval
+
+
+def check(config) -> tuple[Claim, Figure]:
+    check_lengths(config.dimension, *config.training_lengths, *config.test_lengths)
+    rng = np.random.default_rng(config.seed)
+    problems = sample_problems(config, config.seed, config.problems)
+    rows = [measure(problems, n, m, rng) for n, m in itertools.product(config.training_lengths, config.test_lengths)]
+    gap, bound, c_on = (np.stack([row[name] for row in rows]) for name in ("gap", "bound", "c_on"))
+    shrink = [shrinkage(problems, n) for n in config.training_lengths]
+    ratio = np.array([row["measured_eps"] / row["eps"] for row in rows])
+    shortest = shrink[0]
+
+    def tightness(gap_RX, bound_RX):
+        return np.median(bound_RX.mean(0) / gap_RX.mean(0))
+
+    claim = Claim(
+        id="suboptimality",
+        claim="V* - V(greedy in Qhat) <= 2 T sqrt(C_on eps_Q(M, N)) in linear MDPs",
+        source="arXiv 2605.09009, Prop. 2 (performance difference); C_on measured",
+        metric="problems x settings in which the bound is violated; tightness = mean bound / mean gap (median over "
+        "settings); C_on = max_h E max_a (Qhat - Q*)^2 / eps_Q on the greedy policy's states; share of the squared "
+        "bias that is one common factor of Q, and the reward that the whole bias costs as a share of the gap",
+        measured={
+            "violations": int((gap > bound + 1e-12).sum()),
+            "checked": int(gap.size),
+            "tightness": float(tightness(gap.T, bound.T)),
+            "c_on_median": float(np.median(c_on)),
+            "c_on_99_percent": float(np.quantile(c_on, 0.99)),
+            "eps_q_simulated_over_exact": float(ratio.mean()),
+            "bias_share_that_is_common_shrinkage": shortest["common"],
+            "bias_share_of_eps_q": shortest["bias"] / rows[-1 - (len(rows) - len(config.test_lengths))]["eps"],
+            "bias_only_gap_over_gap": shortest["gap"] / float(gap[len(config.test_lengths) - 1].mean()),
+        },
+        ci95={"tightness": bootstrap_interval(tightness, gap.T, bound.T, rng=rng, repeats=300)},
+        control={
+            "gap_if_all_estimates_are_shrunk_to_a_tenth": shrunk_gap(problems, config, 0.1) - shrunk_gap(problems, config, 1.0),
+            "tightness_of_bound_without_c_on": float(
+                np.median([row["plain_bound"] / row["gap"].mean() for row in rows])
+            ),
+        },
+        threshold={"violations": "<= 0", "eps_q_simulated_over_exact": "0.95 .. 1.05"},
+        config=config.to_dict(),
+    )
+    return claim, draw(config, rows, gap, bound, shrink)
+
+
+def step_laws(problems):
+    """The law of the features, and S_w of every step over the problems at hand, (T, F, F)."""
+    second = np.einsum("rtf,rtg->tfg", problems.weights, problems.weights) / len(problems.weights)
+    return laws.uniform_over(problems.cells), second
+
+
+def measure(problems, n: int, m: int, rng) -> dict:
+    """Gap, bound and C_on of every problem with layers trained on length n and prompts of length m."""
+    features, second = step_laws(problems)
+    u = np.stack([optimum(features, s, n) for s in second])
+    eps = max(sum(squared_error(features, s, u_h, m)) for s, u_h in zip(second, u))
+    q_hat = problems.q_of(estimated_weights(problems, u, m, rng))
+    gap, occupancy = greedy_outcome(problems, q_hat)
+    delta = (q_hat - problems.q) ** 2
+    c_on = np.einsum("rts,rts->rt", occupancy, delta.max(-1)).max(-1) / eps
+    horizon = problems.weights.shape[1]
+    return {
+        "gap": gap,
+        "bound": 2 * horizon * np.sqrt(c_on * eps),
+        "plain_bound": 2 * horizon * np.sqrt(eps),
+        "c_on": c_on,
+        "eps": eps,
+        "measured_eps": delta.mean((0, 2, 3)).max(),
+    }
+
+
+def shrinkage(problems, n: int) -> dict:
+    """What an endless prompt leaves: squared bias, its share explained by Qhat = c_h Q*, the greedy gap."""
+    features, second = step_laws(problems)
+    u = np.stack([optimum(features, s, n) for s in second])
+    q, q_hat = problems.q, problems.q_of(estimated_weights(problems, u, np.inf, None))
+    factor = (q_hat * q).sum((0, 2, 3), keepdims=True) / (q**2).sum((0, 2, 3), keepdims=True)
+    bias = ((q_hat - q) ** 2).mean((0, 2, 3))
+    left = ((q_hat - factor * q) ** 2).mean((0, 2, 3))
+    return {"bias": float(bias.max()), "common": float(1 - left.sum() / bias.sum()), "gap": greedy_outcome(problems, q_hat)[0].mean()}
+
+
+def shrunk_gap(problems, config, factor: float) -> float:
+    """Mean gap when every estimate is multiplied by a factor: the argmax, and so the gap, does not change."""
+    features, second = step_laws(problems)
+    u = factor * np.stack([optimum(features, s, config.training_lengths[0]) for s in second])
+    rng = np.random.default_rng(config.seed)
+    return float(greedy_outcome(problems, problems.q_of(estimated_weights(problems, u, config.test_lengths[0], rng)))[0].mean())
+
+
+def draw(config, rows, gap, bound, shrink) -> Figure:
+    figure, (left, right) = panels(2)
+    left.loglog(np.maximum(gap, 1e-6).ravel(), bound.ravel(), ".", color=BLUE, alpha=0.1, markersize=2, rasterized=True)
+    ends = np.array([1e-6, bound.max()])
+    left.loglog(ends, ends, color=GREY, label="bound = gap")
+    left.set(xlabel="measured gap (0 drawn at 10$^{-6}$)", ylabel="2 T sqrt(C$_{on}$ $\\epsilon_Q$)", title="The bound holds, loosely")
+    left.legend()
+    m = np.array(config.test_lengths)
+    for i, (n, color) in enumerate(zip(config.training_lengths, CYCLE)):
+        block = slice(i * len(m), (i + 1) * len(m))
+        right.loglog(m, gap[block].mean(1), "o-", color=color, label=f"gap, N = {n}")
+        right.loglog(m, bound[block].mean(1), "--", color=color, linewidth=0.9)
+    right.plot([], [], "--", color=GREY, label="bound")
+    right.set(xlabel="test prompt length M", ylabel="value lost", title="Gap and bound against M")
+    right.set_xticks(m, m)
+    right.minorticks_off()
+    right.legend()
+    return figure
