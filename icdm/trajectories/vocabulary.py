@@ -1,0 +1,133 @@
+"""What the codes 0, 1, ... of a column stand for: integers, words, or intervals of real numbers.
+
+A coding is fitted once to a column, stored with the table as JSON, and turns values into codes and back.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from icdm.errors import UserError, unknown
+
+UNKNOWN = -2  # the code of a value that the vocabulary does not hold
+BINNINGS = ("quantile", "uniform")
+MOST_INTEGERS = 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Integers:
+    """Integers 0 <= x < n stand for themselves."""
+
+    n: int
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        values = np.asarray(values, np.int64)
+        return np.where((values >= 0) & (values < self.n), values, UNKNOWN)
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        return np.asarray(codes)
+
+    def as_json(self) -> dict:
+        return {"kind": "integers", "n": self.n}
+
+
+@dataclasses.dataclass(frozen=True)
+class Words:
+    """Code i is the i-th of the sorted words."""
+
+    words: tuple[str, ...]
+
+    @property
+    def n(self) -> int:
+        return len(self.words)
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        known, values = np.asarray(self.words, str), np.asarray(values, str)
+        place = np.searchsorted(known, values).clip(max=self.n - 1)
+        return np.where(known[place] == values, place, UNKNOWN)
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        return np.asarray(self.words, object)[codes]
+
+    def as_json(self) -> dict:
+        return {"kind": "words", "words": list(self.words)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Bins:
+    """A grid of intervals over d real numbers; code = sum_j bin_j prod_{i>j} n_i (row-major).
+
+    A value is in bin i of its dimension if edge_i <= x < edge_{i+1}; beyond the ends it is in the first or
+    last bin. A code decodes to the midpoint of its cell, and the midpoint encodes to the code.
+
+    Attributes:
+      edges: for each dimension its n + 1 increasing edges.
+      scalar: values are numbers, not vectors of one number.
+    """
+
+    edges: tuple[tuple[float, ...], ...]
+    scalar: bool = True
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(len(edges) - 1 for edges in self.edges)
+
+    @property
+    def n(self) -> int:
+        return int(np.prod(self.shape))
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        value_XD = np.asarray(values, np.float64).reshape(len(values), len(self.edges))
+        bin_DX = [np.searchsorted(e[1:-1], x, side="right") for e, x in zip(self.edges, value_XD.T)]
+        return np.where(np.isfinite(value_XD).all(1), np.ravel_multi_index(bin_DX, self.shape), UNKNOWN)
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        bin_DX = np.unravel_index(np.asarray(codes), self.shape)
+        middle_D = [(np.asarray(e[1:]) + np.asarray(e[:-1])) / 2 for e in self.edges]
+        value_XD = np.stack([middle[i] for middle, i in zip(middle_D, bin_DX)], -1)
+        return value_XD[..., 0] if self.scalar else value_XD
+
+    def as_json(self) -> dict:
+        return {"kind": "bins", "edges": [list(e) for e in self.edges], "scalar": self.scalar}
+
+
+Coding = Integers | Words | Bins
+
+
+def coding_from_json(content: dict) -> Coding:
+    kind = content["kind"]
+    if kind == "integers":
+        return Integers(content["n"])
+    if kind == "words":
+        return Words(tuple(content["words"]))
+    return Bins(tuple(tuple(edges) for edges in content["edges"]), content["scalar"])
+
+
+def fit_bins(values: np.ndarray, n_bins: int, binning: str) -> Bins:
+    """At most n_bins intervals of each dimension of (X,) or (X, D) values.
+
+    quantile: edges at the quantiles i / n_bins (equal ones are merged); uniform: equally wide.
+
+    Raises:
+      UserError: an unknown binning, fewer than 2 bins, or more than 2**20 cells in all.
+    """
+    if binning not in BINNINGS:
+        raise unknown("binning", binning, BINNINGS)
+    if n_bins < 2:
+        raise UserError(f"--bins {n_bins}: give at least 2")
+    value_XD = np.asarray(values, np.float64).reshape(len(values), -1)
+    value_XD = value_XD[np.isfinite(value_XD).all(1)]
+    if n_bins ** value_XD.shape[1] > MOST_INTEGERS:
+        raise UserError(
+            f"{n_bins} bins of {value_XD.shape[1]} numbers each make more than {MOST_INTEGERS} codes: lower --bins"
+        )
+    edges_D = []
+    for x in value_XD.T:
+        low, high = (x.min(), x.max()) if x.size else (0.0, 1.0)
+        high = high if high > low else low + 1.0
+        inner = np.linspace(low, high, n_bins + 1)[1:-1]
+        if binning == "quantile" and x.size:
+            inner = np.unique(np.quantile(x, np.arange(1, n_bins) / n_bins))
+            inner = inner[(inner > low) & (inner < high)]
+        edges_D.append((float(low), *inner.tolist(), float(high)))
+    return Bins(tuple(edges_D), scalar=np.ndim(values) == 1)

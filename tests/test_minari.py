@@ -1,0 +1,87 @@
+"""Minari data sets in both directions; read back by Minari itself where it is installed."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from icdm.errors import UserError
+from icdm.trajectories.convert import convert
+from icdm.trajectories.table import join, open_table, plain_codings, write_table
+from icdm.trajectories.vocabulary import Bins
+
+from test_table import GOOD, random_rows, write
+
+
+@pytest.fixture
+def table(tmp_path):
+    rows = random_rows(np.random.default_rng(1))
+    closed = np.isin(rows.episode_id, rows.episode_id[~rows.acted])
+    return write_table(tmp_path / "log.parquet", [rows[closed]], plain_codings(9, 4))
+
+
+@pytest.mark.parametrize("form", ["hdf5", "arrow"])
+def test_round_trip(form, table, tmp_path):
+    pytest.importorskip("h5py")
+    convert(table.path, tmp_path / "set", minari=form)
+    convert(tmp_path / "set", tmp_path / "back.parquet")
+    assert pq.read_table(table.path).equals(pq.read_table(tmp_path / "back.parquet"))
+
+
+@pytest.mark.parametrize("form", ["hdf5", "arrow"])
+def test_minari_reads_what_we_write(form, table, tmp_path):
+    minari = pytest.importorskip("minari")
+    convert(table.path, tmp_path / "set", minari=form)
+    found = minari.MinariDataset(tmp_path / "set" / "data")
+    rows = next(table.chunks())
+    episode = next(found.iterate_episodes([3]))
+    ours = rows[np.isin(rows.episode_id, np.unique(rows.episode_id)[3])]
+    assert found.total_steps == rows.acted.sum()
+    np.testing.assert_array_equal(episode.observations, ours.observation)
+    np.testing.assert_array_equal(episode.actions, ours.action[:-1])
+    np.testing.assert_array_equal(episode.rewards, ours.reward[:-1])
+
+
+def test_real_observations_are_binned(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    data = tmp_path / "set" / "data"
+    data.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    observations = rng.uniform(-1, 1, (3, 6, 2))
+    with h5py.File(data / "main_data.hdf5", "w") as file:
+        for i in range(3):
+            group = file.create_group(f"episode_{i}")
+            group["observations"], group["actions"] = observations[i], rng.integers(0, 3, 5)
+            group["rewards"], group["terminations"] = rng.normal(size=5), np.arange(5) == 4
+            group["truncations"] = np.zeros(5, bool)
+    spaces = {"observation_space": {"type": "Box", "shape": [2]}, "action_space": {"type": "Discrete", "n": 3}}
+    header = {"total_episodes": 3, "data_format": "hdf5", **{k: json.dumps(v) for k, v in spaces.items()}}
+    (data / "metadata.json").write_text(json.dumps(header))
+    convert(tmp_path / "set", tmp_path / "log.parquet", bins=8, binning="uniform")
+    found = open_table(tmp_path / "log.parquet")
+    bins = found.codings["observation"]
+    rows = join(list(found.chunks()))
+    assert isinstance(bins, Bins) and bins.n == 64 and rows.terminal.sum() == 3
+    assert np.abs(bins.decode(rows.observation) - observations.reshape(-1, 2)).max() <= 1.01 / 8
+
+
+def test_words_survive(tmp_path):
+    pytest.importorskip("h5py")
+    closed = GOOD.replace("A,e1,1,high,down,1,true\n", "A,e1,1,high,down,1,true\nA,e1,2,low,,,false\n")
+    convert(write(tmp_path / "log.csv", closed), tmp_path / "log.parquet")
+    convert(tmp_path / "log.parquet", tmp_path / "set")
+    convert(tmp_path / "set", tmp_path / "back.parquet")
+    actions = open_table(tmp_path / "back.parquet").codings["action"].words
+    assert actions == ("down", "up")
+
+
+def test_what_minari_cannot_hold_is_refused(tmp_path):
+    pytest.importorskip("h5py")
+    convert(write(tmp_path / "log.csv", GOOD), tmp_path / "log.parquet")
+    with pytest.raises(UserError, match="lacks the observation after its last step"):
+        convert(tmp_path / "log.parquet", tmp_path / "set")
+    assert not list(tmp_path.glob("set*"))
+    (tmp_path / "other").mkdir()
+    with pytest.raises(UserError, match="no Minari data set"):
+        convert(tmp_path / "other", tmp_path / "x.parquet")
