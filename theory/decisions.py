@@ -6,6 +6,7 @@ each pair occurs, so that prompts of any length cost the same. Axis letters: R p
 A actions, F features, C = S A pairs.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -46,18 +47,21 @@ def shared_features(config) -> np.ndarray:
 
 def sample_problems(config, seed: int, n: int, weights_RTF=None) -> Problems:
     """n linear MDPs with the config's features; with given optimal weights, where there are some."""
+    features = shared_features(config)
+    with jax.enable_x64(True):
+        keys = jax.random.split(jax.random.key(seed), n)
+        return Problems(features, *map(np.asarray, _sample(keys, features, weights_RTF, config.horizon)))
 
-    def one(key, features, weights):
-        problem = sample_linear_mdp(key, features, config.horizon)
+
+@functools.partial(jax.jit, static_argnums=3)
+def _sample(keys, features, weights_RTF, horizon):
+    def one(key, weights):
+        problem = sample_linear_mdp(key, features, horizon)
         if weights is not None:
             problem = with_optimal_weights(problem, weights)
         return problem.transition(), problem.reward(), optimal_weights(problem)
 
-    features = shared_features(config)
-    with jax.enable_x64(True):
-        keys = jax.random.split(jax.random.key(seed), n)
-        axes = (0, None, None if weights_RTF is None else 0)
-        return Problems(features, *map(np.asarray, jax.jit(jax.vmap(one, axes))(keys, features, weights_RTF)))
+    return jax.vmap(one, (0, None if weights_RTF is None else 0))(keys, weights_RTF)
 
 
 def estimated_weights(problems: Problems, u, m: float, rng) -> np.ndarray:

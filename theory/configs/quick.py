@@ -25,7 +25,7 @@ def get_config():
     )
     config.sample_complexity = config_dict.create(
         problems=400, states=10, actions=4, dimension=4, horizon=4, feature_seed=0, seed=0,
-        deltas=(0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 2.0),
+        deltas=tuple(2.0**k for k in range(-13, 2)),
         test_episodes=(100, 200, 400, 800, 1600, 3200), training_episodes=(100, 200, 400, 800, 1600, 3200),
     )
     config.trajectory_data = config_dict.create(
@@ -35,7 +35,7 @@ def get_config():
         dimension=3, n=100, layers=40, trials=30, discount=0.9, trace=0.7, step=0.3, seed=0
     )
     config.td_emerges = config_dict.create(
-        dimension=4, states=10, n=30, layers=3, discount=0.9, processes=4000, windows=16, seeds=5, checkpoints=20,
+        dimension=4, states=10, n=30, layers=3, discount=0.9, processes=4000, walks=1, windows=16, seeds=5, checkpoints=20,
         test_processes=64, start_scale=0.1, learning_rate=0.003, seed=0,
     )
     config.control_exact = config_dict.create(
