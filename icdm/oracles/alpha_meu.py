@@ -26,7 +26,7 @@ from scipy.optimize import linprog
 from icdm.errors import UserError
 from icdm.oracles.alpha_vectors import alpha_vectors, prune
 from icdm.oracles.belief import BeliefModel, belief_model
-from icdm.oracles.point_based import add_distant, shares
+from icdm.oracles.point_based import add_distant, shares, solve
 from icdm.problems.ambiguous import AmbiguousPOMDP
 from icdm.problems.mdp import MDP, expected_reward
 from icdm.problems.pomdp import POMDP
@@ -68,27 +68,31 @@ def _shown(models, pessimism):
     return jax.lax.scan(step, start, length=models.horizon)[1][::-1]
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["points", "value"], meta_fields=[])
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["points", "excess", "alpha"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class Interpolated:
-    """V_h at P beliefs, and by interpolation between them, for one cloud or N.
+    """V_h(b) = max_k b . alpha_h,k + interpolation of the excess, for one cloud or N.
 
-    A belief is written as a mixture of points: as much as fits of the point of which most fits, three
-    times over, and the rest as a mixture of corners. The weights are non-negative and reproduce the
-    belief, so that the interpolation is monotone, and from above where V is convex.
+    The alpha-vectors are a lower bound of the nominal model's value and carry the kinks; what the cloud
+    adds to it is smooth, and is interpolated between P beliefs. For that a belief is written as a mixture
+    of points: as much as fits of the point of which most fits, three times over, and the rest as a mixture
+    of corners, so that the weights are non-negative and reproduce the belief.
 
     Attributes:
       points: (P, S), the corners first.
-      value: (H + 1, P).
+      excess: (H + 1, P).
+      alpha: (H + 1, K, S).
     """
 
     points: jax.Array
-    value: jax.Array
+    excess: jax.Array
+    alpha: jax.Array
 
     def q_values(self, models: BeliefModel, pessimism, belief: jax.Array, stage) -> jax.Array:
         """Q_h(belief, a) with h = `stage` decisions to go, (A,)."""
         joint = jnp.einsum("s,mazst->tmaz", belief, models.kernel)
-        future = interpolate(mixture(joint, self.points), self.value[stage - 1]).sum(-1)
+        mixed = mixture(joint, self.points)
+        future = _value(joint, mixed, self.excess[stage - 1], self.alpha[stage - 1]).sum(-1)
         gain = jnp.einsum("s,msa->ma", belief, models.reward)
         return blend(gain + models.discount[0] * future, pessimism, 0)
 
@@ -99,16 +103,17 @@ def mixture(joint: jax.Array, points: jax.Array) -> tuple[jax.Array, jax.Array, 
     def peel(joint, _):
         share = shares(joint, points)
         index, weight = share.argmax(0), share.max(0)
-        return jnp.maximum(joint - weight * jnp.moveaxis(points[index], -1, 0), 0), (index, weight)
+        return jnp.maximum(joint - weight[None] * jnp.moveaxis(points[index], -1, 0), 0), (index, weight)
 
     rest, (index, weight) = jax.lax.scan(peel, joint, length=PEELS)
     return index, weight, rest
 
 
-def interpolate(mixed, value_P: jax.Array) -> jax.Array:
-    """V at mixed joints, times their mass."""
+def _value(joint, mixed, excess_P, alpha_KS):
+    """V at joints (S, ...) that are mixtures of points, times their mass."""
     index, weight, rest = mixed
-    return (weight * value_P[index]).sum(0) + jnp.tensordot(value_P[: rest.shape[0]], rest, 1)
+    excess = (weight * excess_P[index]).sum(0) + jnp.tensordot(excess_P[: rest.shape[0]], rest, 1)
+    return jnp.tensordot(alpha_KS, joint, 1).max(0) + excess
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,12 +125,12 @@ class RecursiveSolution:
     error: np.ndarray
 
 
-def solve_recursive(problem: AmbiguousPOMDP, *, generations: int = 8) -> RecursiveSolution:
+def solve_recursive(problem: AmbiguousPOMDP, key: jax.Array, *, generations: int = 4) -> RecursiveSolution:
     """The recursive objective of N clouds with hidden states, on `generations` x 16 points beside the corners.
 
     Each generation of points holds those successors of the last one, under any action, signal and model,
-    that are the farthest from all points before. The error is estimated by the difference to the value on
-    the first half of the points.
+    that are the farthest from all points before, weighed by their chance. The error is estimated by the
+    difference to the value with half the points and half of the nominal model's alpha-vectors.
 
     Raises:
       UserError: fewer than 2 generations.
@@ -135,34 +140,41 @@ def solve_recursive(problem: AmbiguousPOMDP, *, generations: int = 8) -> Recursi
     models = belief_model(problem.models)
     with jax.enable_x64(True):
         models = jax.tree.map(jnp.asarray, models)
+        nominal = jax.tree.map(lambda leaf: leaf[:, problem.nominal], models)
         pessimism = jnp.broadcast_to(jnp.asarray(problem.pessimism, float), models.reward.shape[:1])
         points = spread_points(models, problem.nominal, generations)
-        fine, value = recursive_at_points(models, problem.nominal, pessimism, points)
-        half = points[:, : points.shape[1] - GENERATION * (generations // 2)]
-        _, coarse_value = recursive_at_points(models, problem.nominal, pessimism, half)
+        results = []
+        for n_points, most in ((points.shape[1], 112), (points.shape[1] - GENERATION * (generations // 2), 48)):
+            most += points.shape[-1]
+            bounds = solve(nominal, key, tolerance=1e-12, time_limit=np.inf, most_points=most).bounds
+            results.append(recursive_at_points(models, problem.nominal, pessimism, points[:, :n_points], bounds.alpha))
+    (fine, value), (_, coarse_value) = results
     return RecursiveSolution(fine, np.asarray(value), np.abs(np.asarray(value - coarse_value)))
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def recursive_at_points(models: BeliefModel, nominal: int, pessimism, points) -> tuple[Interpolated, jax.Array]:
-    """The recursion of N clouds on their points (N, P, S), and its values at their starts (N,)."""
+def recursive_at_points(models: BeliefModel, nominal: int, pessimism, points, alpha) -> tuple[Interpolated, jax.Array]:
+    """The recursion of N clouds on points (N, P, S) and alpha-vectors (N, H + 1, K, S), and its start values (N,)."""
 
     def one(arguments):
-        models, pessimism, points = arguments
-        mixed = mixture(jnp.einsum("ps,mazst->tpmaz", points, models.kernel), points)
+        models, pessimism, points, alpha = arguments
+        joint = jnp.einsum("ps,mazst->tpmaz", points, models.kernel)
+        mixed = mixture(joint, points)
         gain = jnp.einsum("ps,msa->pma", points, models.reward)
 
-        def step(value_P, _):
-            q_PMA = gain + models.discount[0] * interpolate(mixed, value_P).sum(-1)
-            value_P = blend(q_PMA, pessimism, 1).max(-1)
-            return value_P, value_P
+        def step(excess_P, stage):
+            before, now = stage
+            q_PMA = gain + models.discount[0] * _value(joint, mixed, excess_P, before).sum(-1)
+            excess_P = blend(q_PMA, pessimism, 1).max(-1) - (now @ points.T).max(0)
+            return excess_P, excess_P
 
         start = jnp.zeros_like(points[:, 0])
-        last, value = jax.lax.scan(step, start, length=models.horizon)
-        at_start = interpolate(mixture(models.first[nominal].T, points), last).sum()
-        return Interpolated(points, jnp.concatenate([start[None], value])), at_start
+        last, excess = jax.lax.scan(step, start, (alpha[:-1], alpha[1:]))
+        first = models.first[nominal].T
+        at_start = _value(first, mixture(first, points), last, alpha[-1]).sum()
+        return Interpolated(points, jnp.concatenate([start[None], excess]), alpha), at_start
 
-    return jax.lax.map(one, (models, pessimism, points))
+    return jax.lax.map(one, (models, pessimism, points, alpha))
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
@@ -174,8 +186,8 @@ def spread_points(models: BeliefModel, nominal: int, generations: int) -> jax.Ar
         def generation(points, index):
             frontier = jax.lax.dynamic_slice_in_dim(points, n_states + index * GENERATION, GENERATION)
             joint = jnp.einsum("ps,mazst->pmazt", frontier, models.kernel).reshape(-1, n_states)
-            possible = (joint.sum(-1) > 1e-12).astype(joint.dtype)
-            new = add_distant(points, _normalised(joint), possible, GENERATION)[-GENERATION:]
+            chance = joint.sum(-1)
+            new = add_distant(points, _normalised(joint), jnp.where(chance > 1e-12, chance, 0), GENERATION)[-GENERATION:]
             return jax.lax.dynamic_update_slice_in_dim(points, new, n_states + (index + 1) * GENERATION, 0), None
 
         first = models.first[nominal]

@@ -29,7 +29,7 @@ from icdm.problems.mdp import draw
 
 FIRST_POINTS = 16  # beliefs added to the corners by the first refinement; each further one adds twice as many
 EXPLORED = 1024  # beliefs met by the paths of one refinement, about
-LARGEST = 2**27  # entries of a P x P x A x Z table, the one that grows fastest
+LARGEST = 2**27  # entries of a P x P x A x Z table, the largest
 CONTRACTION = 1e-3  # by how much one sweep of the infinite horizon shrinks the bracket that it starts from
 
 Stage = tuple[jax.Array, jax.Array, jax.Array]  # alpha (P, S), upper (P,), informed (S, A)
@@ -98,14 +98,21 @@ class Solution:
 
 
 def solve(
-    model: BeliefModel, key: jax.Array, *, tolerance: float, time_limit: float = 60.0, infinite: bool = False
+    model: BeliefModel,
+    key: jax.Array,
+    *,
+    tolerance: float,
+    time_limit: float = 60.0,
+    most_points: int | None = None,
+    infinite: bool = False,
 ) -> Solution:
     """Brackets the optimal values of N problems (leading axis N).
 
     Each is refined until upper - lower <= tolerance x max(1, |lower|), or until another refinement would
-    pass the time limit (seconds) or the memory; then its bracket is as wide as it is.
+    pass the time limit (seconds) or `most_points`; then its bracket is as wide as it is.
 
     Args:
+      most_points: belief points, corners included; by default what fits in memory.
       infinite: solve for the infinite horizon instead of `model.horizon`.
 
     Raises:
@@ -121,12 +128,13 @@ def solve(
         n_problems, n_states = model.reward.shape[:2]
         points = jnp.broadcast_to(jnp.eye(n_states), (n_problems, n_states, n_states))
         bounds, lower, upper = _solve_all(model, points, _nothing_left(model, infinite), infinite)
+        if most_points is None:
+            most_points = math.isqrt(LARGEST // math.prod(model.kernel.shape[1:3]))
         n_new, round_seconds = FIRST_POINTS, 0.0
         while (wide := np.flatnonzero(upper - lower > tolerance * np.maximum(1, np.abs(lower)))).size:
             now = time.perf_counter()
             n_points = bounds.points.shape[1] + n_new
-            size = n_points**2 * math.prod(model.kernel.shape[1:3])
-            if now - started + round_seconds > time_limit or size > LARGEST:
+            if now - started + round_seconds > time_limit or n_points > most_points:
                 break
             rows = np.resize(wide, min(n_problems, -(-wide.size // 16) * 16))
             some, old = (jax.tree.map(lambda leaf: leaf[rows], tree) for tree in (model, bounds))
