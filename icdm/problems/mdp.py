@@ -20,7 +20,7 @@ TOLERANCE = 1e-6  # how far a row of probabilities may miss 1 before it is refus
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["transition", "reward", "arrival_reward", "initial", "terminal", "discount"],
-    meta_fields=["horizon", "reward_noise"],
+    meta_fields=["horizon", "reward_noise", "noise_scale"],
 )
 @dataclasses.dataclass(frozen=True)
 class MDP:
@@ -28,7 +28,7 @@ class MDP:
 
     A step from state s under action a draws s' from `transition[a, s]` and pays
     `reward[s, a] + arrival_reward[s']`, the first term being the mean of a Bernoulli variable where
-    `reward_noise` is "bernoulli". In a `terminal` state the episode is over: nothing more is paid.
+    `reward_noise` is "bernoulli", of a normal one where it is "gaussian". In a `terminal` state the episode is over: nothing more is paid.
 
     Attributes:
       transition: (A, S, S) probabilities P(s' | s, a).
@@ -38,7 +38,8 @@ class MDP:
       terminal: (S,) bool.
       discount: () per step, in (0, 1].
       horizon: number of decisions in an episode.
-      reward_noise: "none" or "bernoulli".
+      reward_noise: "none", "bernoulli" or "gaussian".
+      noise_scale: standard deviation of Gaussian rewards.
     """
 
     transition: jax.Array
@@ -49,6 +50,7 @@ class MDP:
     discount: jax.Array
     horizon: int
     reward_noise: str = "none"
+    noise_scale: float = 0.0
 
     @property
     def n_actions(self) -> int:
@@ -75,6 +77,8 @@ class MDP:
         reward_B = self.reward[task_B, state_B, action_B]
         if self.reward_noise == "bernoulli":
             reward_B = (_uniform(reward_key, task_B.shape) < reward_B).astype(reward_B.dtype)
+        elif self.reward_noise == "gaussian":
+            reward_B = reward_B + self.noise_scale * jax.random.normal(reward_key, task_B.shape, reward_B.dtype)
         reward_B = reward_B + self.arrival_reward[task_B, next_B]
         return next_B, reward_B, next_B, self.terminal[task_B, next_B]
 

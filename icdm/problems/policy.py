@@ -71,3 +71,24 @@ def greedy_policy(q_NTSA: jax.Array) -> MarkovPolicy:
     """The policy that takes the first best action of a Q-function."""
     n_actions = q_NTSA.shape[-1]
     return MarkovPolicy(jax.nn.one_hot(jnp.argmax(q_NTSA, -1), n_actions, dtype=jnp.float32))
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["policy"], meta_fields=[])
+@dataclasses.dataclass(frozen=True)
+class Sampled:
+    """A policy that draws its action from the softmax of another's logits."""
+
+    policy: Policy
+
+    def init(self, task_B):
+        return self.policy.init(task_B)
+
+    def act(self, carry, observation_B, key):
+        own_key, key = jax.random.split(key)
+        _, logits_BA, carry = self.policy.act(carry, observation_B, own_key)
+        probability_BA = jax.nn.softmax(logits_BA.astype(jnp.float32))
+        action_B = draw(probability_BA, jax.random.uniform(key, observation_B.shape, jnp.float32))
+        return action_B, jnp.log(probability_BA), carry
+
+    def observe(self, carry, action_B, reward_B):
+        return self.policy.observe(carry, action_B, reward_B)
