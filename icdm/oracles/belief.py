@@ -54,11 +54,13 @@ def reward_likelihood(mdp: MDP, task_B, action_B, reward_B) -> jax.Array:
 
     if mdp.reward_noise == "bernoulli":
         return jnp.where(equal(1 + arrival_B1S), mean_BS1, 0) + jnp.where(equal(arrival_B1S), 1 - mean_BS1, 0)
-    return equal(mean_BS1 + arrival_B1S).astype(mdp.transition.dtype)
+    return jnp.where(equal(mean_BS1 + arrival_B1S), 1.0, 0.0)
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["kernel", "reward", "first", "discount"], meta_fields=["horizon"]
+    jax.tree_util.register_dataclass,
+    data_fields=["kernel", "reward", "first", "discount"],
+    meta_fields=["horizon"],
 )
 @dataclasses.dataclass(frozen=True)
 class BeliefModel:
@@ -104,11 +106,10 @@ def start_belief(model: BeliefModel) -> np.ndarray:
 
 def _with_reward_signals(mdp: MDP, kernel: np.ndarray) -> np.ndarray:
     if kernel.ndim > 4:
-        parts = [
-            _with_reward_signals(jax.tree.map(lambda leaf: leaf[n], mdp), kernel[n]) for n in range(kernel.shape[0])
-        ]
-        widest = max(part.shape[1] for part in parts)
-        return np.stack([np.pad(part, ((0, 0), (0, widest - part.shape[1]), (0, 0), (0, 0))) for part in parts])
+        members = [jax.tree.map(lambda leaf: leaf[n], mdp) for n in range(kernel.shape[0])]
+        parts = [_with_reward_signals(*member) for member in zip(members, kernel)]
+        widest = max(part.shape[-3] for part in parts)
+        return np.stack([_with_signals(part, widest) for part in parts])
     if mdp.reward_noise == "bernoulli":
         pay = np.concatenate([mdp.arrival_reward, 1 + mdp.arrival_reward])
     else:
@@ -128,6 +129,12 @@ def _with_reward_signals(mdp: MDP, kernel: np.ndarray) -> np.ndarray:
     likelihood = np.asarray(likelihood).reshape(n_actions, n_pays, 1, mdp.n_states, mdp.n_states)
     joint = (likelihood * kernel[:, None]).reshape(n_actions, -1, mdp.n_states, mdp.n_states)
     return joint[:, joint.any((0, 2, 3))]
+
+
+def _with_signals(kernel: np.ndarray, n_signals: int) -> np.ndarray:
+    """The kernel with impossible signals added, up to `n_signals`."""
+    more = n_signals - kernel.shape[-3]
+    return np.pad(kernel, [(0, more if axis == kernel.ndim - 3 else 0) for axis in range(kernel.ndim)])
 
 
 def _normalised(weight_BS: jax.Array, fallback_BS: jax.Array) -> jax.Array:

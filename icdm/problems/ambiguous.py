@@ -5,7 +5,6 @@ import functools
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from icdm.errors import UserError
@@ -59,8 +58,8 @@ class AmbiguousPOMDP:
 
     def model(self, index: int) -> POMDP:
         """Member `index` of the cloud (of each cloud, in a batch)."""
-        axis = self.models.mdp.initial.ndim - 2
-        return jax.tree.map(lambda leaf: jnp.take(leaf, index, axis=axis), self.models)
+        which = (slice(None),) * (self.models.mdp.initial.ndim - 2) + (index,)
+        return jax.tree.map(lambda leaf: leaf[which], self.models)
 
     def reset(self, task_B, key):
         """First states and observations of B episodes under the nominal model."""

@@ -297,6 +297,8 @@ class _Reader:
         reward = np.zeros(shape)
         for where, values in self.rewards:
             reward[where] = values
+        if shape[2:] == (1, 1):
+            return reward[:, :, 0, 0].T.copy()
         pay = np.broadcast_to(reward, shape[:2] + (n_states, shape[3]))
         if shape[3] == 1:
             return np.einsum("ast,ast->sa", transition, pay[..., 0])
@@ -308,7 +310,7 @@ class _Reader:
         miss = np.abs(total - 1)
         for index in np.argwhere(~(miss < ROUNDED))[:1]:
             a, s = index
-            of = "start" if what == "start" else f"{what}: {self.called('actions', a)} : {self.called('states', s)}"
+            of = f"{what}: {self.called('actions', a)} : {self.called('states', s)}" if what != "start" else what
             raise self.error(f"{of} sums to {total[a, s]:.9g}, not 1", lines[a, s])
         rounded = miss > EXACT
         if rounded.any():
@@ -350,7 +352,8 @@ class _Reader:
 
     def declared(self, kind: str) -> dict[str, int]:
         if kind not in self.names:
-            raise self.error(f"the {kind} are not declared yet" if self.at < len(self.tokens) else f"the file gives no {kind}")
+            fault = f"the {kind} are not declared yet" if self.at < len(self.tokens) else f"the file gives no {kind}"
+            raise self.error(fault)
         return self.names[kind]
 
     def block(self, shape: tuple[int, ...]) -> np.ndarray:

@@ -107,7 +107,7 @@ def silent_start(n_states: int, n_observations: int) -> np.ndarray:
 
 def shown(mdp: MDP) -> POMDP:
     """The MDP (or batch) as a POMDP whose every observation is the state."""
-    identity = jnp.eye(mdp.n_states, dtype=mdp.transition.dtype)
+    identity = jnp.eye(mdp.n_states)
     return POMDP(
         mdp,
         jnp.broadcast_to(identity, mdp.transition.shape),
