@@ -119,10 +119,10 @@ def shrunk_gap(problems, config, factor: float) -> float:
 
 def draw(config, rows, gap, bound, shrink) -> Figure:
     figure, (left, right) = panels(2)
-    left.loglog(np.maximum(gap, 1e-6).ravel(), bound.ravel(), ".", color=BLUE, alpha=0.1, markersize=2, rasterized=True)
-    ends = np.array([1e-6, bound.max()])
+    left.loglog(np.maximum(gap, 1e-3).ravel(), bound.ravel(), ".", color=BLUE, alpha=0.1, markersize=2, rasterized=True)
+    ends = np.array([1e-3, bound.max()])
     left.loglog(ends, ends, color=GREY, label="bound = gap")
-    left.set(xlabel="measured gap (0 drawn at 10$^{-6}$)", ylabel="2 T sqrt(C$_{on}$ $\\epsilon_Q$)", title="The bound holds, loosely")
+    left.set(xlabel="measured gap (0 drawn at 10$^{-3}$)", ylabel="2 T sqrt(C$_{on}$ $\\epsilon_Q$)", title="The bound holds, loosely")
     left.legend()
     m = np.array(config.test_lengths)
     for i, (n, color) in enumerate(zip(config.training_lengths, CYCLE)):

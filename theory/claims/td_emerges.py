@@ -86,20 +86,22 @@ def train(config, key):
 def td_loss(config, learner, chain_key, walk_key) -> jax.Array:
     """Mean squared TD error over windows of one walk, bootstrapping from the next window's own value.
 
+    A window is n transitions and, as the query, the state that follows them.
+
     Summed over the transformer and the TD learner it is compared with, whose parameters are apart.
     """
     chain = sample_chain(chain_key, config.states, config.dimension)
-    states = walk(chain, walk_key, config.n + config.windows + 1)
+    states = walk(chain, walk_key, config.n + config.windows + 2)
     phi, reward = chain.features[states], chain.reward[states]
 
     def window_values(start):
-        context = jax.lax.dynamic_slice_in_dim(phi, start, config.n + 1)
+        window = jax.lax.dynamic_slice_in_dim(phi, start, config.n + 2)
         rewards = jax.lax.dynamic_slice_in_dim(reward, start, config.n)
-        prompt = td_prompt(context[:-1], context[1:], rewards, context[-1:], config.discount)
+        prompt = td_prompt(window[:-2], window[1:-1], rewards, window[-1:], config.discount)
         return jnp.stack([td_values(model, 1)[0] for model in run_both(config, learner, prompt, 1)])
 
     value_W2 = jax.vmap(window_values)(jnp.arange(config.windows + 1))
-    left = reward[config.n : config.n + config.windows, None]
+    left = reward[config.n + 1 : config.n + 1 + config.windows, None]
     error = left + config.discount * jax.lax.stop_gradient(value_W2[1:]) - value_W2[:-1]
     return jnp.sum(jnp.mean(error**2, axis=0))
 

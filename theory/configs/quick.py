@@ -35,8 +35,8 @@ def get_config():
         dimension=3, n=100, layers=40, trials=30, discount=0.9, trace=0.7, step=0.3, seed=0
     )
     config.td_emerges = config_dict.create(
-        dimension=4, states=10, n=30, layers=3, discount=0.9, processes=4000, walks=1, windows=16, seeds=5, checkpoints=20,
-        test_processes=64, start_scale=0.1, learning_rate=0.003, seed=0,
+        dimension=4, states=10, n=30, layers=3, discount=0.9, processes=4000, walks=2, windows=64, seeds=10, checkpoints=20,
+        test_processes=64, start_scale=0.033, learning_rate=0.003, seed=0,
     )
     config.control_exact = config_dict.create(
         dimension=4, actions=4, states=6, n=40, layers=30, trials=30, discount=0.9, step=0.5,

@@ -1,0 +1,100 @@
+"""The ledger: verdicts, files, exit codes, one-line errors."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from theory import ledger
+from theory.statistics import log_slope, mean_interval, share_interval
+
+ROOT = pathlib.Path(__file__).parent.parent
+CONFIG = "--config=theory/configs/quick.py"
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", "theory.verify", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+def claim(**changes):
+    fields = dict(
+        id="x", claim="c", source="s", metric="m", measured={"a": 1.0, "b": 3}, ci95={"a": [0.9, 1.1]},
+        control={"z": 2.0}, threshold={"a": "<= 1"}, config={"seed": 0},
+    )  # fmt: skip
+    return ledger.Claim(**(fields | changes))
+
+
+@pytest.mark.parametrize(
+    "value, threshold, expected",
+    [
+        (1.0, "<= 1", True), (1.1, "<= 1", False), (0.9, ">= 0.9", True), (0.8, ">= 0.9", False),
+        (-1.0, "-1.02 .. -0.98", True), (-1.1, "-1.02 .. -0.98", False), (float("nan"), "<= 1", False),
+        (float("nan"), ">= 1", False), (float("nan"), "0 .. 1", False),
+    ],
+)  # fmt: skip
+def test_thresholds(value, threshold, expected):
+    assert ledger.meets(value, threshold) is expected
+    assert claim(measured={"a": value}, threshold={"a": threshold}).holds is expected
+
+
+def test_json_has_the_documented_keys(tmp_path):
+    ledger.write(tmp_path / "claims.json", [claim()])
+    (entry,) = json.loads((tmp_path / "claims.json").read_text())
+    keys = "id claim source metric measured ci95 control threshold holds seconds config".split()
+    assert list(entry) == keys and entry["holds"] is True
+    assert not (tmp_path / "claims.partial").exists()
+
+
+def test_command_writes_ledger_report_and_figures(tmp_path):
+    result = run(CONFIG, f"--workdir={tmp_path}", "--only=linear_q", "--config.linear_q.problems=4")
+    assert result.returncode == 0, result.stderr
+    (entry,) = json.loads((tmp_path / "claims.json").read_text())
+    assert entry["id"] == "linear_q" and entry["holds"] and entry["config"]["problems"] == 4 and entry["seconds"] > 0
+    page = (tmp_path / "report.html").read_text()
+    assert "data:image/png;base64," in page and "src=\"http" not in page and "linear_q" in page
+    assert {p.name for p in (tmp_path / "figures").iterdir()} == {"linear_q.png", "linear_q.pdf"}
+    assert "linear_q: holds" in result.stdout
+
+
+def test_a_failing_claim_is_reported_and_only_strict_fails(tmp_path):
+    weak = [CONFIG, f"--workdir={tmp_path}", "--only=trajectory_data", "--config.trajectory_data.stickiness=(0.0,)",
+            "--config.trajectory_data.trajectories=2000", "--config.trajectory_data.tables=10"]  # fmt: skip
+    result = run(*weak)
+    assert result.returncode == 0 and "does not hold" in result.stdout
+    assert not json.loads((tmp_path / "claims.json").read_text())[0]["holds"]
+    assert run(*weak, "--strict").returncode == 1
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ([CONFIG, "--config.slopes.promptz=3"], ["promptz", "slopes.prompts"]),
+        ([CONFIG, "--only=slope"], ["unknown claim 'slope'", "'slopes'"]),
+        ([CONFIG, "--only=slopes", "--config.slopes.dimension=30"], ["dimension 30 exceeds the prompt length 20"]),
+        (["--config=nowhere.py"], ["nowhere.py"]),
+        ([CONFIG, "--only=linear_q", "--workdir=/dev/null/x"], ["/dev/null/x", "folder"]),
+    ],
+)
+def test_mistakes_are_one_line(arguments, words, tmp_path):
+    arguments = [*arguments] if any("workdir" in a for a in arguments) else [*arguments, f"--workdir={tmp_path}"]
+    result = run(*arguments)
+    assert result.returncode == 2
+    message = result.stderr.strip().splitlines()
+    assert len(message) == 1 and message[0].startswith("theory.verify: ")
+    assert all(word in message[0] for word in words)
+
+
+def test_help_does_not_import_jax():
+    script = "import sys; import theory.verify; sys.exit('jax' in sys.modules or 'matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, timeout=60).returncode == 0
+
+
+def test_intervals():
+    mean, (low, high) = mean_interval([1.0, 2.0, 3.0])
+    assert mean == 2.0 and low < 2.0 < high
+    share, (low, high) = share_interval(20, 20)
+    assert share == 1.0 and 0.8 < low < 1 and high == 1.0
+    assert abs(log_slope([1, 10, 100], [1, 100, 10_000]) - 2) < 1e-12

@@ -1,0 +1,24 @@
+"""The full grids: every claim at the size its statement asks for, over all the devices JAX sees."""
+
+from theory.configs import quick
+
+
+def get_config():
+    config = quick.get_config()
+    config.linear_q.update(problems=512, states=30, actions=5, dimension=8, horizon=12)
+    config.lsa_optimum.update(starts=8, seeds=10, steps=6000, batch=512)
+    config.two_errors.update(
+        dimensions=(2, 5, 10, 20),
+        conditions=(1.0, 4.0, 16.0, 64.0),
+        prompts=100_000,
+        lengths=((20, 20), (20, 80), (80, 20), (80, 80), (320, 40), (40, 320), (320, 320), (640, 160), (160, 640)),
+    )
+    config.slopes.update(prompts=200_000)
+    config.shift.update(length=640, prompts=100_000)
+    config.suboptimality.update(problems=4000, training_lengths=(20, 80, 320, 1280), test_lengths=(20, 80, 320, 1280, 5120))
+    config.sample_complexity.update(problems=4000)
+    config.trajectory_data.update(trajectories=200_000, tables=4000)
+    config.td_exact.update(trials=300)
+    config.td_emerges.update(seeds=30, walks=5)
+    config.control_exact.update(trials=300)
+    return config
