@@ -13,6 +13,7 @@ from flax import nnx
 from experiments import report
 from experiments.monitor import Monitor, StopRequest
 from experiments.published import published_gaps
+from experiments.recorded import open_data
 from experiments.settings import Settings, as_json, config_hash, first_difference
 from icdm.errors import UserError
 from icdm.evaluation.evaluate import Decider, TestTasks, make_test_tasks, measure, reference_deciders
@@ -50,6 +51,8 @@ def run(config, workdir: pathlib.Path) -> dict:
         **summaries(values, test.optimal_N, test.random_N, test.expert_N),
         "seconds": experiment.seconds,
     }
+    if experiment.data:
+        results |= experiment.data.results(models, results["policies"])
     bounds = {"optimal": test.optimal_N, "random": test.random_N}
     if test.expert_N is not None:
         bounds["expert"] = test.expert_N
@@ -111,6 +114,7 @@ class Experiment:
     def __init__(self, settings: Settings, workdir: pathlib.Path, mesh, stop: StopRequest):
         self.settings, self.workdir, self.mesh, self.stop = settings, workdir, mesh, stop
         self.root = jax.random.key(settings.seed)
+        self.data = open_data(settings, workdir) if settings.data else None
         self.seconds: dict[str, float] = {}
 
     def train_all(self) -> dict[str, Transformer]:
@@ -153,6 +157,10 @@ class Experiment:
         s = self.settings
         key = jax.random.fold_in(self.root, key_index)
         check_rows(self.mesh, "fine_tune.batch", config.batch)
+        if self.data:
+            recorded = self.data.batches(config.batch)
+            batch = lambda step: place_rows(self.mesh, recorded[step], config.batch)  # noqa: E731
+            return self._train(phase, model, self.data.loss, batch, config, key)
         stream = TaskStream(s.family, key, s.pool)
 
         def batch(step):
@@ -183,8 +191,12 @@ class Experiment:
         """Values of every policy in every unseen task."""
         s = self.settings
         began = time.perf_counter()
-        test = make_test_tasks(s.family, s.context, s.evaluation, jax.random.fold_in(self.root, EVALUATION_KEY))
-        deciders = dict(reference_deciders(test)) | self._model_deciders(models)
+        key = jax.random.fold_in(self.root, EVALUATION_KEY)
+        if self.data:
+            test, deciders = self.data.test_tasks(key), self.data.deciders(models)
+        else:
+            test = make_test_tasks(s.family, s.context, s.evaluation, key)
+            deciders = dict(reference_deciders(test)) | self._model_deciders(models)
         values = {}
         for name, decider in deciders.items():
             if self.stop():

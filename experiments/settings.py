@@ -36,6 +36,8 @@ class Settings:
     from_scratch: bool
     evaluation: EvaluationConfig
     mesh_model: int
+    data: str
+    data_labels: str
 
     @classmethod
     def from_config(cls, config) -> "Settings":
@@ -61,13 +63,19 @@ class Settings:
             from_scratch=c["from_scratch"],
             evaluation=EvaluationConfig(**c["evaluation"]),
             mesh_model=c["mesh_model"],
+            data=c["data"],
+            data_labels=c["data_labels"],
             **own,
         )
         settings.check()
+        if settings.data:  # room for the end of an episode, after which nothing was recorded
+            layout = dataclasses.replace(settings.layout, n_observations=settings.layout.n_observations + 1)
+            settings = dataclasses.replace(settings, layout=layout)
         return settings
 
     def check(self) -> None:
-        self.context.check(self.family)
+        if not self.data:
+            self.context.check(self.family)
         check_behavior(self.query_behavior, self.family)
         check_labels(self.labels, self.temperature)
         self.pretrain.check("pretrain")

@@ -16,6 +16,10 @@ def get_config():
     c.context = config_dict.create(episodes=2, behavior="oracle", epsilon=0.2)
     c.query_behavior = "mixture"  # oracle, uniform, epsilon_greedy, mixture, expert
 
+    # A file of recorded trajectories to learn from in place of the family's own, and what is learned from it.
+    c.data = ""
+    c.data_labels = "oracle"  # imitation, best_return, pessimistic
+
     # How it is written down, and who reads it.
     c.layout = "transition"  # or interleaved
     c.reward_bins = 16

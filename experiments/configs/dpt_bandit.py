@@ -1,0 +1,26 @@
+"""The Decision-Pretrained Transformer's bandit: five Gaussian arms, 25 pulls, from the peer's own 4,000 tasks.
+
+    python -m experiments.run --config=experiments/configs/dpt_bandit.py --workdir=runs/dpt_bandit \
+        --config.data=PATH/dpt_bandit_d5_h25.npz
+
+The same work as the peer: 1,260 steps of batch 64, width 32, 4 layers, 1 head. Rewards enter as numbers, arms
+are permuted anew in every sequence, every prefix is trained, the empty one included, and attention is blind
+to order. `fine_tuned` acts from an empty history, so its regret is the online cumulative regret.
+"""
+
+from experiments.configs import base
+
+
+def get_config():
+    c = base.get_config()
+    c.family = "bandit"
+    c.horizon = 25
+    c.problem = dict(arms=5, noise=0.3)
+    c.context.episodes = 0
+    c.query_behavior = "uniform"
+    c.reward_bins = 2
+    c.model.update(width=32, layers=4, heads=1, kv_heads=1, hidden=64, rotary_base=0.0)
+    c.pretrain.steps = 0
+    c.fine_tune.update(steps=1260, learning_rate=3e-3)
+    c.evaluation.update(tasks=200, episodes=10)
+    return c

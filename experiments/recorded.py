@@ -1,0 +1,210 @@
+"""What an experiment on recorded data learns from, and what it is measured on."""
+
+import dataclasses
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.settings import Settings
+from icdm.errors import UserError
+from icdm.evaluation.evaluate import Decider, TestTasks
+from icdm.evaluation.summary import interval
+from icdm.learning.data import Tasks, to_float32
+from icdm.learning.recorded import label_loss, label_losses
+from icdm.models.policy import TransformerPolicy, check_length
+from icdm.models.transformer import Transformer
+from icdm.oracles.backward_induction import optimal_value, plan, policy_value
+from icdm.oracles.bandit import RULES, BanditPolicy, best_arm_probabilities
+from icdm.oracles.dark_room import optimal_action_probabilities
+from icdm.oracles.planners import planners_of
+from icdm.problems.policy import Sampled, greedy_policy, uniform_policy
+from icdm.evaluation.evaluate import planning_decider
+from icdm.trajectories import dpt
+from icdm.trajectories.convert import to_table
+from icdm.trajectories.labels import relabelled
+from icdm.trajectories.layouts import NOTHING
+from icdm.trajectories.loader import Log, assemble, batches, load, sequence_length, sequences
+from icdm.trajectories.table import is_table, open_table, plain_codings, write_table
+
+HELD_OUT = 10  # without a test split of its own, every tenth task (or episode of a single task) is held out
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordedData:
+    """The log that is learned from, the log that is held out, and the unseen tasks if there is a simulator.
+
+    Attributes:
+      problems: N problems in float64 on which deciders act, or None.
+      contexts: episodes of `test` that are shown in each of them, (N, R, K), or None.
+    """
+
+    settings: Settings
+    train: Log
+    test: Log
+    problems: object | None
+    contexts: np.ndarray | None
+
+    def __post_init__(self):
+        s, log = self.settings, self.train
+        if log.end > s.family.n_states or log.action.max() >= s.family.n_actions or log.longest > s.family.horizon:
+            raise UserError(
+                f"{s.data} has {log.end} observations, {log.action.max() + 1} actions, episodes of {log.longest} steps: "
+                f"family {s.family_name} has {s.family.n_states}, {s.family.n_actions}, horizon {s.family.horizon}"
+            )
+        length = sequence_length(log, s.context.episodes) * (log.longest + 1) * s.layout.positions
+        if length > s.model.max_length:
+            raise UserError(f"a sequence takes {length} positions: raise model.max_length, now {s.model.max_length}")
+
+    def batches(self, batch: int):
+        s = self.settings
+        return batches(self.train, batch, s.context.episodes, s.seed, getattr(s.family, "symmetry", None))
+
+    def loss(self, model: Transformer, sequences, key):
+        del key
+        s = self.settings
+        return label_loss(model, s.layout, sequences, s.family.n_actions), sequences.present.sum() * s.layout.positions
+
+    def held_out_losses(self, model: Transformer) -> np.ndarray:
+        """Cross-entropy of the labels of each held-out task, mean over what was shown, at least one step: (N,)."""
+        s = self.settings
+        shown = sequences(self.test, np.arange(self.test.n_tasks), s.context.episodes, np.random.default_rng(s.seed))
+        label = shown.label.copy()
+        label[:, 0, 0] = NOTHING  # before anything was shown
+        shown = dataclasses.replace(shown, label=label)
+        losses = jax.jit(lambda model, part: label_losses(model, s.layout, part, s.family.n_actions))
+        parts = np.array_split(np.arange(len(label)), max(1, len(label) // 500))
+        found = [np.asarray(losses(model, jax.tree.map(lambda x: x[rows], shown)), np.float64) for rows in parts]
+        return np.concatenate(found).sum((1, 2)) / np.maximum((label != NOTHING).sum((1, 2)), 1)
+
+    def bayes_losses(self) -> np.ndarray | None:
+        """The same for a reader who knows the family, where its posterior is known."""
+        s, path = self.settings, pathlib.Path(self.settings.data)
+        if path.suffix != ".npz":
+            return None
+        arrays = dpt.load(path, "test")
+        if s.family_name == "bandit":
+            found = best_arm_probabilities(arrays["actions"], arrays["rewards"], s.family.arms, s.family.noise)
+        else:
+            cell = lambda x: x[..., 0].astype(int) * s.family.size + x[..., 1]  # noqa: E731
+            args = cell(arrays["next_states"]), arrays["rewards"], cell(arrays["query"])
+            found = optimal_action_probabilities(*args, s.family)
+        right = np.take_along_axis(found, arrays["optimal"].astype(int)[:, None, None], -1)[:, 1:, 0]
+        return -np.log(np.maximum(right, 1e-12)).mean(1)
+
+    def test_tasks(self, key: jax.Array) -> TestTasks:
+        s, problems = self.settings, self.problems
+        q = plan(problems)
+        n = q.shape[0]
+        uniform = uniform_policy(s.family.n_states, s.family.n_actions).table
+        context = None
+        if self.contexts is not None:
+            context = assemble(self.test, self.contexts.reshape(-1, self.contexts.shape[-1])).trajectories
+            context = jax.tree.map(jnp.asarray, context)
+        return TestTasks(
+            family=s.family,
+            tasks=to_float32(Tasks(problems, q)),
+            optimal_N=np.asarray(optimal_value(problems, q)),
+            random_N=np.asarray(policy_value(problems, np.broadcast_to(uniform, (n, *uniform.shape[1:])))),
+            expert_N=None,
+            task_B=jnp.repeat(jnp.arange(n), s.evaluation.episodes),
+            context=context,
+            key=key,
+        )
+
+    def deciders(self, models: dict[str, Transformer]) -> dict[str, Decider]:
+        """The references, and every model acting greedily and sampling, with the context and without."""
+        s, stepwise = self.settings, self.train.longest == 1
+        found: dict[str, Decider] = {"oracle": lambda tasks, task_B, context, key: greedy_policy(tasks.q)}
+        if s.family_name == "bandit":
+            for rule in RULES:
+                found[rule] = _always(BanditPolicy(rule, s.family.arms, s.family.noise))
+        if self.contexts is not None:
+            for planner in planners_of(s.family):
+                found[planner] = planning_decider(s.family, planner)
+
+        def transformer(model, shown, wrap=lambda policy: policy):
+            def decide(tasks, task_B, context, key):
+                context = context if shown else None
+                return wrap(TransformerPolicy(model, context, s.layout, s.family.n_actions, stepwise))
+
+            return decide
+
+        for name, model in models.items():
+            found[name] = transformer(model, True)
+        found["fine_tuned_sampled"] = transformer(models["fine_tuned"], True, Sampled)
+        if self.contexts is not None:
+            found["no_context"] = transformer(models["fine_tuned"], False)
+        return found
+
+    def results(self, models: dict[str, Transformer], policies: dict[str, dict]) -> dict:
+        """What results.json holds beside the policies."""
+        found = {"test_cross_entropy": interval(self.held_out_losses(models["fine_tuned"]))}
+        bayes = self.bayes_losses()
+        if bayes is not None:
+            found["bayes_cross_entropy"] = interval(bayes)
+        if policies:
+            online = "fine_tuned" if self.contexts is None else "no_context"
+            found["online_regret"] = policies[online]["regret"]
+        found["data"] = {"file": self.settings.data, "labels": self.settings.data_labels}
+        return found
+
+
+def open_data(s: Settings, workdir: pathlib.Path) -> RecordedData:
+    """Reads the data file of an experiment; what is not a table yet is converted into the work directory.
+
+    Raises:
+      UserError: a defect of the file, or a file that does not fit the family.
+    """
+    path = pathlib.Path(s.data)
+    if not path.exists():
+        raise UserError(f"--config.data={path}: no such file")
+    problems = contexts = None
+    if path.suffix == ".npz":
+        if s.family_name not in ("bandit", "dark_room"):
+            raise UserError(f"{path} goes with the families bandit and dark_room, not {s.family_name}")
+        train, test = (_log_of_split(s, path, workdir, split) for split in ("train", "test"))
+        problems, contexts = _peer_tasks(s, path, test)
+    else:
+        table = open_table(path) if is_table(path) else to_table(path, workdir / "data.parquet")[0]
+        train, test = hold_out(load(table))
+    return RecordedData(s, relabelled(train, s.data_labels, s.family), relabelled(test, s.data_labels, s.family), problems, contexts)
+
+
+def hold_out(log: Log) -> tuple[Log, Log]:
+    """(what is learned from, what is held out): other tasks, or other episodes where there is only one task."""
+    if log.n_tasks >= 2:
+        index = np.arange(log.n_tasks)
+        held = index % HELD_OUT == HELD_OUT - 1 if log.n_tasks >= HELD_OUT else index == log.n_tasks - 1
+        return log.tasks(index[~held]), log.tasks(index[held])
+    episodes = log.contexts[0]
+    held = np.arange(len(episodes)) % HELD_OUT == HELD_OUT - 1
+    if not held.any():
+        raise UserError(f"a single task with {len(episodes)} episodes: at least {HELD_OUT} are needed to hold some out")
+    return dataclasses.replace(log, contexts=[episodes[~held]]), dataclasses.replace(log, contexts=[episodes[held]])
+
+
+def _log_of_split(s, path, workdir, split):
+    codings = plain_codings(s.family.n_states, s.family.n_actions)
+    return load(write_table(workdir / f"{split}.parquet", [dpt.rows_of(path, split)], codings))
+
+
+def _peer_tasks(s, path, test):
+    """The unseen tasks of the peer's file, and the episodes of its test split that are shown in each."""
+    with jax.enable_x64(True):
+        if s.family_name == "bandit":
+            means = dpt.load(path, "eval")["means"].astype(np.float64)
+            return jax.vmap(s.family.problem)(jnp.asarray(means)), None
+        goals = dpt.load(path, "test")["goal"].astype(int)
+        goals, which = np.unique(goals[:, 0] * s.family.size + goals[:, 1], return_inverse=True)
+        problems = jax.vmap(s.family.problem)(jax.nn.one_hot(jnp.asarray(goals), s.family.n_states))
+    R = s.evaluation.episodes
+    rows = [np.flatnonzero(which == i) for i in range(len(goals))]
+    if min(map(len, rows)) < R:
+        raise UserError(f"evaluation.episodes {R}: {path} holds contexts for {min(map(len, rows))} in each task")
+    return problems, np.stack([[test.contexts[row] for row in of_goal[:R]] for of_goal in rows])
+
+
+def _always(policy) -> Decider:
+    return lambda tasks, task_B, context, key: policy
