@@ -38,7 +38,9 @@ def test_layer_is_its_formula():
     np.testing.assert_allclose(linear_attention(layer, prompt, 6, mask), expected, atol=1e-10)
     diagonal = np.arange(7.0)
     np.testing.assert_allclose(
-        linear_attention(layer, prompt, 6, diagonal), linear_attention(layer, prompt, 6, np.diag(diagonal)), atol=1e-10
+        linear_attention(layer, prompt, 6, diagonal),
+        linear_attention(layer, prompt, 6, np.diag(diagonal)),
+        atol=1e-10,
     )
     np.testing.assert_allclose(
         linear_attention(layer, prompt, 6), linear_attention(layer, prompt, 6, np.eye(7)), atol=1e-10
@@ -84,7 +86,7 @@ def test_trace_mask_sums_traces():
 
 @pytest.mark.parametrize("residual", [False, True])
 def test_one_layer_is_one_td_step_by_finite_differences(residual):
-    """The step is minus the (semi-)gradient of half the mean squared TD error at w = 0, here by differences."""
+    """The step is minus the (semi-)gradient of half the mean squared TD error at w = 0."""
     phi, following, reward = RNG.normal(size=(8, 3)), RNG.normal(size=(8, 3)), RNG.normal(size=8)
     step, queries = RNG.normal(size=(3, 3)), np.eye(3)
 

@@ -95,9 +95,7 @@ def test_squared_error_against_monte_carlo(name):
     assert abs(error.mean() - wrong) > 8 * se, "N in place of N - 1 is seen"
 
 
-@given(
-    d=st.integers(1, 8), condition=st.floats(1, 50), n=st.integers(1, 500), m=st.integers(1, 500)
-)
+@given(d=st.integers(1, 8), condition=st.floats(1, 50), n=st.integers(1, 500), m=st.integers(1, 500))
 @settings(max_examples=60, deadline=None)
 def test_gaussian_error_is_the_general_one_and_below_the_bound(d, condition, n, m):
     covariance = laws.spectrum(d, condition)

@@ -52,16 +52,22 @@ def test_command_writes_ledger_report_and_figures(tmp_path):
     result = run(CONFIG, f"--workdir={tmp_path}", "--only=linear_q", "--config.linear_q.problems=4")
     assert result.returncode == 0, result.stderr
     (entry,) = json.loads((tmp_path / "claims.json").read_text())
-    assert entry["id"] == "linear_q" and entry["holds"] and entry["config"]["problems"] == 4 and entry["seconds"] > 0
+    assert (
+        entry["id"] == "linear_q"
+        and entry["holds"]
+        and entry["config"]["problems"] == 4
+        and entry["seconds"] > 0
+    )
     page = (tmp_path / "report.html").read_text()
-    assert "data:image/png;base64," in page and "src=\"http" not in page and "linear_q" in page
+    assert "data:image/png;base64," in page and 'src="http' not in page and "linear_q" in page
     assert {p.name for p in (tmp_path / "figures").iterdir()} == {"linear_q.png", "linear_q.pdf"}
     assert "linear_q: holds" in result.stdout
 
 
 def test_a_failing_claim_is_reported_and_only_strict_fails(tmp_path):
-    weak = [CONFIG, f"--workdir={tmp_path}", "--only=trajectory_data", "--config.trajectory_data.stickiness=(0.0,)",
-            "--config.trajectory_data.trajectories=2000", "--config.trajectory_data.tables=10"]  # fmt: skip
+    changes = ("stickiness=(0.0,)", "trajectories=2000", "tables=10")
+    overrides = [f"--config.trajectory_data.{change}" for change in changes]
+    weak = [CONFIG, f"--workdir={tmp_path}", "--only=trajectory_data", *overrides]
     result = run(*weak)
     assert result.returncode == 0 and "does not hold" in result.stdout
     assert not json.loads((tmp_path / "claims.json").read_text())[0]["holds"]
@@ -73,13 +79,18 @@ def test_a_failing_claim_is_reported_and_only_strict_fails(tmp_path):
     [
         ([CONFIG, "--config.slopes.promptz=3"], ["promptz", "slopes.prompts"]),
         ([CONFIG, "--only=slope"], ["unknown claim 'slope'", "'slopes'"]),
-        ([CONFIG, "--only=slopes", "--config.slopes.dimension=30"], ["dimension 30 exceeds the prompt length 20"]),
+        (
+            [CONFIG, "--only=slopes", "--config.slopes.dimension=30"],
+            ["dimension 30 exceeds the prompt length 20"],
+        ),
         (["--config=nowhere.py"], ["nowhere.py"]),
         ([CONFIG, "--only=linear_q", "--workdir=/dev/null/x"], ["/dev/null/x", "folder"]),
     ],
 )
 def test_mistakes_are_one_line(arguments, words, tmp_path):
-    arguments = [*arguments] if any("workdir" in a for a in arguments) else [*arguments, f"--workdir={tmp_path}"]
+    arguments = (
+        [*arguments] if any("workdir" in a for a in arguments) else [*arguments, f"--workdir={tmp_path}"]
+    )
     result = run(*arguments)
     assert result.returncode == 2
     message = result.stderr.strip().splitlines()

@@ -4,9 +4,9 @@ A prompt holds n labelled features y_i = <w, x_i> + noise and a query x_q; the r
 
     Qhat(x_q) = x_q^T U (1/n) sum_i y_i x_i,    U = W_PV[last, last] * W_KQ[features, features]^T.
 
-N is the length of the prompts it was trained on, M that of the prompts it is tested on. Sources: [Z] Zhang,
-Frei, Bartlett, "Trained Transformers Learn Linear Models In-Context", JMLR 25(49), 2024; [P] arXiv 2605.09009;
-what has no source is derived here and checked by Monte Carlo in the tests.
+N is the length of the prompts it was trained on, M that of its test prompts. Sources: [Z] Zhang, Frei,
+Bartlett, "Trained Transformers Learn Linear Models In-Context", JMLR 25(49), 2024; [P] arXiv 2605.09009; what
+has no source is derived here and checked by Monte Carlo in the tests.
 """
 
 import numpy as np
@@ -29,7 +29,9 @@ def optimum(features: Law, task_second: np.ndarray, n: int, noise: float = 0.0) 
     Shapes: (F, F). The pseudo-inverse serves features that do not span the space.
     """
     second = features.second
-    return optimum_from_moment(second, task_second, gram_moment(features, task_second, n) + noise**2 / n * second)
+    return optimum_from_moment(
+        second, task_second, gram_moment(features, task_second, n) + noise**2 / n * second
+    )
 
 
 def gram_moment(features: Law, between: np.ndarray, n: int) -> np.ndarray:
@@ -62,12 +64,14 @@ def squared_error(
 
 
 def gaussian_squared_error(covariance: np.ndarray, n: int, m: int) -> float:
-    """MSE(N, M) = tr[Lambda - 2 Lambda^2 Gamma_N^-1 + Lambda^2 Gamma_M Gamma_N^-2] for w ~ N(0, I) [Z, Thm 4.2].
+    """MSE(N, M) = tr[Lambda - 2 Lambda^2 Gamma_N^-1 + Lambda^2 Gamma_M Gamma_N^-2] [Z, Thm 4.2].
 
-    For a Lambda that is diagonal, as the matrices commute.
+    For Gaussian features, w ~ N(0, I) and the layer that is best at length N.
     """
     inverse, square = np.linalg.inv(gamma(covariance, n)), covariance @ covariance
-    return float(np.trace(covariance - 2 * square @ inverse + square @ gamma(covariance, m) @ inverse @ inverse))
+    return float(
+        np.trace(covariance - 2 * square @ inverse + square @ gamma(covariance, m) @ inverse @ inverse)
+    )
 
 
 def upper_bound(covariance: np.ndarray, n: int, m: int) -> float:
@@ -84,4 +88,6 @@ def check_lengths(dimension: int, *lengths) -> None:
     """
     for length in lengths:
         if length < dimension:
-            raise UserError(f"dimension {dimension} exceeds the prompt length {length}: give at least {dimension} pairs")
+            raise UserError(
+                f"dimension {dimension} exceeds the prompt length {length}: give at least {dimension} pairs"
+            )

@@ -12,7 +12,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from icdm.problems.linear_mdp import optimal_weights, sample_linear_mdp, simplex_features, with_optimal_weights
+from icdm.problems.linear_mdp import (
+    optimal_weights,
+    sample_linear_mdp,
+    simplex_features,
+    with_optimal_weights,
+)
 
 
 class Problems(NamedTuple):

@@ -55,7 +55,19 @@ def meets(value: float, threshold: str) -> bool:
 def as_json(claim: Claim) -> dict:
     """The claim as it stands in claims.json; `holds` goes before the seconds."""
     fields = dataclasses.asdict(claim)
-    order = ["id", "claim", "source", "metric", "measured", "ci95", "control", "threshold", "holds", "seconds", "config"]
+    order = [
+        "id",
+        "claim",
+        "source",
+        "metric",
+        "measured",
+        "ci95",
+        "control",
+        "threshold",
+        "holds",
+        "seconds",
+        "config",
+    ]
     return {name: {**fields, "holds": claim.holds}[name] for name in order}
 
 

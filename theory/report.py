@@ -32,14 +32,18 @@ def print_claim(out: rich.console.Console, claim: Claim, place: str) -> None:
 
 def print_summary(out: rich.console.Console, claims: list[Claim], workdir: pathlib.Path) -> None:
     failing = [claim.id for claim in claims if not claim.holds]
-    out.print(f"{len(claims) - len(failing)} of {len(claims)} claims hold" + (f"; not: {', '.join(failing)}" if failing else ""))
+    out.print(
+        f"{len(claims) - len(failing)} of {len(claims)} claims hold"
+        + (f"; not: {', '.join(failing)}" if failing else "")
+    )
     out.print(f"{workdir / 'claims.json'}, {workdir / 'report.html'}", soft_wrap=True)
 
 
 def write(path: pathlib.Path, claims: list[Claim], figures: pathlib.Path) -> None:
     """Writes the page with every claim's figure, numbers, controls and settings inside."""
     pictures = {
-        claim.id: "data:image/png;base64," + base64.b64encode((figures / f"{claim.id}.png").read_bytes()).decode()
+        claim.id: "data:image/png;base64,"
+        + base64.b64encode((figures / f"{claim.id}.png").read_bytes()).decode()
         for claim in claims
     }
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True)
@@ -50,7 +54,9 @@ def write(path: pathlib.Path, claims: list[Claim], figures: pathlib.Path) -> Non
 
 
 def verdict(claim: Claim) -> markupsafe.Markup:
-    return markupsafe.Markup('<span class="yes">holds</span>' if claim.holds else '<span class="no">does not hold</span>')
+    return markupsafe.Markup(
+        '<span class="yes">holds</span>' if claim.holds else '<span class="no">does not hold</span>'
+    )
 
 
 def versions() -> str:

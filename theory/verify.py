@@ -1,9 +1,11 @@
 """Checks the claims about Q* and attention one by one and writes a ledger of what was measured.
 
-    python -m theory.verify --config=theory/configs/quick.py --workdir=runs/theory [--only=slopes,shift] [--strict]
+    python -m theory.verify --config=theory/configs/quick.py --workdir=runs/theory [--only=slopes,shift]
+    [--strict]
 
-Writes DIR/claims.json (after every claim), DIR/report.html and DIR/figures/CLAIM.{png,pdf}. The exit code is 0 when all
-claims were evaluated, whatever the verdicts; with --strict it is 1 when one of them does not hold.
+Writes DIR/claims.json (after every claim), DIR/report.html and DIR/figures/CLAIM.{png,pdf}. The exit code
+is 0 when all claims were evaluated, whatever the verdicts; with --strict it is 1 when one of them does not
+hold.
 """
 
 import dataclasses

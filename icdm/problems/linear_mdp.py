@@ -21,7 +21,9 @@ from icdm.problems.mdp import MDP, check_horizon
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["features", "measures", "weights", "initial"], meta_fields=[]
+    jax.tree_util.register_dataclass,
+    data_fields=["features", "measures", "weights", "initial"],
+    meta_fields=[],
 )
 @dataclasses.dataclass(frozen=True)
 class LinearMDP:
@@ -53,7 +55,9 @@ def simplex_features(key: jax.Array, states: int, actions: int, dimension: int) 
     return jax.random.dirichlet(key, jnp.ones(dimension), (states, actions))
 
 
-def sample_linear_mdp(key: jax.Array, features: jax.Array, horizon: int, concentration: float = 0.3) -> LinearMDP:
+def sample_linear_mdp(
+    key: jax.Array, features: jax.Array, horizon: int, concentration: float = 0.3
+) -> LinearMDP:
     """mu_h coordinates ~ Dirichlet(concentration) over states, theta_h ~ Uniform[0, 1]^F, uniform start."""
     states, _, dimension = features.shape
     measure_key, weight_key = jax.random.split(key)
@@ -136,7 +140,9 @@ class LinearMDPFamily:
         return self.actions
 
     def sample(self, key: jax.Array) -> MDP:
-        features = simplex_features(jax.random.key(self.feature_seed), self.states, self.actions, self.dimension)
+        features = simplex_features(
+            jax.random.key(self.feature_seed), self.states, self.actions, self.dimension
+        )
         return time_augmented(sample_linear_mdp(key, features, self.horizon))
 
 

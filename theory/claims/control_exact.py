@@ -6,10 +6,10 @@ over the columns of one transition, as the diagonal of the attention mask, makes
 
     w <- w + (1/n) C sum_j sum_a p_ja y_ja phi_j.
 
-Hard attention, p one-hot at the largest y_ja, is the fitted-Q step exactly. Softmax attention p ~ exp(beta y)
-falls short of the max by at most W((A - 1) / e) / beta (W: Lambert's function; attained when A - 1 actions tie
-below the best). Linear attention has no gate: its output is a polynomial of the prompt, the max is none, and
-the best it can do within this layout is the uniform gate, the backup of the uniform policy.
+Hard attention, p one-hot at the largest y_ja, is the fitted-Q step exactly. Softmax attention p ~ exp(beta
+y) falls short of the max by at most W((A - 1) / e) / beta (W: Lambert's function; attained when A - 1
+actions tie below the best). Linear attention has no gate: its output is a polynomial of the prompt, the max
+is none, and the best it can do within this layout is the uniform gate, the backup of the uniform policy.
 """
 
 import jax
@@ -31,7 +31,9 @@ def check(config) -> tuple[Claim, Figure]:
     exact = fitted_q(config, data)
     hard = np.abs(forward(config, data, np.inf) - exact).max((1, 2))
     scale = np.abs(exact[:, -1]).mean()
-    soft = {beta: np.abs(forward(config, data, beta) - exact)[:, -1].mean(-1) / scale for beta in config.betas}
+    soft = {
+        beta: np.abs(forward(config, data, beta) - exact)[:, -1].mean(-1) / scale for beta in config.betas
+    }
     uniform = np.abs(forward(config, data, 0.0) - exact)[:, -1].mean(-1) / scale
     shortfall, limit = softmax_shortfall(config)
     to_optimum = {beta: distance_to_optimum(config, tables, beta) for beta in (*config.betas, np.inf, 0.0)}
@@ -43,14 +45,18 @@ def check(config) -> tuple[Claim, Figure]:
         claim="with hard attention over next actions a layer is a fitted-Q step; softmax attention is within "
         "W((A-1)/e)/beta of the max; linear attention cannot take it",
         source="derived here, extending Wang et al., ICLR 2025, to control",
-        metric="largest |value - fitted-Q value| of hard attention; largest shortfall of the softmax over its bound; slope "
-        "of that largest shortfall in beta; largest distance to Q* over gamma^layer on tabular problems (hard)",
+        metric="largest |value - fitted-Q value| of hard attention; largest shortfall of the softmax over "
+        "its bound; slope of that largest shortfall in beta; largest distance to Q* over gamma^layer on "
+        "tabular problems (hard)",
         measured={
             "hard_attention_error": float(hard.max()),
             "softmax_shortfall_over_bound": float((shortfall / limit).max()),
             "slope_of_worst_shortfall_in_beta": log_slope(betas, shortfall),
             "distance_to_q_star_over_rate": float((to_optimum[np.inf] / rate).max()),
-            **{f"softmax_relative_error_beta_{number(beta)}": float(error.mean()) for beta, error in soft.items()},
+            **{
+                f"softmax_relative_error_beta_{number(beta)}": float(error.mean())
+                for beta, error in soft.items()
+            },
         },
         ci95={
             "hard_attention_error": bootstrap_interval(np.max, hard, rng=rng),
@@ -74,7 +80,7 @@ def check(config) -> tuple[Claim, Figure]:
 
 
 def random_contexts(config):
-    """phi (R, n, F), phi' (R, n, A, F), rewards (R, n), queries (R, 4, F) and C (R, F, F): nothing is special."""
+    """Unstructured phi (R, n, F), phi' (R, n, A, F), rewards (R, n), queries (R, 4, F) and C (R, F, F)."""
     rng, d = np.random.default_rng(config.seed), config.dimension
     phi = rng.uniform(-1, 1, (config.trials, config.n, d))
     following = rng.uniform(-1, 1, (config.trials, config.n, config.actions, d))
@@ -84,7 +90,7 @@ def random_contexts(config):
 
 
 def tables_of(config):
-    """Deterministic MDPs with one-hot features, every (s, a) shown once and C = n I: fitted Q is value iteration."""
+    """Deterministic MDPs, one-hot features, every (s, a) shown once, C = n I: value iteration."""
     rng, actions = np.random.default_rng(config.seed + 1), config.actions
     cells = config.states * actions
     goes_to = rng.integers(0, config.states, (config.trials, cells))
@@ -99,7 +105,11 @@ def forward(config, data, beta: float) -> np.ndarray:
 
     def one(phi, following, reward, queries, step):
         (n, actions, _), n_queries = following.shape, queries.shape[0]
-        columns = (jnp.repeat(phi, actions, 0), following.reshape(n * actions, -1), jnp.repeat(reward, actions))
+        columns = (
+            jnp.repeat(phi, actions, 0),
+            following.reshape(n * actions, -1),
+            jnp.repeat(reward, actions),
+        )
         layer = td_layer(step)
 
         def block(prompt, _):

@@ -18,14 +18,16 @@ def check(config) -> tuple[Claim, object]:
     scrambled = rng.dirichlet(np.full(config.states, 0.3), transition.shape[:-1])
     q_control = backward(scrambled, reward, lambda q_NSA: q_NSA.max(-1))
 
-    residual, residual_random, residual_control = (fit_residual(features, x) for x in (q, q_random, q_control))
+    residual, residual_random, residual_control = (
+        fit_residual(features, x) for x in (q, q_random, q_control)
+    )
     closed_form = np.abs(q - np.einsum("nsaf,ntf->ntsa", features, weights)).max((2, 3))
     claim = Claim(
         id="linear_q",
         claim="Q*_h(s, a) = <phi(s, a), w*_h> for every step h of a linear MDP",
         source="Jin et al., COLT 2020, Prop. 2.3",
-        metric="largest |Q*_h(s, a) - least-squares fit| over problems, steps, states and actions; the same for "
-        "the Q of a random policy; largest |Q*_h(s, a) - <phi(s, a), w*_h>| with w*_h from the recursion",
+        metric="largest |Q*_h(s, a) - least-squares fit| over problems, steps, states and actions; the same "
+        "for the Q of a random policy; largest |Q*_h(s, a) - <phi(s, a), w*_h>| with w*_h from the recursion",
         measured={
             "residual": float(residual.max()),
             "residual_of_random_policy": float(residual_random.max()),
@@ -82,7 +84,9 @@ def draw(residual, residual_random, residual_control):
     axis.semilogy(steps, residual_random.max(0), "s-", label="random policy")
     axis.semilogy(steps, residual_control.max(0), "x--", color=GREY, label="transitions not linear (control)")
     axis.axhline(1e-10, color=GREY, linewidth=0.8, linestyle=":")
-    axis.set(xlabel="step h", ylabel="largest residual of the linear fit", title="Q is linear in the features")
+    axis.set(
+        xlabel="step h", ylabel="largest residual of the linear fit", title="Q is linear in the features"
+    )
     axis.set_xticks(steps)
     axis.legend(loc="center right")
     return figure

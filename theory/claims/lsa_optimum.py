@@ -44,7 +44,10 @@ def check(config) -> tuple[Claim, Figure]:
                 names.append(f"{feature_name}, {task_name}{', noisy' if noise else ''}")
                 moments = population_moments(feature_law, task_law, noise, config.n)
                 near, anywhere = (
-                    [block_errors(follow_flow(moments, start(config, seed)), u) for seed in range(config.starts)]
+                    [
+                        block_errors(follow_flow(moments, start(config, seed)), u)
+                        for seed in range(config.starts)
+                    ]
                     for start in (near_start, any_start)
                 )
                 flow.append(near)
@@ -58,11 +61,12 @@ def check(config) -> tuple[Claim, Figure]:
     worst = sgd.mean(1).argmax()
     claim = Claim(
         id="lsa_optimum",
-        claim="a trained linear self-attention layer reaches U_N = S_w Lambda (E[G S_w G] + noise^2/N Lambda)^-1",
+        claim="a trained linear self-attention layer reaches S_w Lambda (E[G S_w G] + noise^2/N Lambda)^-1",
         source="Zhang, Frei, Bartlett, JMLR 2024, Thm 4.1 (Gaussian features); derived here for the others",
-        metric="relative Frobenius error of the learned effective matrix: gradient flow on the population loss "
-        "(worst of all laws and starts), Adam on sampled prompts (mean over seeds, of the worst law), and the share "
-        "of the norm of p (x) W outside the one block that the closed form uses (flow: worst; Adam: worst law)",
+        metric="relative Frobenius error of the learned effective matrix: gradient flow on the population "
+        "loss (worst of all laws and starts), Adam on sampled prompts (mean over seeds, of the worst law), "
+        "and the share of the norm of p (x) W outside the one block that the closed form uses (flow: worst; "
+        "Adam: worst law)",
         measured={
             "flow_error": float(flow[..., 0].max()),
             "flow_inert_mass": float(flow[..., 1].max()),
@@ -112,7 +116,9 @@ def feature_laws(config) -> dict[str, laws.Law]:
     return {
         "gaussian": laws.gaussian(laws.spectrum(d, config.condition)),
         "simplex": laws.uniform_over(cells),
-        "one-hot": laws.uniform_over(np.resize(np.repeat(np.eye(d), np.arange(d, 0, -1), axis=0), cells.shape)),
+        "one-hot": laws.uniform_over(
+            np.resize(np.repeat(np.eye(d), np.arange(d, 0, -1), axis=0), cells.shape)
+        ),
     }
 
 
@@ -155,7 +161,9 @@ def population_moments(features: laws.Law, tasks: laws.Law, noise: float, n: int
     mean_pair = np.einsum("w,wab->ab", w_weight, pair)
     between = np.einsum("w,wab,wfg->abfg", w_weight, pair, pair) * (n - 1) / n
     between += four.reshape(between.shape) / n
-    cross = np.einsum("ab,fgcd->abcfgd", mean_pair, query_pair) + np.einsum("fg,abcd->abcfgd", mean_pair, query_pair)
+    cross = np.einsum("ab,fgcd->abcfgd", mean_pair, query_pair) + np.einsum(
+        "fg,abcd->abcfgd", mean_pair, query_pair
+    )
     quadratic = np.einsum("abfg,cd->abcfgd", between, second) + cross / n + six / n**2
     linear = np.einsum("w,wab,we,ec->abc", w_weight, pair, w, second, optimize=True)
     linear += np.einsum("abce,e->abc", query_pair, w_weight @ w) / n
@@ -230,7 +238,7 @@ def starts_and_keys(config):
 
 
 def train(config, features: laws.Law, tasks: laws.Law, layers, keys) -> LinearAttention:
-    """Adam on fresh prompts for every seed and noise level; levels share the features. (seeds, levels, ...)"""
+    """Adam on fresh prompts for every seed and noise level, which share features; (seeds, levels, ...)."""
     one = functools.partial(train_one, config, features, tasks)
     levels = jnp.array(config.noises, jnp.float32)
     return jax.vmap(jax.vmap(one, (0, None, None)), (None, 0, 0))(levels, layers, keys)
@@ -269,6 +277,8 @@ def draw(names, flow, sgd, wrong_form) -> Figure:
     axis.axvline(wrong_form, color=GREY, linestyle="--", label="one-hot against the Gaussian form (control)")
     axis.set_xscale("log")
     axis.set_yticks(rows, names)
-    axis.set(xlabel="relative error of the effective matrix", title="The trained layer reaches the closed form")
+    axis.set(
+        xlabel="relative error of the effective matrix", title="The trained layer reaches the closed form"
+    )
     axis.legend(loc="upper center", bbox_to_anchor=(0.4, -0.16), ncols=1)
     return figure

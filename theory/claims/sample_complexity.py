@@ -1,9 +1,9 @@
 """How many episodes a given gap takes: 1/eps^2 at test, 1/eps in training, for the hardest tasks.
 
-The tasks' optimal weights are w*_h = 1 + delta xi_h, xi_h ~ N(0, I): as the features are on the simplex, the first
-part is the same for all actions, and delta is the scale of what there is to choose. A guarantee must hold
-at every delta, so the gap at a budget is the largest over delta. With one delta for all tasks the gap falls
-faster, for errors far below the typical action gap cost nothing: the control reports those exponents.
+The tasks' optimal weights are w*_h = 1 + delta xi_h, xi_h ~ N(0, I): as the features are on the simplex, the
+first part is the same for all actions, and delta is the scale of what there is to choose. A guarantee must
+hold at every delta, so the gap at a budget is the largest over delta. With one delta for all tasks the gap
+falls faster, for errors far below the typical action gap cost nothing: the control reports those exponents.
 A test episode gives every step one pair, hence M = test episodes; likewise N.
 """
 
@@ -23,7 +23,10 @@ def check(config) -> tuple[Claim, Figure]:
     d = config.dimension
     rng = np.random.default_rng(config.seed)
     direction = rng.normal(size=(config.problems, config.horizon, d))
-    tasks = [sample_problems(config, config.seed, config.problems, 1 + delta * direction) for delta in config.deltas]
+    tasks = [
+        sample_problems(config, config.seed, config.problems, 1 + delta * direction)
+        for delta in config.deltas
+    ]
     features, prior = laws.uniform_over(tasks[0].cells), np.ones((d, d)) + np.eye(d)
 
     test = gaps(tasks, [(np.linalg.inv(features.second), m) for m in config.test_episodes], rng)
@@ -40,8 +43,8 @@ def check(config) -> tuple[Claim, Figure]:
         id="sample_complexity",
         claim="test episodes for a guaranteed gap eps grow as 1/eps^2, training episodes as 1/eps",
         source="arXiv 2605.09009, Prop. 2: K_test = O(C_on T d^2/eps^2), K = O(sqrt(C_on) d^1.5/eps)",
-        metric="exponent a in episodes ~ eps^-a, eps the mean greedy gap of the hardest scale of action gaps, fitted over "
-        "the budgets; test: endless training; training: endless test prompt",
+        metric="exponent a in episodes ~ eps^-a, eps the mean greedy gap of the hardest scale of action "
+        "gaps, fitted over the budgets; test: endless training; training: endless test prompt",
         measured={name: fits[name][0] for name in ("test_exponent", "training_exponent")},
         ci95={name: fits[name][1] for name in ("test_exponent", "training_exponent")},
         control={name: fit[0] for name, fit in fits.items() if "typical" in name},
@@ -55,7 +58,9 @@ def gaps(tasks, layers, rng) -> np.ndarray:
     """Greedy gap of every problem, scale and (U, M), (problems, scales, budgets)."""
     return np.stack(
         [
-            np.stack([greedy_outcome(p, p.q_of(estimated_weights(p, u, m, rng)))[0] for u, m in layers], axis=-1)
+            np.stack(
+                [greedy_outcome(p, p.q_of(estimated_weights(p, u, m, rng)))[0] for u, m in layers], axis=-1
+            )
             for p in tasks
         ],
         axis=1,
@@ -87,8 +92,20 @@ def draw(config, test, training, one, fits) -> Figure:
         axis.loglog(budgets, means.T, color=GREY, linewidth=0.6, alpha=0.5)
         axis.plot([], [], color=GREY, linewidth=0.6, label="one scale of action gaps each")
         exponent, low = fits[f"{name}_exponent"][0], fits[f"{name}_exponent_of_typical_tasks"][0]
-        axis.loglog(budgets, means.max(0), "o-", color=BLUE, label=f"hardest scale: episodes ~ $\\epsilon^{{-{exponent:.2f}}}$")
-        axis.loglog(budgets, means[one], "s-", color=ORANGE, label=f"$\\delta$ = 1: episodes ~ $\\epsilon^{{-{low:.2f}}}$")
+        axis.loglog(
+            budgets,
+            means.max(0),
+            "o-",
+            color=BLUE,
+            label=f"hardest scale: episodes ~ $\\epsilon^{{-{exponent:.2f}}}$",
+        )
+        axis.loglog(
+            budgets,
+            means[one],
+            "s-",
+            color=ORANGE,
+            label=f"$\\delta$ = 1: episodes ~ $\\epsilon^{{-{low:.2f}}}$",
+        )
         axis.set(xlabel=f"{name} episodes", ylabel="mean gap", title=f"Gap against {name} episodes")
         axis.set_ylim(bottom=means.max(0).min() / 100)
         axis.legend(fontsize=7)

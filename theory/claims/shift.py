@@ -31,8 +31,9 @@ def check(config) -> tuple[Claim, Figure]:
         id="shift",
         claim="shifts of task and query are tolerated; features scaled by c scale predictions by c^2",
         source="Zhang et al., JMLR 2024, section 4.3 (task, query and covariate shift)",
-        metric="largest error relative to E[y^2] under any task or query shift; largest |z| of simulated against exact "
-        "shifted error; largest relative deviation of prediction(c x) from c^2 prediction(x), labels kept",
+        metric="largest error relative to E[y^2] under any task or query shift; largest |z| of simulated "
+        "against exact shifted error; largest relative deviation of prediction(c x) from c^2 prediction(x), "
+        "labels kept",
         measured={
             "worst_relative_error": max(tolerated),
             "largest_z": max(abs(r["z"]) for r in results.values()),
@@ -41,12 +42,19 @@ def check(config) -> tuple[Claim, Figure]:
         ci95={"worst_relative_error": results[worst]["interval"]},
         control={
             "relative_error_without_shift": results["none"]["relative"],
-            **{f"relative_error_{name.replace(' ', '_')}": results[name]["relative"] for name in feature_shifts},
+            **{
+                f"relative_error_{name.replace(' ', '_')}": results[name]["relative"]
+                for name in feature_shifts
+            },
         },
         threshold={"worst_relative_error": "<= 0.1", "largest_z": "<= 4", "scaling_deviation": "<= 1e-12"},
         config=config.to_dict(),
     )
-    colors = {**dict.fromkeys(task_shifts, BLUE), **dict.fromkeys(query_shifts, GREEN), **dict.fromkeys(feature_shifts, RED)}
+    colors = {
+        **dict.fromkeys(task_shifts, BLUE),
+        **dict.fromkeys(query_shifts, GREEN),
+        **dict.fromkeys(feature_shifts, RED),
+    }
     return claim, draw(results, colors)
 
 
@@ -83,17 +91,25 @@ def measure(config, u, i: int, features, tasks, query) -> dict:
     power = float(np.trace(query.second @ tasks.second))
     mean, interval = mean_interval(errors / power)
     se = errors.std(ddof=1) / np.sqrt(len(errors))
-    return {"relative": mean, "interval": interval, "exact": exact / power, "z": float((errors.mean() - exact) / se)}
+    return {
+        "relative": mean,
+        "interval": interval,
+        "exact": exact / power,
+        "z": float((errors.mean() - exact) / se),
+    }
 
 
 def scaling_deviation(config, u) -> float:
-    """max |f(c x, y, c x_q) - c^2 f(x, y, x_q)| / |c^2 f(x, y, x_q)| of the attention layer itself, float64."""
+    """max |f(c x, y, c x_q) / (c^2 f(x, y, x_q)) - 1| of the attention layer itself, float64."""
     rng, d = np.random.default_rng(config.seed), config.dimension
     x, y, query = rng.normal(size=(config.length, d)), rng.normal(size=config.length), rng.normal(size=d)
     layer = LinearAttention(np.diag([0.0] * d + [1.0]), np.pad(u.T, ((0, 1), (0, 1))))
     with jax.enable_x64(True):
         base = float(regression_prediction(layer, x, y, query))
-        return max(abs(float(regression_prediction(layer, c * x, y, c * query)) / (c**2 * base) - 1) for c in config.scales)
+        return max(
+            abs(float(regression_prediction(layer, c * x, y, c * query)) / (c**2 * base) - 1)
+            for c in config.scales
+        )
 
 
 def draw(results, colors) -> Figure:

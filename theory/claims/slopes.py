@@ -18,7 +18,9 @@ def check(config) -> tuple[Claim, Figure]:
     covariance = laws.spectrum(d, config.condition)
     long_lengths = [d * ratio for ratio in config.training_lengths_in_d]
     estimation = test_errors(config, covariance, np.linalg.inv(covariance))
-    short_trained = test_errors(config, covariance, optimum(laws.gaussian(covariance), np.eye(d), config.test_lengths[0]))
+    short_trained = test_errors(
+        config, covariance, optimum(laws.gaussian(covariance), np.eye(d), config.test_lengths[0])
+    )
     bias = bias_errors(config, covariance, long_lengths)
     short_bias = bias_errors(config, covariance, config.short_lengths)
 
@@ -28,18 +30,22 @@ def check(config) -> tuple[Claim, Figure]:
         id="slopes",
         claim="in-context estimation error falls as 1/M; training-length bias as 1/N^2 once N >> d",
         source="Zhang et al., Cor. 4.3; arXiv 2605.09009, eq. 6; exact forms derived here",
-        metric="slope of log error against log M (N infinite) and against log N (M infinite, N >= 40 d), by simulation",
+        metric="slope of the log simulated error in log M (N infinite) and in log N (M infinite, N >= 40 d)",
         measured={"slope_in_M": slope_m, "slope_in_N": slope_n},
         ci95={"slope_in_M": ci_m, "slope_in_N": ci_n},
         control={
-            "slope_in_M_if_trained_on_short_prompts": fitted(config.test_lengths, short_trained, config.seed)[0],
+            "slope_in_M_if_trained_on_short_prompts": fitted(config.test_lengths, short_trained, config.seed)[
+                0
+            ],
             "slope_in_N_for_short_N": fitted(config.short_lengths, short_bias, config.seed)[0],
         },
         threshold={"slope_in_M": "-1.02 .. -0.98", "slope_in_N": "-2.05 .. -1.95"},
         config=config.to_dict(),
     )
     lengths = sorted({*config.short_lengths, *long_lengths})
-    return claim, draw(config, covariance, estimation, short_trained, lengths, bias_errors(config, covariance, lengths))
+    return claim, draw(
+        config, covariance, estimation, short_trained, lengths, bias_errors(config, covariance, lengths)
+    )
 
 
 def test_errors(config, covariance, u) -> np.ndarray:
@@ -55,7 +61,10 @@ def test_errors(config, covariance, u) -> np.ndarray:
 def bias_errors(config, covariance, lengths) -> np.ndarray:
     """(x_q^T (U_N Lambda - I) w)^2, what an endless test prompt leaves, (prompts, lengths), common draws."""
     rng, d = np.random.default_rng(config.seed), len(covariance)
-    query, w = rng.normal(size=(config.prompts, d)) @ np.sqrt(covariance), rng.normal(size=(config.prompts, d))
+    query, w = (
+        rng.normal(size=(config.prompts, d)) @ np.sqrt(covariance),
+        rng.normal(size=(config.prompts, d)),
+    )
     features = laws.gaussian(covariance)
     off = [optimum(features, np.eye(d), n) @ covariance - np.eye(d) for n in lengths]
     return np.stack([np.einsum("bi,ij,bj->b", query, o, w) ** 2 for o in off], axis=1)
@@ -75,10 +84,18 @@ def draw(config, covariance, estimation, short_trained, lengths, bias) -> Figure
     m, n = np.array(config.test_lengths), np.array(lengths)
     short = config.test_lengths[0]
     grid = np.geomspace(m[0], m[-1], 60)
-    exact = [squared_error(laws.gaussian(covariance), np.eye(len(covariance)), np.linalg.inv(covariance), x)[1] for x in grid]
+    exact = [
+        squared_error(laws.gaussian(covariance), np.eye(len(covariance)), np.linalg.inv(covariance), x)[1]
+        for x in grid
+    ]
     left.loglog(grid, exact, color=BLUE, label="exact, trained on endless prompts")
     left.loglog(m, estimation.mean(0), "o", color=BLUE)
-    left.loglog(grid, [gaussian_squared_error(covariance, short, x) for x in grid], color=ORANGE, label=f"exact, N = {short}")
+    left.loglog(
+        grid,
+        [gaussian_squared_error(covariance, short, x) for x in grid],
+        color=ORANGE,
+        label=f"exact, N = {short}",
+    )
     left.loglog(m, short_trained.mean(0), "s", color=ORANGE)
     left.set(xlabel="test prompt length M", ylabel="squared error", title="Estimation error falls as 1/M")
     left.set_xticks(m, m)
@@ -90,6 +107,8 @@ def draw(config, covariance, estimation, short_trained, lengths, bias) -> Figure
     right.loglog(grid, exact, color=BLUE, label="exact bias")
     right.loglog(n, bias.mean(0), "o", color=BLUE, label="simulated")
     right.loglog(grid, exact[-1] * (grid / grid[-1]) ** -2.0, ":", color=GREY, label="slope -2")
-    right.set(xlabel="training prompt length N", ylabel="squared error", title="Bias falls as 1/N$^2$ for N >> d")
+    right.set(
+        xlabel="training prompt length N", ylabel="squared error", title="Bias falls as 1/N$^2$ for N >> d"
+    )
     right.legend()
     return figure

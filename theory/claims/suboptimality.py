@@ -17,7 +17,10 @@ def check(config) -> tuple[Claim, Figure]:
     check_lengths(config.dimension, *config.training_lengths, *config.test_lengths)
     rng = np.random.default_rng(config.seed)
     problems = sample_problems(config, config.seed, config.problems)
-    rows = [measure(problems, n, m, rng) for n, m in itertools.product(config.training_lengths, config.test_lengths)]
+    rows = [
+        measure(problems, n, m, rng)
+        for n, m in itertools.product(config.training_lengths, config.test_lengths)
+    ]
     gap, bound, c_on = (np.stack([row[name] for row in rows]) for name in ("gap", "bound", "c_on"))
     shrink = [shrinkage(problems, n) for n in config.training_lengths]
     ratio = np.array([row["measured_eps"] / row["eps"] for row in rows])
@@ -30,10 +33,11 @@ def check(config) -> tuple[Claim, Figure]:
         id="suboptimality",
         claim="V* - V(greedy in Qhat) <= 2 T sqrt(C_on eps_Q(M, N)) in linear MDPs",
         source="arXiv 2605.09009, Prop. 2 (performance difference); C_on measured",
-        metric="problems x settings in which the bound is violated; tightness = mean bound / mean gap (median over "
-        "settings); C_on = max_h E max_a (Qhat - Q*)^2 / eps_Q on the greedy policy's states; shares of the "
-        "squared bias (shortest training) that are one common factor of Q*, or that and an amount common to all actions, "
-        "neither of which changes the argmax; bias over eps_Q and bias-only gap over gap at the longest test prompt",
+        metric="problems x settings in which the bound is violated; tightness = mean bound / mean gap "
+        "(median over settings); C_on = max_h E max_a (Qhat - Q*)^2 / eps_Q on the greedy policy's states; "
+        "shares of the squared bias (shortest training) that are one common factor of Q*, or that and an "
+        "amount common to all actions, neither of which changes the argmax; bias over eps_Q and bias-only "
+        "gap over gap at the longest test prompt",
         measured={
             "violations": int((gap > bound + 1e-12).sum()),
             "checked": int(gap.size),
@@ -48,7 +52,8 @@ def check(config) -> tuple[Claim, Figure]:
         },
         ci95={"tightness": bootstrap_interval(tightness, gap.T, bound.T, rng=rng, repeats=300)},
         control={
-            "gap_if_all_estimates_are_shrunk_to_a_tenth": shrunk_gap(problems, config, 0.1) - shrunk_gap(problems, config, 1.0),
+            "gap_if_all_estimates_are_shrunk_to_a_tenth": shrunk_gap(problems, config, 0.1)
+            - shrunk_gap(problems, config, 1.0),
             "tightness_of_bound_without_c_on": float(
                 np.median([row["plain_bound"] / row["gap"].mean() for row in rows])
             ),
@@ -86,7 +91,8 @@ def measure(problems, n: int, m: int, rng) -> dict:
 
 
 def shrinkage(problems, n: int) -> dict:
-    """What an endless prompt leaves: the squared bias, the shares of it that cannot change an argmax, the gap.
+    """What an endless prompt leaves: the squared bias, the shares of it that cannot change an argmax, the
+    gap.
 
     `common` is the share explained by Qhat = c_h Q*; `harmless` by Qhat = c_h Q* + b(s), any b.
     """
@@ -114,15 +120,31 @@ def shrunk_gap(problems, config, factor: float) -> float:
     features, second = step_laws(problems)
     u = factor * np.stack([optimum(features, s, config.training_lengths[0]) for s in second])
     rng = np.random.default_rng(config.seed)
-    return float(greedy_outcome(problems, problems.q_of(estimated_weights(problems, u, config.test_lengths[0], rng)))[0].mean())
+    return float(
+        greedy_outcome(problems, problems.q_of(estimated_weights(problems, u, config.test_lengths[0], rng)))[
+            0
+        ].mean()
+    )
 
 
 def draw(config, rows, gap, bound, shrink) -> Figure:
     figure, (left, right) = panels(2)
-    left.loglog(np.maximum(gap, 1e-3).ravel(), bound.ravel(), ".", color=BLUE, alpha=0.1, markersize=2, rasterized=True)
+    left.loglog(
+        np.maximum(gap, 1e-3).ravel(),
+        bound.ravel(),
+        ".",
+        color=BLUE,
+        alpha=0.1,
+        markersize=2,
+        rasterized=True,
+    )
     ends = np.array([1e-3, bound.max()])
     left.loglog(ends, ends, color=GREY, label="bound = gap")
-    left.set(xlabel="measured gap (0 drawn at 10$^{-3}$)", ylabel="2 T sqrt(C$_{on}$ $\\epsilon_Q$)", title="The bound holds, loosely")
+    left.set(
+        xlabel="measured gap (0 drawn at 10$^{-3}$)",
+        ylabel="2 T sqrt(C$_{on}$ $\\epsilon_Q$)",
+        title="The bound holds, loosely",
+    )
     left.legend()
     m = np.array(config.test_lengths)
     for i, (n, color) in enumerate(zip(config.training_lengths, CYCLE)):

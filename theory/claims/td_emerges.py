@@ -1,8 +1,9 @@
 """Trained from random weights to predict values, a linear transformer becomes temporal-difference learning.
 
 Every seed trains one shared layer, applied `layers` times, with semi-gradient TD: an update for each of the
-`walks` walks on a Boyan chain, then on to the next chain; all seeds run side by side. It is compared, on unseen chains, with batch TD(0) of as many steps whose
-single step size is trained along with it on the same loss. Measures, all of Wang et al., ICLR 2025:
+`walks` walks on a Boyan chain, then on to the next chain; all seeds run side by side. It is compared, on
+unseen chains, with batch TD(0) of as many steps whose single step size is trained along with it on the same
+loss. Measures, all of Wang et al., ICLR 2025:
 
     VD   sum_s d(s) (v_TF(s) - v_TD(s))^2 / sum_s d(s) v_TD(s)^2, d the stationary distribution
     IWS  cosine of w_TF, the d-weighted least-squares fit of v_TF on the features, and w_TD
@@ -20,6 +21,7 @@ import numpy as np
 import optax
 from matplotlib.figure import Figure
 
+from icdm.errors import UserError
 from icdm.models.linear_attention import (
     LinearAttention,
     context_mask,
@@ -38,16 +40,24 @@ from theory.statistics import mean_interval
 
 def check(config) -> tuple[Claim, Figure]:
     check_lengths(config.dimension, config.n)
+    if config.processes * config.walks % config.checkpoints:
+        raise UserError(f"{config.checkpoints} checkpoints: give a divisor of processes * walks")
     keys = jax.vmap(jax.random.key)(config.seed + jnp.arange(config.seeds))
     (layer, _), scores = jax.jit(jax.vmap(functools.partial(train, config)))(spread(keys))
     first, last = ({name: np.asarray(x[:, i]) for name, x in scores.items()} for i in (0, -1))
-    measured = {"iws": last["iws"], "ss": last["ss"], "vd": last["vd"], "vd_last_over_first": last["vd"] / first["vd"]}
+    measured = {
+        "iws": last["iws"],
+        "ss": last["ss"],
+        "vd": last["vd"],
+        "vd_last_over_first": last["vd"] / first["vd"],
+    }
     claim = Claim(
         id="td_emerges",
-        claim="a linear transformer trained on many Markov reward processes implements TD in its forward pass",
+        claim="a linear transformer trained on many Markov reward processes does TD in its forward pass",
         source="Wang et al., ICLR 2025, section 6",
-        metric="mean over seeds, on unseen processes after the last update, of the cosine of implicit weights (IWS), of "
-        "sensitivities (SS), and of the relative value difference to batch TD (VD), also over its value before training",
+        metric="mean over seeds, on unseen processes after the last update, of the cosine of implicit "
+        "weights (IWS), of sensitivities (SS), and of the relative value difference to batch TD (VD), also "
+        "over its value before training",
         measured={**{name: float(values.mean()) for name, values in measured.items()}, "seeds": config.seeds},
         ci95={name: mean_interval(values)[1] for name, values in measured.items()},
         control={f"{name}_before_training": float(values.mean()) for name, values in first.items()},
@@ -68,7 +78,10 @@ def train(config, key):
 
     def update(carry, i):
         learner, state = carry
-        chain_key, walk_key = jax.random.fold_in(data_key, i // config.walks), jax.random.fold_in(walks_key, i)
+        chain_key, walk_key = (
+            jax.random.fold_in(data_key, i // config.walks),
+            jax.random.fold_in(walks_key, i),
+        )
         slope = jax.grad(functools.partial(td_loss, config))(learner, chain_key, walk_key)
         updates, state = optimizer.update(slope, state)
         return (optax.apply_updates(learner, updates), state), None
@@ -129,7 +142,9 @@ def scores(config, learner, key) -> dict[str, jax.Array]:
 
         def values(queries):
             prompt = td_prompt(phi[:-1], phi[1:], chain.reward[states[:-1]], queries, config.discount)
-            return tuple(td_values(model, len(queries)) for model in run_both(config, learner, prompt, len(queries)))
+            return tuple(
+                td_values(model, len(queries)) for model in run_both(config, learner, prompt, len(queries))
+            )
 
         value, value_td = values(chain.features)
         slope = jax.vmap(jax.grad(lambda query: values(query[None])[0][0]))(chain.features)

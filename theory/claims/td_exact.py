@@ -36,10 +36,10 @@ def check(config) -> tuple[Claim, Figure]:
     rng = np.random.default_rng(config.seed)
     claim = Claim(
         id="td_exact",
-        claim="the forward pass of L constructed layers equals L steps of batch TD(0), TD(lambda) and residual-gradient TD",
+        claim="L constructed layers equal L steps of batch TD(0), TD(lambda) and residual-gradient TD",
         source="Wang et al., ICLR 2025, Thm 1 and section 5",
-        metric="largest |value of the query - w_l^T phi_q| over trials and layers, w_l from the algorithm written out, "
-        "values of order 1, float64",
+        metric="largest |value of the query - w_l^T phi_q| over trials and layers, w_l from the algorithm "
+        "written out, values of order 1, float64",
         measured={name: float(error.max()) for name, error in errors.items()},
         ci95={name: bootstrap_interval(np.max, error.max(1), rng=rng) for name, error in errors.items()},
         control={name: float(np.median(error[:, -1])) for name, error in control.items()},
@@ -50,7 +50,7 @@ def check(config) -> tuple[Claim, Figure]:
 
 
 def trials(config):
-    """Contexts from walks on Boyan chains and a step-size matrix for every layer, all with leading axis trials."""
+    """Contexts from walks on Boyan chains and a step-size matrix for every layer; leading axis trials."""
 
     def one(key):
         chain_key, walk_key, step_key, query_key = jax.random.split(key, 4)

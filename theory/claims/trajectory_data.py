@@ -1,30 +1,33 @@
 """Prompts that are trajectories: correlated features, and the oracle's own, which do not span the space.
 
-Along a trajectory the x_i depend on each other, and the best U is S_w Lambda E[G S_w G]^-1 with the second moment of
-the trajectory, not of independent pairs. States stay put with probability `stickiness`, so that the
-correlation can be turned up. For a stationary chain with kernel K over pairs the moment is exact,
+Along a trajectory the x_i depend on each other, and the best U is S_w Lambda E[G S_w G]^-1 with the second
+moment of the trajectory, not of independent pairs. States stay put with probability `stickiness`, so that
+the correlation can be turned up. For a stationary chain with kernel K over pairs the moment is exact,
 
     E[G S G] = (1/N) E[x x^T S x x^T] + (1/N^2) sum_{k=1}^{N-1} (N - k) (C_k + C_k^T),
     C_k = sum_{c, c'} d(c) K^k(c, c') x_c x_c^T S x_c' x_c'^T,
 
-which checks the simulated one. When the context is the oracle's own, only optimal pairs occur: Lambda is singular and
-the estimate of every other pair stays at the prior's mean, zero.
+which checks the simulated one. When the context is the oracle's own, only optimal pairs occur: Lambda is
+singular and the estimate of every other pair stays at the prior's mean, zero.
 """
 
 import jax
 import numpy as np
 from matplotlib.figure import Figure
 
+from icdm.errors import UserError
 from icdm.problems.linear_mdp import simplex_features
 from theory import laws
 from theory.closed_forms import check_lengths, optimum, optimum_from_moment
-from theory.figures import BLUE, GREEN, GREY, ORANGE, RED, panels
+from theory.figures import BLUE, GREEN, ORANGE, RED, panels
 from theory.ledger import Claim
 from theory.statistics import bootstrap_interval, mean_interval
 
 
 def check(config) -> tuple[Claim, Figure]:
     check_lengths(config.dimension, config.n)
+    if not all(0 <= stickiness < 1 for stickiness in config.stickiness):
+        raise UserError(f"stickiness {config.stickiness}: give probabilities in [0, 1)")
     chains = [correlated(config, stickiness) for stickiness in config.stickiness]
     worst = chains[-1]
     oracle = oracle_context(config)
@@ -36,12 +39,13 @@ def check(config) -> tuple[Claim, Figure]:
     ratios = np.array([chain["own"].mean() / chain["exact"] for chain in chains])
     claim = Claim(
         id="trajectory_data",
-        claim="on trajectories the optimum needs the trajectory's own second moment; on the oracle's own data Lambda is "
-        "singular and the other actions' Q cannot be learned",
+        claim="on trajectories the optimum needs the trajectory's own second moment; on the oracle's own "
+        "data Lambda is singular and the other actions' Q cannot be learned",
         source="derived here (shared second moment by simulation, checked by the exact sum over lags)",
-        metric="simulated over exact error of the layer built from simulated trajectories (furthest from 1), largest "
-        "relative deviation of the simulated from the exact second moment; excess error of the independent-pairs form "
-        "on the stickiest chain; relative error of Q on pairs that the oracle never shows and rank of Lambda there",
+        metric="simulated over exact error of the layer built from simulated trajectories (furthest from "
+        "1), largest relative deviation of the simulated from the exact second moment; excess error of the "
+        "independent-pairs form on the stickiest chain; relative error of Q on pairs that the oracle never "
+        "shows and rank of Lambda there",
         measured={
             "simulated_over_exact_error": float(ratios[np.abs(ratios - 1).argmax()]),
             "moment_deviation": max(chain["moment_deviation"] for chain in chains),
@@ -113,7 +117,7 @@ def grams(rng, cells, kernel, share, n: int, trajectories: int) -> np.ndarray:
 
 
 def expected_errors(second, u, grams) -> np.ndarray:
-    """E over w ~ N(0, I) and the query of the squared error, given each trajectory: tr[Lambda D D^T], D = U G - I."""
+    """tr[Lambda D D^T], D = U G - I: squared error given each trajectory, over w ~ N(0, I) and queries."""
     off = u @ grams - np.eye(len(u))
     return np.einsum("ij,rjk,rik->r", second, off, off, optimize=True)
 
@@ -146,11 +150,18 @@ def oracle_context(config) -> dict:
             gaps[f"{who}_context_{kind}"] = (table.max(-1) - picked).mean(-1)
             if who == "oracle" and kind == "rewards":
                 off = (estimate - table) ** 2
-                unseen_error = np.array([(o[c == 0]).sum() / (t[c == 0] ** 2).sum() for o, t, c in zip(off, table, share)])
-                seen_error = np.array([(o[c > 0]).sum() / (t[c > 0] ** 2).sum() for o, t, c in zip(off, table, share)])
+                unseen_error = np.array(
+                    [(o[c == 0]).sum() / (t[c == 0] ** 2).sum() for o, t, c in zip(off, table, share)]
+                )
+                seen_error = np.array(
+                    [(o[c > 0]).sum() / (t[c > 0] ** 2).sum() for o, t, c in zip(off, table, share)]
+                )
     rank = np.mean([np.linalg.matrix_rank(np.diag(c.ravel())) / c.size for c in chosen])
     return {
-        "measured": {"unseen_relative_error": float(unseen_error.mean()), "rank_share_of_oracle_lambda": float(rank)},
+        "measured": {
+            "unseen_relative_error": float(unseen_error.mean()),
+            "rank_share_of_oracle_lambda": float(rank),
+        },
         "ci95": {"unseen_relative_error": mean_interval(unseen_error)[1]},
         "control": {
             "seen_relative_error": float(seen_error.mean()),
@@ -170,10 +181,22 @@ def tabular_estimate(rng, table, share, m: int) -> np.ndarray:
 
 def draw(config, chains, oracle) -> Figure:
     figure, (left, right) = panels(2)
-    left.plot(config.stickiness, [c["iid"].mean() for c in chains], "s--", color=ORANGE, label="independent-pairs form")
-    left.plot(config.stickiness, [c["own"].mean() for c in chains], "o", color=BLUE, label="trajectory's own moment")
+    left.plot(
+        config.stickiness,
+        [c["iid"].mean() for c in chains],
+        "s--",
+        color=ORANGE,
+        label="independent-pairs form",
+    )
+    left.plot(
+        config.stickiness, [c["own"].mean() for c in chains], "o", color=BLUE, label="trajectory's own moment"
+    )
     left.plot(config.stickiness, [c["exact"] for c in chains], color=BLUE, linewidth=0.9, label="exact")
-    left.set(xlabel="stickiness of the states", ylabel="squared error", title="Correlated features need their own optimum")
+    left.set(
+        xlabel="stickiness of the states",
+        ylabel="squared error",
+        title="Correlated features need their own optimum",
+    )
     left.set_ylim(bottom=0)
     left.legend()
     names = list(oracle["gaps"])

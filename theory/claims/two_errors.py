@@ -35,14 +35,16 @@ def check(config) -> tuple[Claim, Figure]:
     claim = Claim(
         id="two_errors",
         claim="MSE(N, M) = training-length bias(N) + in-context estimation error(N) / M, exactly",
-        source="derived here; Gaussian case agrees with Zhang et al., Thm 4.2; bound: arXiv 2605.09009, eq. 6",
-        metric="share of settings whose simulated error is within 3 standard errors of the closed form; violations of "
-        "the published upper bound (exact error, or simulated error less 3 standard errors, above it); tightness = "
-        "bound / error",
+        source="derived here; agrees with Zhang et al., Thm 4.2; bound: arXiv 2605.09009, eq. 6",
+        metric="share of settings whose simulated error is within 3 standard errors of the closed form; "
+        "violations of the published upper bound (exact error, or simulated error less 3 standard errors, "
+        "above it); tightness = bound / error",
         measured={
             "share_within_3_se": within,
             "settings": len(z),
-            "bound_violations": int(sum(max(s["exact"], s["mean"] - 3 * s["se"]) > s["bound"] for s in gaussian)),
+            "bound_violations": int(
+                sum(max(s["exact"], s["mean"] - 3 * s["se"]) > s["bound"] for s in gaussian)
+            ),
             "largest_z": float(np.abs(z).max()),
             "tightness_median": float(np.median(tightness)),
             "tightness_least": float(tightness.min()),
@@ -50,10 +52,14 @@ def check(config) -> tuple[Claim, Figure]:
         },
         ci95={
             "share_within_3_se": interval,
-            "tightness_median": bootstrap_interval(np.median, tightness, rng=np.random.default_rng(config.seed)),
+            "tightness_median": bootstrap_interval(
+                np.median, tightness, rng=np.random.default_rng(config.seed)
+            ),
         },
         control={
-            "share_within_3_se_if_test_length_is_taken_for_training_length": float(np.mean(np.abs(z_swapped) <= 3)),
+            "share_within_3_se_if_test_length_is_taken_for_training_length": float(
+                np.mean(np.abs(z_swapped) <= 3)
+            ),
             "share_within_3_se_if_N_replaces_N_minus_1": float(np.mean(np.abs(z_wrong) <= 3)),
         },
         threshold={"share_within_3_se": ">= 0.95", "settings": ">= 63", "bound_violations": "<= 0"},
@@ -118,16 +124,29 @@ def z_score(setting, exact) -> float:
 
 def draw(gaussian, general, z) -> Figure:
     figure, (left, right) = panels(2)
-    for group, color, label in ((gaussian, BLUE, "Gaussian features"), (general, ORANGE, "one-hot and simplex")):
-        left.loglog([s["exact"] for s in group], [s["mean"] for s in group], "o", color=color, label=label, alpha=0.7)
+    for group, color, label in (
+        (gaussian, BLUE, "Gaussian features"),
+        (general, ORANGE, "one-hot and simplex"),
+    ):
+        left.loglog(
+            [s["exact"] for s in group], [s["mean"] for s in group], "o", color=color, label=label, alpha=0.7
+        )
     ends = np.array(left.get_xlim())
     left.loglog(ends, ends, color=GREY, linewidth=0.8)
-    left.loglog([s["exact"] for s in gaussian], [s["bound"] for s in gaussian], "_", color=GREY, label="published bound")
+    left.loglog(
+        [s["exact"] for s in gaussian],
+        [s["bound"] for s in gaussian],
+        "_",
+        color=GREY,
+        label="published bound",
+    )
     left.set(xlabel="exact error", ylabel="simulated error", title="Two error terms, exactly")
     left.legend()
     right.hist(z, bins=np.arange(-4, 4.5, 0.5), color=BLUE, alpha=0.7, density=True, label="settings")
     grid = np.linspace(-4, 4, 200)
     right.plot(grid, np.exp(-(grid**2) / 2) / np.sqrt(2 * np.pi), color=GREY, label="N(0, 1)")
-    right.set(xlabel="z = (simulated - exact) / standard error", ylabel="density", title="Deviations are noise")
+    right.set(
+        xlabel="z = (simulated - exact) / standard error", ylabel="density", title="Deviations are noise"
+    )
     right.legend()
     return figure

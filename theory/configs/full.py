@@ -11,11 +11,23 @@ def get_config():
         dimensions=(2, 5, 10, 20),
         conditions=(1.0, 4.0, 16.0, 64.0),
         prompts=100_000,
-        lengths=((20, 20), (20, 80), (80, 20), (80, 80), (320, 40), (40, 320), (320, 320), (640, 160), (160, 640)),
+        lengths=(
+            (20, 20),
+            (20, 80),
+            (80, 20),
+            (80, 80),
+            (320, 40),
+            (40, 320),
+            (320, 320),
+            (640, 160),
+            (160, 640),
+        ),
     )
     config.slopes.update(prompts=200_000)
     config.shift.update(length=640, prompts=100_000)
-    config.suboptimality.update(problems=4000, training_lengths=(20, 80, 320, 1280), test_lengths=(20, 80, 320, 1280, 5120))
+    config.suboptimality.update(
+        problems=4000, training_lengths=(20, 80, 320, 1280), test_lengths=(20, 80, 320, 1280, 5120)
+    )
     config.sample_complexity.update(problems=4000)
     config.trajectory_data.update(trajectories=200_000, tables=4000)
     config.td_exact.update(trials=300)
