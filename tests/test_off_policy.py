@@ -1,0 +1,135 @@
+"""Off-policy estimators against exact truth: all trajectories of a tiny problem, and ICU-Sepsis."""
+
+import importlib.util
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from icdm.errors import UserError
+from icdm.evaluation.off_policy import (
+    LoggedEpisodes, cumulative_ratios, doubly_robust_terms, estimated_behavior, fitted_q, off_policy_values,
+)  # fmt: skip
+from icdm.oracles.backward_induction import evaluate, plan, policy_value
+from icdm.problems.families import make_family
+from icdm.problems.mdp import make_mdp
+from icdm.problems.policy import MarkovPolicy
+from icdm.trajectories.rollout import rollout
+
+
+@pytest.fixture
+def tiny():
+    rng = np.random.default_rng(0)
+    transition = rng.dirichlet([1, 1], (2, 2))
+    mdp = make_mdp(transition, rng.uniform(size=(2, 2)), [0.3, 0.7], discount=0.9, horizon=3)
+    behavior, target = rng.dirichlet([2, 2], (3, 2)), rng.dirichlet([1, 1], (3, 2))
+    return mdp, behavior, target
+
+
+def every_trajectory(mdp, behavior_TSA):
+    """All trajectories under the behaviour with their probabilities."""
+    T, S, A = behavior_TSA.shape
+    rows, probability = [], []
+    for states in itertools.product(range(S), repeat=T + 1):
+        for actions in itertools.product(range(A), repeat=T):
+            p = mdp.initial[states[0]]
+            for t, a in enumerate(actions):
+                p *= behavior_TSA[t, states[t], a] * mdp.transition[a, states[t], states[t + 1]]
+            rows.append((states, actions))
+            probability.append(p)
+    states, actions = (np.array(x) for x in zip(*rows))
+    t = np.arange(T)
+    reward, taken = mdp.reward[states[:, :-1], actions], behavior_TSA[t, states[:, :-1], actions]
+    log = LoggedEpisodes(states, actions, reward, np.ones(actions.shape, bool), taken, S, A, float(mdp.discount))
+    return log, np.array(probability)
+
+
+def exact(mdp, policy_TSA):
+    batch = jax.tree.map(lambda x: np.asarray(x)[None], mdp)
+    return float(policy_value(batch, policy_TSA[None])[0])
+
+
+def test_estimators_are_unbiased(tiny):
+    mdp, behavior, target = tiny
+    log, p = every_trajectory(mdp, behavior)
+    truth = exact(mdp, target)
+    target_NTA = target[np.arange(3), log.observation[:, :-1]]
+    weight = cumulative_ratios(log, target_NTA)
+    paid = log.reward * 0.9 ** np.arange(3)
+    assert p @ (weight[:, -1] * paid.sum(1)) == pytest.approx(truth, abs=1e-12)
+    assert p @ (weight * paid).sum(1) == pytest.approx(truth, abs=1e-12)
+    assert p @ doubly_robust_terms(log, target_NTA, weight, target) == pytest.approx(truth, abs=1e-12)
+    assert abs(p @ paid.sum(1) - truth) > 1e-3  # the behaviour's own value is another
+
+
+def test_the_wrong_ratio_is_biased(tiny):
+    """Doubly robust with rho_{0:t-1} in both places, a common slip, misses the truth."""
+    mdp, behavior, target = tiny
+    log, p = every_trajectory(mdp, behavior)
+    target_NTA = target[np.arange(3), log.observation[:, :-1]]
+    weight = cumulative_ratios(log, target_NTA)
+    q_NTA = fitted_q(log, target, p)[np.arange(3), log.observation[:, :-1]]
+    taken = np.take_along_axis(q_NTA, log.action[..., None], -1)[..., 0]
+    before = np.concatenate([np.ones((log.n, 1)), weight[:, :-1]], 1)
+    slip = (0.9 ** np.arange(3) * before * (log.reward - taken + (target_NTA * q_NTA).sum(-1))).sum(1)
+    assert abs(p @ slip - exact(mdp, target)) > 1e-3
+
+
+def test_fitted_q_is_exact_on_all_trajectories(tiny):
+    mdp, _, target = tiny
+    log, p = every_trajectory(mdp, np.full((3, 2, 2), 0.5))
+    with jax.enable_x64(True):
+        q, _ = evaluate(jax.tree.map(jnp.asarray, mdp), jnp.asarray(target))
+    np.testing.assert_allclose(fitted_q(log, target, p), q, atol=1e-12)
+
+
+def test_behaviour_is_estimated_by_frequencies(tiny):
+    mdp, behavior, _ = tiny
+    log, _ = every_trajectory(mdp, behavior)
+    found = estimated_behavior(log.observation, log.action, log.valid, 2, 2)
+    np.testing.assert_allclose(found, 0.5)
+
+
+def test_bad_logs_are_refused(tiny):
+    mdp, behavior, target = tiny
+    log, _ = every_trajectory(mdp, behavior)
+    with pytest.raises(UserError, match="behavior_probability 0 of episode 3, step 1"):
+        bad = log.behavior.copy()
+        bad[3, 1] = 0
+        LoggedEpisodes(log.observation, log.action, log.reward, log.valid, bad, 2, 2)
+    with pytest.raises(UserError, match="target has shape"):
+        off_policy_values(log, np.ones((1, 1, 2)))
+
+
+def icu_log(n_episodes=4000, horizon=20):
+    family = make_family("icu_sepsis", horizon=horizon)
+    with jax.enable_x64(True):
+        problem = jax.tree.map(lambda x: jnp.asarray(x)[None], family.nominal())
+    q_SA = np.asarray(plan(problem))[0, 0]
+    expert = family.expert
+    target = expert * np.exp((q_SA - q_SA.max(-1, keepdims=True)) / 0.02)
+    target /= target.sum(-1, keepdims=True)
+    small = jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == jnp.float64 else x, problem)
+    policy = MarkovPolicy(jnp.asarray(expert, jnp.float32)[None, None])
+    found = jax.jit(rollout)(small, jnp.zeros(n_episodes, jnp.int32), policy, jax.random.key(0))
+    observation, action, reward, valid = (np.asarray(x) for x in (found.observation, found.action, found.reward, found.valid))
+    behavior = np.where(valid, expert[observation[:, :-1], action], 1.0)
+    log = LoggedEpisodes(observation, action, reward.astype(np.float64), valid, behavior, 716, 25)
+    value = lambda policy: float(policy_value(problem, policy[None, None])[0])  # noqa: E731
+    return log, target, value(target), value(expert)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("icu_sepsis") is None, reason="needs the extra clinical")
+def test_icu_sepsis_from_the_clinicians_log():
+    log, target, truth, expert = icu_log()
+    assert truth - expert > 0.01  # another policy, and a better one
+    found = off_policy_values(log, target[log.observation[:, :-1]], target[None])
+    for name, estimate in found.items():
+        low, high = estimate["ci95"]
+        error = (high - low) / 3.92
+        assert abs(estimate["mean"] - truth) <= 4 * error, (name, estimate, truth)
+        assert error < 0.05
+    assert found["dr"]["ci95"][1] - found["dr"]["ci95"][0] < found["is"]["ci95"][1] - found["is"]["ci95"][0]
+    assert 100 < found["is"]["effective_sample_size"] < log.n
