@@ -17,7 +17,7 @@ class Checkpoints:
     """The checkpoints of one phase of a run."""
 
     def __init__(self, directory: pathlib.Path, say=print):
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # its failures are raised and told by `save`
         self.directory, self.say = directory.resolve(), say
         options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, enable_async_checkpointing=False)
         self.manager = ocp.CheckpointManager(self.directory, options=options)

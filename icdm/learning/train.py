@@ -138,7 +138,7 @@ def make_update(loss, optimizer):
         change, memory = optimizer.update(gradient, state.optimizer, state.trainable)
         trainable = optax.apply_updates(state.trainable, change)
         new = TrainState(trainable, memory, state.step + 1, state.key)
-        return new, (value, optax.global_norm(gradient), count)
+        return new, (value, optax.tree.norm(gradient), count)
 
     return update
 

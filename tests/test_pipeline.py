@@ -1,0 +1,226 @@
+"""The real commands at tiny sizes: results, reports, kills, stops, and mistakes of the user."""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from experiments.configs import demo
+from experiments.settings import Settings
+from icdm.errors import UserError
+
+ROOT = pathlib.Path(__file__).parent.parent
+TINY = [
+    "--config=experiments/configs/demo.py",
+    "--config.horizon=3",
+    "--config.pretrain.steps=30",
+    "--config.pretrain.mixture=('energy:horizon=3', 'random_mdp:states=3,actions=2,horizon=2')",
+    "--config.pretrain.batch=8",
+    "--config.pretrain.checkpoint_every=5",
+    "--config.fine_tune.steps=60",
+    "--config.fine_tune.batch=8",
+    "--config.fine_tune.checkpoint_every=5",
+    "--config.fine_tune.log_every=5",
+    "--config.model.width=16",
+    "--config.model.layers=1",
+    "--config.model.heads=2",
+    "--config.model.kv_heads=2",
+    "--config.evaluation.tasks=20",
+    "--config.evaluation.episodes=2",
+]
+METRICS = {"value", "gap", "regret", "normalized_gap", "failure_rate"}
+
+
+def command(module, *arguments):
+    return [sys.executable, "-m", module, *arguments]
+
+
+def run(module, *arguments, timeout=300):
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    return subprocess.run(
+        command(module, *arguments), cwd=ROOT, capture_output=True, text=True, timeout=timeout, env=environment
+    )
+
+
+def start(*arguments):
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen(
+        command("experiments.run", *arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, env=environment,
+    )  # fmt: skip
+
+
+def wait_for_steps(workdir, phase, steps, process):
+    """Until the phase has a checkpoint of at least that step."""
+    for _ in range(6000):
+        directory = workdir / "checkpoints" / phase
+        done = [int(p.name) for p in directory.glob("*") if p.name.isdigit()] if directory.exists() else []
+        if (done and max(done) >= steps) or process.poll() is not None:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"no checkpoint of step {steps}")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("finished")
+    done = run("experiments.run", *TINY, f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr
+    return workdir, done.stdout
+
+
+def policies_of(workdir):
+    return json.loads((workdir / "results.json").read_text())["policies"]
+
+
+def test_a_run_leaves_everything_that_is_promised(finished):
+    workdir, printed = finished
+    results = json.loads((workdir / "results.json").read_text())
+    assert results["family"] == "energy" and results["seeds"] == [0] and len(results["config_hash"]) == 12
+    assert set(results["seconds"]) == {"pretrain", "fine_tune", "evaluate"}
+    expected = {"oracle", "random", "in_context", "fine_tuned", "no_context", "wrong_context"}
+    assert expected | {"certainty_equivalence", "posterior_mean", "posterior_sampling"} == set(results["policies"])
+    for metrics in results["policies"].values():
+        assert set(metrics) == METRICS
+        for number in metrics.values():
+            assert number["ci95"][0] <= number["mean"] + 1e-12 and number["mean"] <= number["ci95"][1] + 1e-12
+            assert number["n_tasks"] == 20
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert {line["phase"] for line in lines} == {"pretrain", "fine_tune"}
+    assert {"phase", "step", "loss", "grad_norm", "tokens_per_s", "seconds"} == set(lines[0])
+    assert [line["step"] for line in lines if line["phase"] == "fine_tune"] == list(range(5, 61, 5))
+    html = (workdir / "report.html").read_text()
+    assert "http" not in html.replace("http-equiv", "") and "<script" not in html and "data:image/png" in html
+    for name in ("learning_curves.png", "learning_curves.pdf", "gaps.png", "gaps.pdf", "config.json"):
+        assert (workdir / name).stat().st_size > 0
+    assert "fine_tuned" in printed and "normalized gap" in printed
+
+
+def test_the_same_config_and_seed_give_the_same_numbers(finished, tmp_path):
+    assert run("experiments.run", *TINY, f"--workdir={tmp_path}").returncode == 0
+    assert policies_of(tmp_path) == policies_of(finished[0])
+
+
+def test_kill_at_three_random_moments_changes_nothing(finished, tmp_path):
+    reference, _ = finished
+    seed = random.randrange(10**6)
+    print("seed of the moments:", seed)
+    rng = random.Random(seed)
+    arguments = [*TINY, f"--workdir={tmp_path}"]
+    for phase, steps in [("pretrain", 5), ("fine_tune", 5), ("fine_tune", 30)]:
+        process = start(*arguments)
+        wait_for_steps(tmp_path, phase, steps, process)
+        time.sleep(rng.uniform(0, 0.5))
+        process.kill()
+        process.communicate()
+    done = run("experiments.run", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "going on from step" in done.stdout
+    assert policies_of(tmp_path) == policies_of(reference)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    steps = [line["step"] for line in lines if line["phase"] == "fine_tune"]
+    assert steps == sorted(set(steps))
+
+
+def test_sigterm_saves_and_the_same_command_goes_on(finished, tmp_path):
+    arguments = [*TINY, f"--workdir={tmp_path}"]
+    process = start(*arguments)
+    wait_for_steps(tmp_path, "pretrain", 5, process)
+    process.send_signal(signal.SIGTERM)
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 143 and "the same command goes on" in output
+    assert "Traceback" not in output
+    assert run("experiments.run", *arguments).returncode == 0
+    assert policies_of(tmp_path) == policies_of(finished[0])
+
+
+@pytest.mark.parametrize(
+    "field, value, message",
+    [
+        ("family", "enrgy", "did you mean 'energy'"),
+        ("horizon", 0, "horizon 0"),
+        ("context.episodes", 0, "show at least 1"),
+        ("context.episodes", 500, "the model's limit is 1024"),
+        ("context.behavior", "orakle", "did you mean 'oracle'"),
+        ("context.behavior", "expert", "has no expert"),
+        ("layout", "transitions", "did you mean 'transition'"),
+        ("problem.discount", 2.0, "discount"),
+        ("pretrain.mixture", ("energy:horizon=x",), "key=number"),
+        ("pretrain.batch", 7, "multiple"),
+        ("fine_tune.labels", "boltzman", "did you mean 'boltzmann'"),
+        ("fine_tune.temperature", 0.0, "temperature"),
+        ("evaluation.tasks", 0, "at least 1"),
+        ("model.width", 33, "multiple"),
+    ],
+)
+def test_values_that_cannot_be_run_are_refused(field, value, message):
+    config = demo.get_config()
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(UserError, match=message):
+        Settings.from_config(config)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (["--config.fine_tune.stepz=3"], "did you mean 'fine_tune.steps'"),
+        (["--config.horizon=five"], "horizon"),
+        (["--config.horizon=0"], "horizon 0"),
+        (["--config=experiments/configs/nothing.py"], "cannot read the config"),
+        (["--wrkdir=x"], "wrkdir"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(tmp_path, change, message):
+    done = run("experiments.run", *TINY, f"--workdir={tmp_path / 'run'}", *change)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_the_directory_of_another_config_is_refused(finished):
+    workdir, _ = finished
+    before = (workdir / "results.json").read_text()
+    done = run("experiments.run", *TINY, f"--workdir={workdir}", "--config.seed=1")
+    assert done.returncode == 2
+    assert "belongs to another config: seed (1 now, 0 there)" in done.stderr
+    assert (workdir / "results.json").read_text() == before
+
+
+def test_a_loss_that_blows_up_names_the_step(tmp_path):
+    done = run(
+        "experiments.run", *TINY, f"--workdir={tmp_path}", "--config.fine_tune.labels=advantage",
+        "--config.fine_tune.learning_rate=1e30", "--config.fine_tune.warmup=0",
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "fine_tune: loss" in done.stderr and "at step" in done.stderr and "lower the learning rate" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert list((tmp_path / "checkpoints" / "pretrain").glob("30"))
+
+
+@pytest.mark.slow
+def test_a_sweep_pools_seeds_and_draws_the_gap(tmp_path):
+    arguments = [*TINY, f"--workdir={tmp_path}", "--sweep", "config.horizon=2,3", "--seeds=2"]
+    done = run("experiments.sweep", *arguments, timeout=600)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["sweep"] == {"horizon": [2, 3]} and [e["point"]["horizon"] for e in results["runs"]] == [2, 3]
+    for entry in results["runs"]:
+        assert entry["seeds"] == [0, 1] and entry["policies"]["fine_tuned"]["gap"]["n_tasks"] == 40
+    assert (tmp_path / "gap_against_horizon.png").exists() and (tmp_path / "report.html").exists()
+    again = run("experiments.sweep", *arguments)
+    assert again.returncode == 0 and "fine_tune" not in again.stdout  # nothing is done twice
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", [["--config.layout=interleaved"], ["--config.fine_tune.lora_rank=2"]])
+def test_the_other_ways_to_train(tmp_path, change):
+    done = run("experiments.run", *TINY, "--config.from_scratch=True", *change, f"--workdir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert "from_scratch" in policies_of(tmp_path)
