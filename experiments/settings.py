@@ -10,9 +10,9 @@ from icdm.learning.data import ContextConfig
 from icdm.learning.objectives import check_labels
 from icdm.learning.train import TrainConfig
 from icdm.models.transformer import ModelConfig
-from icdm.problems.families import Family, make_family
+from icdm.problems.families import Family, parse_family
 from icdm.trajectories.behavior import check_behavior
-from icdm.trajectories.layouts import Layout, make_layout
+from icdm.trajectories.layouts import Layout, problem_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Settings:
     def from_config(cls, config) -> "Settings":
         """Raises UserError for any value that cannot be run."""
         c = config.to_dict()
-        family = make_family(c["family"], horizon=c["horizon"], **c["problem"])
+        family, layout = problem_of(c)
         pretrain, fine_tune = dict(c["pretrain"]), dict(c["fine_tune"])
         mixture = tuple(parse_family(text) for text in pretrain.pop("mixture"))
         own = {"labels": fine_tune.pop("labels"), "temperature": fine_tune.pop("temperature")}
@@ -53,7 +53,7 @@ class Settings:
             family=family,
             context=ContextConfig(**c["context"]),
             query_behavior=c["query_behavior"],
-            layout=make_layout(c["layout"], (family, *mixture), c["reward_bins"]),
+            layout=layout,
             model=ModelConfig(**c["model"]),
             pretrain_mixture=mixture,
             pretrain_behavior=pretrain.pop("behavior"),
@@ -68,9 +68,6 @@ class Settings:
             **own,
         )
         settings.check()
-        if settings.data:  # room for the end of an episode, after which nothing was recorded
-            layout = dataclasses.replace(settings.layout, n_observations=settings.layout.n_observations + 1)
-            settings = dataclasses.replace(settings, layout=layout)
         return settings
 
     def check(self) -> None:
@@ -100,23 +97,6 @@ class Settings:
     def positions(self, family: Family) -> int:
         """Length of a row: the context and one episode of the family."""
         return (self.context.episodes + 1) * (family.horizon + 1) * self.layout.positions
-
-
-def parse_family(text: str) -> Family:
-    """'random_mdp:states=3,horizon=8' -> the family with these parameters.
-
-    Raises:
-      UserError: text of another form, an unknown family or parameter.
-    """
-    name, _, rest = text.partition(":")
-    parameters = {}
-    for item in filter(None, rest.split(",")):
-        key, equals, value = item.partition("=")
-        try:
-            parameters[key.strip()] = json.loads(value)
-        except json.JSONDecodeError:
-            raise UserError(f"family {text!r}: write parameters as name:key=number,key=number") from None
-    return make_family(name, **parameters)
 
 
 def config_hash(config) -> str:

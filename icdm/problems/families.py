@@ -16,6 +16,7 @@ A family is a frozen dataclass whose fields are its parameters. To add one, put 
 
 import dataclasses
 import importlib
+import json
 import pkgutil
 from typing import Protocol
 
@@ -79,6 +80,23 @@ def make_family(name: str, **parameters) -> Family:
         return _FAMILIES[name](**parameters)
     except TypeError as error:
         raise UserError(f"family {name!r}: {error}") from None
+
+
+def parse_family(text: str) -> Family:
+    """'random_mdp:states=3,horizon=8' -> the family with these parameters.
+
+    Raises:
+      UserError: text of another form, an unknown family or parameter.
+    """
+    name, _, rest = text.partition(":")
+    parameters = {}
+    for item in filter(None, rest.split(",")):
+        key, equals, value = item.partition("=")
+        try:
+            parameters[key.strip()] = json.loads(value)
+        except json.JSONDecodeError:
+            raise UserError(f"family {text!r}: write parameters as name:key=number,key=number") from None
+    return make_family(name, **parameters)
 
 
 def family_names() -> list[str]:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from icdm.errors import UserError, unknown
-from icdm.problems.families import n_observations
+from icdm.problems.families import Family, make_family, n_observations, parse_family
 from icdm.trajectories.rollout import Trajectories
 
 NOTHING = -1  # a component that is absent
@@ -163,6 +163,20 @@ def make_layout(name: str, families, reward_bins: int) -> Layout:
         reward_high=max(family.reward_range[1] for family in families),
         reward_bins=reward_bins,
     )
+
+
+def problem_of(config: dict) -> tuple[Family, Layout]:
+    """The family and the layout of an experiment's config, as config.json holds it.
+
+    The vocabulary has room for the families of the pretraining mixture, and, where recorded data are learned
+    from, for the end of an episode after which nothing was recorded.
+    """
+    family = make_family(config["family"], horizon=config["horizon"], **config["problem"])
+    mixture = [parse_family(text) for text in config["pretrain"]["mixture"]]
+    layout = make_layout(config["layout"], (family, *mixture), config["reward_bins"])
+    if config["data"]:
+        layout = dataclasses.replace(layout, n_observations=layout.n_observations + 1)
+    return family, layout
 
 
 def encode(layout: Layout, trajectories: Trajectories) -> Tokens:
