@@ -15,7 +15,7 @@ test-all: .venv
 
 .venv: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install --quiet --constraint constraints.txt --editable ".[test,clinical]"
+	.venv/bin/pip install --quiet --constraint constraints.txt --editable ".[test,clinical,data]"
 	touch .venv
 
 clean:
