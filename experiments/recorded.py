@@ -53,6 +53,8 @@ class RecordedData:
                 f"{s.data} has {log.end} observations, {log.action.max() + 1} actions, episodes of {log.longest} steps: "
                 f"family {s.family_name} has {s.family.n_states}, {s.family.n_actions}, horizon {s.family.horizon}"
             )
+        if s.single_steps != (log.longest == 1 < s.family.horizon):
+            raise UserError(f"the longest episode of {s.data} has {log.longest} steps: set config.single_steps accordingly")
         length = sequence_length(log, s.context.episodes) * (log.longest + 1) * s.layout.positions
         if length > s.model.max_length:
             raise UserError(f"a sequence takes {length} positions: raise model.max_length, now {s.model.max_length}")
@@ -76,7 +78,7 @@ class RecordedData:
         losses = jax.jit(lambda model, part: label_losses(model, s.layout, part, s.family.n_actions))
         parts = np.array_split(np.arange(len(label)), max(1, len(label) // 500))
         found = [np.asarray(losses(model, jax.tree.map(lambda x: x[rows], shown)), np.float64) for rows in parts]
-        return np.concatenate(found).sum((1, 2)) / np.maximum((label != NOTHING).sum((1, 2)), 1)
+        return np.concatenate(found).sum(1) / np.maximum((label != NOTHING).sum((1, 2)), 1)
 
     def bayes_losses(self) -> np.ndarray | None:
         """The same for a reader who knows the family, where its posterior is known."""
@@ -115,7 +117,7 @@ class RecordedData:
 
     def deciders(self, models: dict[str, Transformer]) -> dict[str, Decider]:
         """The references, and every model acting greedily and sampling, with the context and without."""
-        s, stepwise = self.settings, self.train.longest == 1
+        s = self.settings
         found: dict[str, Decider] = {"oracle": lambda tasks, task_B, context, key: greedy_policy(tasks.q)}
         if s.family_name == "bandit":
             for rule in RULES:
@@ -127,7 +129,7 @@ class RecordedData:
         def transformer(model, shown, wrap=lambda policy: policy):
             def decide(tasks, task_B, context, key):
                 context = context if shown else None
-                return wrap(TransformerPolicy(model, context, s.layout, s.family.n_actions, stepwise))
+                return wrap(TransformerPolicy(model, context, s.layout, s.family.n_actions, s.single_steps))
 
             return decide
 

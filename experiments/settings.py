@@ -38,6 +38,7 @@ class Settings:
     mesh_model: int
     data: str
     data_labels: str
+    single_steps: bool
 
     @classmethod
     def from_config(cls, config) -> "Settings":
@@ -65,6 +66,7 @@ class Settings:
             mesh_model=c["mesh_model"],
             data=c["data"],
             data_labels=c["data_labels"],
+            single_steps=c["single_steps"],
             **own,
         )
         settings.check()

@@ -14,7 +14,7 @@ from icdm.errors import UserError
 from icdm.learning.checkpoint import Checkpoints
 from icdm.learning.train import TrainConfig, TrainState
 from icdm.models.lora import init_lora, merge_lora
-from icdm.models.policy import TransformerPolicy, check_length
+from icdm.models.policy import TransformerPolicy
 from icdm.models.transformer import ModelConfig, Transformer
 from icdm.problems.families import Family
 from icdm.trajectories.layouts import problem_of
@@ -57,8 +57,7 @@ class Decider:
     def __init__(self, model: Transformer, config: dict):
         self.family, layout = problem_of(config)
         self.config = config
-        stepwise = bool(config["data"]) and config["context"]["episodes"] > 1 and config["family"] == "dark_room"
-        self.policy = TransformerPolicy(model, None, layout, self.family.n_actions, stepwise)
+        self.policy = TransformerPolicy(model, None, layout, self.family.n_actions, config["single_steps"])
         self.carry, self.t = None, 0
 
     @classmethod
@@ -80,8 +79,6 @@ class Decider:
         if context is not None:
             rows = context.action.shape[0]
         policy = dataclasses.replace(self.policy, context=context)
-        length = (self.policy.layout.horizon + 1) * self.policy.layout.positions * (2 if self.policy.stepwise else 1)
-        check_length(self.policy.model, length)
         self.carry, self.t = _init(policy, jnp.zeros(rows, jnp.int32)), 0
 
     def act(self, observation) -> Decision:

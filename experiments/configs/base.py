@@ -19,6 +19,7 @@ def get_config():
     # A file of recorded trajectories to learn from in place of the family's own, and what is learned from it.
     c.data = ""
     c.data_labels = "oracle"  # imitation, best_return, pessimistic
+    c.single_steps = False  # its contexts are independent steps, not episodes
 
     # How it is written down, and who reads it.
     c.layout = "transition"  # or interleaved

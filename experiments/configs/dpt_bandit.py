@@ -20,7 +20,7 @@ def get_config():
     c.query_behavior = "uniform"
     c.reward_bins = 2
     c.model.update(width=32, layers=4, heads=1, kv_heads=1, hidden=64, rotary_base=0.0)
-    c.pretrain.steps = 0
+    c.pretrain.update(steps=0, mixture=())
     c.fine_tune.update(steps=1260, learning_rate=6e-3)
     c.evaluation.update(tasks=200, episodes=10)
     return c

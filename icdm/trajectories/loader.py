@@ -5,6 +5,7 @@ B rows of a batch, E episodes of a sequence, T steps of the longest episode.
 
 import dataclasses
 import functools
+from collections.abc import Iterable
 
 import grain
 import jax
@@ -12,10 +13,10 @@ import numpy as np
 
 from icdm.errors import UserError
 from icdm.trajectories.rollout import Trajectories
-from icdm.trajectories.table import NOTHING, Table
+from icdm.trajectories.table import NOTHING, Rows, Table
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["trajectories", "label", "present"], meta_fields=[])
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["trajectories", "label", "present"], meta_fields=["kept"])
 @dataclasses.dataclass(frozen=True)
 class Sequences:
     """Recorded episodes side by side, with what should have been done.
@@ -26,11 +27,13 @@ class Sequences:
       label: (B, E, T + 1) int32 action to be learned on each observation, the last one included; NOTHING
         where there is none.
       present: (B, E, T + 1) bool, observations that there are.
+      kept: of the E (T + 1) observations of a row, which the model reads; None: all.
     """
 
     trajectories: Trajectories
     label: jax.Array
     present: jax.Array
+    kept: tuple[int, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,27 +80,33 @@ class Log:
 
 def load(table: Table) -> Log:
     """Reads a table, row group by row group, into a log whose labels are the oracle's actions."""
-    columns = {name: np.empty(table.n_rows, np.int32) for name in ("observation", "action", "label")}
-    columns["reward"] = np.empty(table.n_rows, np.float32)
-    firsts, steps, tasks, row = [], [], [], 0
-    for rows in table.chunks():
-        part = slice(row, row + rows.n)
-        columns["observation"][part], columns["action"][part] = rows.observation, rows.action
-        columns["reward"][part], columns["label"][part] = rows.reward, rows.oracle_action
+    return log_of(table.chunks(), table.n_observations)
+
+
+def log_of(chunks: Iterable[Rows], n_observations: int) -> Log:
+    """The log of rows that come as whole episodes."""
+    parts, firsts, steps, tasks, row = [], [], [], [], 0
+    for rows in chunks:
+        columns = (rows.observation, rows.action, rows.oracle_action)
+        parts.append([x.astype(np.int32) for x in columns] + [rows.reward.astype(np.float32)])
         firsts.append(rows.starts + row)
         steps.append(np.add.reduceat(rows.acted.astype(np.int32), rows.starts))
         tasks.append(rows.task_id[rows.starts])
         row += rows.n
+    observation, action, label, reward = (np.concatenate(column) for column in zip(*parts))
     first, steps, task = np.append(np.concatenate(firsts), row), np.concatenate(steps), np.concatenate(tasks)
     _, task = np.unique(task, return_inverse=True)
     episodes = np.split(np.argsort(task, kind="stable"), np.cumsum(np.bincount(task))[:-1])
     return Log(
-        **columns,
+        observation=observation,
+        action=action,
+        reward=reward,
+        label=label,
         first=first,
         steps=steps,
         contexts=[e[steps[e] > 0] for e in episodes],
         queries=[e[steps[e] == 0] for e in episodes],
-        end=table.n_observations,
+        end=n_observations,
     )
 
 
@@ -129,7 +138,10 @@ def sequences(log: Log, task_B: np.ndarray, context_episodes: int, rng: np.rando
             query = log.queries[task][rng.integers(len(log.queries[task]))]
             episode_BE[row, 0 : 2 * len(shown) + 1 : 2] = query
     relabel = None if symmetry is None else [symmetry(rng) for _ in task_B]
-    return assemble(log, episode_BE, relabel)
+    found = assemble(log, episode_BE, relabel)
+    if log.asks and log.longest == 1:  # a query, the end of a step, which tells its beginning too, a query, ...
+        return dataclasses.replace(found, kept=tuple(2 * e + e % 2 for e in range(E)))
+    return found
 
 
 def assemble(log: Log, episode_BE: np.ndarray, relabel=None) -> Sequences:
