@@ -15,7 +15,9 @@ def main(argv: list[str]) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found = solve(arguments)
-    for message in dict.fromkeys(str(warning.message) for warning in caught if warning.category is UserWarning):
+    for message in dict.fromkeys(
+        str(warning.message) for warning in caught if warning.category is UserWarning
+    ):
         print(f"icdm: warning: {message}", file=sys.stderr)
     print(json.dumps(found) if arguments.json else _told(found))
 
@@ -91,11 +93,15 @@ def _bounds(model, arguments):
     )
     lower, upper = solution.lower[0], max(solution.lower[0], solution.upper[0])
     if upper - lower > arguments.tolerance * max(1, abs(lower)):
-        message = f"the bracket is still {upper - lower:.2g} wide: give more --time-limit, or a larger --tolerance"
+        message = (
+            f"the bracket is still {upper - lower:.2g} wide: give more --time-limit, or a larger --tolerance"
+        )
         warnings.warn(message, stacklevel=2)
     bounds = jax.tree.map(lambda leaf: leaf[0], solution.bounds)
     with jax.enable_x64(True):
-        q_lower, _ = bounds.q_values(jax.tree.map(jax.numpy.asarray, model), model.first.sum(0), arguments.horizon or 1)
+        q_lower, _ = bounds.q_values(
+            jax.tree.map(jax.numpy.asarray, model), model.first.sum(0), arguments.horizon or 1
+        )
     return lower, upper, int(q_lower.argmax()), f"bounds on {bounds.points.shape[0]} belief points"
 
 
@@ -111,14 +117,26 @@ def _cloud(problems, arguments):
     cloud = make_ambiguous(problems, pessimism=arguments.pessimism)
     if arguments.form == "committed":
         policy = committed(cloud)
-        return policy.value, policy.value, policy.action, "committed alpha-maxmin: exact, alpha-vectors and linear programme"
+        return (
+            policy.value,
+            policy.value,
+            policy.action,
+            "committed alpha-maxmin: exact, alpha-vectors and linear programme",
+        )
     models = belief_model(cloud.models)
     belief = start_belief(jax.tree.map(lambda leaf: leaf[cloud.nominal], models))
     try:
         q_values = tree_values(models, belief, pessimism=arguments.pessimism)
-        return q_values.max(), q_values.max(), int(q_values.argmax()), "recursive alpha-maxmin: exact, belief tree"
+        return (
+            q_values.max(),
+            q_values.max(),
+            int(q_values.argmax()),
+            "recursive alpha-maxmin: exact, belief tree",
+        )
     except UserError:
-        solution = solve_recursive(jax.tree.map(lambda leaf: np.asarray(leaf)[None], cloud), jax.random.key(0), generations=8)
+        solution = solve_recursive(
+            jax.tree.map(lambda leaf: np.asarray(leaf)[None], cloud), jax.random.key(0), generations=8
+        )
     value, error = solution.value[0], solution.error[0]
     with jax.enable_x64(True):
         interpolated = jax.tree.map(lambda leaf: leaf[0], solution.interpolated)
@@ -138,7 +156,9 @@ def _check(arguments) -> None:
     if arguments.infinite and arguments.pessimism is not None:
         raise UserError("ambiguous problems are solved at a finite horizon: give --horizon")
     if arguments.infinite and arguments.method not in ("auto", "bounds"):
-        raise UserError(f"--method {arguments.method} needs a finite horizon: give --horizon, or --method bounds")
+        raise UserError(
+            f"--method {arguments.method} needs a finite horizon: give --horizon, or --method bounds"
+        )
 
 
 def _told(found: dict) -> str:
@@ -158,19 +178,32 @@ def _told(found: dict) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="icdm solve",
-        description="Optimal value at the start belief of a .POMDP file, and the first action. Costs are negated "
-        "rewards: values are always to be maximised. Without --method: the exact belief tree where it is small "
-        "enough, else certified bounds on belief points.",
+        description="Optimal value at the start belief of a .POMDP file, and the first action. Costs are "
+        "negated rewards: values are always to be maximised. Without --method: the exact belief tree where it "
+        "is small enough, else certified bounds on belief points.",
     )
     parser.add_argument("file", metavar="FILE.POMDP")
     parser.add_argument("--horizon", type=int, help="number of decisions")
     parser.add_argument("--infinite", action="store_true", help="discounted infinite horizon instead")
     parser.add_argument("--discount", type=float, help="instead of the file's")
     parser.add_argument("--method", choices=["auto", "tree", "alpha-vectors", "bounds"], default="auto")
-    parser.add_argument("--tolerance", type=float, default=1e-7, help="width of the bracket / max(1, |value|) (%(default)s)")
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=1e-7,
+        help="width of the bracket, over max(1, |value|) (%(default)s)",
+    )
     parser.add_argument("--time-limit", type=float, default=60.0, help="seconds for the bounds (%(default)s)")
-    parser.add_argument("--pessimism", type=float, metavar="ALPHA", help="weight of the worst model of a cloud")
-    parser.add_argument("--models", nargs="+", default=[], metavar="FILE2", help="further models of the cloud; FILE is nominal")
+    parser.add_argument(
+        "--pessimism", type=float, metavar="ALPHA", help="weight of the worst model of a cloud"
+    )
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        default=[],
+        metavar="FILE2",
+        help="further models of the cloud; FILE is nominal",
+    )
     parser.add_argument(
         "--form",
         choices=["committed", "recursive"],

@@ -20,7 +20,13 @@ def tiger(accuracy=0.85, discount=0.95, horizon=5, **fields):
     anew = np.full((2, 2), 0.5)
     reward = [[-1, -100, 10], [-1, 10, -100]]
     return make_pomdp(
-        [np.eye(2), anew, anew], reward, [0.5, 0.5], [hears, anew, anew], discount=discount, horizon=horizon, **fields
+        [np.eye(2), anew, anew],
+        reward,
+        [0.5, 0.5],
+        [hears, anew, anew],
+        discount=discount,
+        horizon=horizon,
+        **fields,
     )
 
 
@@ -46,7 +52,10 @@ def batch(problem):
     "fields, named",
     [
         ({"emission": np.full((3, 2), 0.5)}, r"emission has shape \(3, 2\)"),
-        ({"emission": np.full((3, 3, 2), 0.5)}, r"emission has shape \(3, 3, 2\): give \(3, 2, observations\)"),
+        (
+            {"emission": np.full((3, 3, 2), 0.5)},
+            r"emission has shape \(3, 3, 2\): give \(3, 2, observations\)",
+        ),
         ({"emission": np.full((3, 2, 2), 0.6)}, "emission at action 0, state 0 sums to 1.2"),
         ({"emission": np.full((3, 2, 2), np.nan)}, "not finite"),
         ({"first_emission": np.full((2, 3), 1 / 3)}, r"first_emission has shape \(2, 3\): give \(2, 2\)"),
@@ -59,7 +68,9 @@ def test_wrong_emissions_are_refused_by_name(fields, named):
 
 
 def test_clouds_refuse_what_does_not_fit_together():
-    with pytest.raises(UserError, match="model 1 has .actions, states, observations. .2, 4, 3., model 0 .3, 2, 2."):
+    with pytest.raises(
+        UserError, match="model 1 has .actions, states, observations. .2, 4, 3., model 0 .3, 2, 2."
+    ):
         make_ambiguous([tiger(), random_pomdp()], pessimism=0.5)
     for pessimism in (-0.1, 1.1, np.nan):
         with pytest.raises(UserError, match="alpha in"):
@@ -85,7 +96,9 @@ def test_simulated_frequencies_are_the_model():
     problem = random_pomdp()
     task_B = jnp.zeros(40_000, int)
     state_B, observation_B = batch(problem).reset(task_B, jax.random.key(0))
-    joint = np.histogram2d(np.asarray(state_B), np.asarray(observation_B), [range(5), range(4)])[0] / task_B.size
+    joint = (
+        np.histogram2d(np.asarray(state_B), np.asarray(observation_B), [range(5), range(4)])[0] / task_B.size
+    )
     expected = problem.mdp.initial[:, None] * problem.first_emission
     assert np.abs(joint - expected).max() < 0.01
     _, _, observation_B, _ = batch(problem).step(task_B, state_B, jnp.ones_like(task_B), jax.random.key(1))
@@ -119,7 +132,13 @@ def test_an_impossible_observation_leaves_the_prediction():
 def test_going_on_tells_that_no_terminal_state_was_reached():
     transition = [[[0.5, 0.3, 0.2], [0, 1, 0], [0, 0, 1]]]
     problem = make_pomdp(
-        transition, np.ones((3, 1)), [1, 0, 0], np.ones((1, 3, 1)), discount=1, horizon=3, terminal=[False, False, True]
+        transition,
+        np.ones((3, 1)),
+        [1, 0, 0],
+        np.ones((1, 3, 1)),
+        discount=1,
+        horizon=3,
+        terminal=[False, False, True],
     )
     zero_B = jnp.zeros(1, int)
     updated_BS = updated_belief(batch(problem), zero_B, jnp.array([[1.0, 0, 0]]), zero_B, zero_B, jnp.ones(1))
@@ -150,7 +169,9 @@ def test_models_of_a_batch_are_the_models_of_its_members():
 
 def test_an_mdp_is_a_pomdp_that_shows_its_state():
     rng = np.random.default_rng(0)
-    mdp = make_mdp(rng.dirichlet(np.ones(3), (2, 3)), rng.random((3, 2)), np.ones(3) / 3, discount=0.9, horizon=3)
+    mdp = make_mdp(
+        rng.dirichlet(np.ones(3), (2, 3)), rng.random((3, 2)), np.ones(3) / 3, discount=0.9, horizon=3
+    )
     problem = batch(shown(mdp))
     zero_B = jnp.zeros(1, int)
     assert np.allclose(first_belief(problem, zero_B, jnp.array([2])), [[0, 0, 1]])

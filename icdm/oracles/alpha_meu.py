@@ -68,7 +68,9 @@ def _shown(models, pessimism):
     return jax.lax.scan(step, start, length=models.horizon)[1][::-1]
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["points", "excess", "alpha"], meta_fields=[])
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["points", "excess", "alpha"], meta_fields=[]
+)
 @dataclasses.dataclass(frozen=True)
 class Interpolated:
     """V_h(b) = max_k b . alpha_h,k + interpolation of the excess, for one cloud or N.
@@ -126,7 +128,7 @@ class RecursiveSolution:
 
 
 def solve_recursive(problem: AmbiguousPOMDP, key: jax.Array, *, generations: int = 4) -> RecursiveSolution:
-    """The recursive objective of N clouds with hidden states, on `generations` x 16 points beside the corners.
+    """The recursive objective of N clouds with hidden states, on `generations` x 16 points and the corners.
 
     Each generation of points holds those successors of the last one, under any action, signal and model,
     that are the farthest from all points before, weighed by their chance. The error is estimated by the
@@ -136,7 +138,7 @@ def solve_recursive(problem: AmbiguousPOMDP, key: jax.Array, *, generations: int
       UserError: fewer than 2 generations.
     """
     if generations < 2:
-        raise UserError(f"{generations} generations of belief points: give at least 2, so that the error can be estimated")
+        raise UserError(f"{generations} generations of belief points: give at least 2, to estimate the error")
     models = belief_model(problem.models)
     with jax.enable_x64(True):
         models = jax.tree.map(jnp.asarray, models)
@@ -144,17 +146,26 @@ def solve_recursive(problem: AmbiguousPOMDP, key: jax.Array, *, generations: int
         pessimism = jnp.broadcast_to(jnp.asarray(problem.pessimism, float), models.reward.shape[:1])
         points = spread_points(models, problem.nominal, generations)
         results = []
-        for n_points, most in ((points.shape[1], 112), (points.shape[1] - GENERATION * (generations // 2), 48)):
+        for n_points, most in (
+            (points.shape[1], 112),
+            (points.shape[1] - GENERATION * (generations // 2), 48),
+        ):
             most += points.shape[-1]
             bounds = solve(nominal, key, tolerance=1e-12, time_limit=np.inf, most_points=most).bounds
-            results.append(recursive_at_points(models, problem.nominal, pessimism, points[:, :n_points], bounds.alpha))
+            results.append(
+                recursive_at_points(models, problem.nominal, pessimism, points[:, :n_points], bounds.alpha)
+            )
     (fine, value), (_, coarse_value) = results
-    return RecursiveSolution(fine, np.asarray(value), np.abs(np.asarray(value - coarse_value)))
+    return RecursiveSolution(
+        jax.tree.map(np.asarray, fine), np.asarray(value), np.abs(np.asarray(value - coarse_value))
+    )
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def recursive_at_points(models: BeliefModel, nominal: int, pessimism, points, alpha) -> tuple[Interpolated, jax.Array]:
-    """The recursion of N clouds on points (N, P, S) and alpha-vectors (N, H + 1, K, S), and its start values (N,)."""
+def recursive_at_points(
+    models: BeliefModel, nominal: int, pessimism, points, alpha
+) -> tuple[Interpolated, jax.Array]:
+    """The recursion of N clouds on points (N, P, S) over alpha-vectors (N, H + 1, K, S); its start values."""
 
     def one(arguments):
         models, pessimism, points, alpha = arguments
@@ -187,8 +198,12 @@ def spread_points(models: BeliefModel, nominal: int, generations: int) -> jax.Ar
             frontier = jax.lax.dynamic_slice_in_dim(points, n_states + index * GENERATION, GENERATION)
             joint = jnp.einsum("ps,mazst->pmazt", frontier, models.kernel).reshape(-1, n_states)
             chance = joint.sum(-1)
-            new = add_distant(points, _normalised(joint), jnp.where(chance > 1e-12, chance, 0), GENERATION)[-GENERATION:]
-            return jax.lax.dynamic_update_slice_in_dim(points, new, n_states + (index + 1) * GENERATION, 0), None
+            new = add_distant(points, _normalised(joint), jnp.where(chance > 1e-12, chance, 0), GENERATION)[
+                -GENERATION:
+            ]
+            return jax.lax.dynamic_update_slice_in_dim(
+                points, new, n_states + (index + 1) * GENERATION, 0
+            ), None
 
         first = models.first[nominal]
         seen = jnp.argsort(-first.sum(-1))[jnp.arange(GENERATION) % first.shape[0]]
@@ -222,7 +237,7 @@ class Committed:
     n_plans: int
 
 
-def committed(problem: AmbiguousPOMDP) -> Committed:
+def committed(problem: AmbiguousPOMDP, *, most: int = 3000) -> Committed:
     """The best committed policy of one cloud, exact.
 
     Over the states (m, s) of "model m, state s", every plan has one alpha-vector, which gives its value
@@ -230,14 +245,16 @@ def committed(problem: AmbiguousPOMDP) -> Committed:
     the largest alpha min_m V_m + (1 - alpha) V_best; a policy may draw its plan by lot.
 
     Raises:
-      UserError: too large for exact alpha-vectors.
+      UserError: more than `most` candidates to prune for each signal (see `alpha_vectors`).
     """
     joint = belief_model(_one_of(problem.models))
     n_models = problem.n_models
     try:
-        plans = alpha_vectors(joint)[-1]
+        plans = alpha_vectors(joint, most=most)[-1]
     except UserError as error:
-        raise UserError(f"{str(error).split(':')[0]}: use the recursive objective (--form recursive)") from None
+        raise UserError(
+            f"{str(error).split(':')[0]}: use the recursive objective (--form recursive)"
+        ) from None
     by_observation = joint.first.reshape(joint.first.shape[0], n_models, -1)
     vectors = plans.vectors.reshape(len(plans.actions), n_models, -1)
     values_OKM = np.einsum("oms,kms->okm", by_observation, vectors)
@@ -245,7 +262,9 @@ def committed(problem: AmbiguousPOMDP) -> Committed:
     total = np.zeros((1, n_models))
     for values_KM in values_OKM[seen]:
         total = prune((total[:, None] + prune(values_KM)).reshape(-1, n_models))
-    value, weight = max((_best_mixture(total, float(problem.pessimism), m) for m in range(n_models)), key=lambda x: x[0])
+    value, weight = max(
+        (_best_mixture(total, float(problem.pessimism), m) for m in range(n_models)), key=lambda x: x[0]
+    )
     model_values = weight @ total
     first = values_OKM[seen][0]
     likeliest = np.abs(first - total[weight.argmax()]).sum(1).argmin()
@@ -275,7 +294,9 @@ def _one_of(models: POMDP) -> POMDP:
     n_models, n_actions, n_states, _ = models.mdp.transition.shape
     mdp = jax.tree.map(np.asarray, models.mdp)
     apart = np.eye(n_models)
-    transition = np.einsum("mast,mn->amsnt", mdp.transition, apart).reshape(n_actions, n_models * n_states, -1)
+    transition = np.einsum("mast,mn->amsnt", mdp.transition, apart).reshape(
+        n_actions, n_models * n_states, -1
+    )
     whole = dataclasses.replace(
         mdp,
         transition=transition,

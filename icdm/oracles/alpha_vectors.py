@@ -65,7 +65,7 @@ def _backup(model: BeliefModel, vectors: np.ndarray, most: int) -> AlphaVectors:
         for part in sorted(parts, key=len):
             if len(total) * len(part) > most * len(signals):
                 raise UserError(
-                    f"too large for exact alpha-vectors ({len(total)} x {len(part)} candidates for one action): "
+                    f"too large for exact alpha-vectors ({len(total)} x {len(part)} candidates): "
                     "use the bounds of the point-based oracle (--method bounds)"
                 )
             total = prune((total[:, None] + part).reshape(-1, vectors.shape[1]))

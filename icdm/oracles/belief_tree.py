@@ -20,7 +20,12 @@ DIGITS = 12  # beliefs that agree to so many digits are one
 
 
 def tree_values(
-    model: BeliefModel, belief: np.ndarray, horizon: int | None = None, *, pessimism: float = 0.0, most: int = 20_000_000
+    model: BeliefModel,
+    belief: np.ndarray,
+    horizon: int | None = None,
+    *,
+    pessimism: float = 0.0,
+    most: int = 5_000_000,
 ) -> np.ndarray:
     """Q(belief, a) with `horizon` decisions to go, (A,).
 
@@ -30,7 +35,9 @@ def tree_values(
       UserError: a level of the tree needs more than `most` numbers.
     """
     horizon = model.horizon if horizon is None else horizon
-    kernel, reward = (model.kernel, model.reward) if model.kernel.ndim == 5 else (model.kernel[None], model.reward[None])
+    kernel, reward = (
+        (model.kernel, model.reward) if model.kernel.ndim == 5 else (model.kernel[None], model.reward[None])
+    )
     discount = np.max(model.discount)
     levels, branches = [belief[None]], []
     for _ in range(horizon - 1):

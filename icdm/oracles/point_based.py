@@ -77,7 +77,9 @@ class Bounds:
 
     def bracket(self, model: BeliefModel) -> tuple[jax.Array, jax.Array]:
         """Bounds of the value before anything is shown."""
-        return self.lower_value(model.first.T, model.horizon).sum(), self.upper_value(model.first.T, model.horizon).sum()
+        return self.lower_value(model.first.T, model.horizon).sum(), self.upper_value(
+            model.first.T, model.horizon
+        ).sum()
 
     def _at(self, stage):
         return jnp.minimum(stage, self.alpha.shape[0] - 1)
@@ -142,9 +144,15 @@ def solve(
             points = _explore_all(some, old, jax.random.split(round_key, rows.size), n_new)
             start = _last_stage(old, points) if infinite else _nothing_left(some, infinite, n_points)
             refined, *bracket = _solve_all(some, points, start, infinite)
-            bounds = jax.tree.map(lambda leaf, new: leaf.at[rows].set(new), _padded(bounds, n_points), refined)
-            lower[rows], upper[rows] = np.maximum(lower[rows], bracket[0]), np.minimum(upper[rows], bracket[1])
+            bounds = jax.tree.map(
+                lambda leaf, new: leaf.at[rows].set(new), _padded(bounds, n_points), refined
+            )
+            lower[rows], upper[rows] = (
+                np.maximum(lower[rows], bracket[0]),
+                np.minimum(upper[rows], bracket[1]),
+            )
             n_new, round_seconds = 2 * n_new, time.perf_counter() - now
+        bounds = jax.tree.map(np.asarray, bounds)
     return Solution(bounds, lower, upper, time.perf_counter() - started)
 
 
@@ -161,7 +169,9 @@ def solve_at_points(model: BeliefModel, points: jax.Array, start: Stage) -> Boun
         taken = jnp.take_along_axis(joint, action[None, :, None, None], 2)[:, :, 0]
         choice = jnp.tensordot(alpha, taken, 1).argmax(0)
         future = jnp.einsum("pzst,pzt->ps", model.kernel[action], alpha[choice])
-        bound = jnp.minimum(jnp.tensordot(informed.T, joint, 1).max(0), _sawtooth(joint, share, points, upper))
+        bound = jnp.minimum(
+            jnp.tensordot(informed.T, joint, 1).max(0), _sawtooth(joint, share, points, upper)
+        )
         q_informed = jnp.einsum("azst,tb->basz", model.kernel, informed).max(0).sum(-1).T
         stage = (
             model.reward.T[action] + model.discount * future,
@@ -198,7 +208,7 @@ def explore(model: BeliefModel, bounds: Bounds, key: jax.Array, n_new: int) -> j
 
 
 def _draw_signal(bounds, joint, stage, luck_W):
-    """One successor of each of W beliefs, drawn from joints (S, W, Z) by mass x gap; (S, W), and its gap (W,)."""
+    """A successor of each of W beliefs, drawn from joints (S, W, Z) by mass x gap; and its gap (W,)."""
     mass = joint.sum(0)
     gap = jnp.where(mass > 1e-12, bounds.upper_value(joint, stage) - bounds.lower_value(joint, stage), 0)
     signal = draw(jnp.maximum(gap, 0) + 1e-12 * mass, luck_W)
@@ -237,7 +247,9 @@ def _sawtooth(joint, share, points, upper):
     """sum_s joint(s) U(e_s) + min_i share_i (U(b_i) - sum_s b_i(s) U(e_s))."""
     corner = upper[: points.shape[1]]
     drop = jnp.minimum(upper - points @ corner, 0)
-    return jnp.tensordot(corner, joint, 1) + (share * jnp.expand_dims(drop, tuple(range(1, share.ndim)))).min(0)
+    return jnp.tensordot(corner, joint, 1) + (share * jnp.expand_dims(drop, tuple(range(1, share.ndim)))).min(
+        0
+    )
 
 
 def _nothing_left(model: BeliefModel, infinite: bool, n_points: int | None = None) -> Stage:
@@ -276,14 +288,18 @@ def _padded(bounds: Bounds, n_points: int) -> Bounds:
         return jnp.pad(leaf, [(0, more if i == axis else 0) for i in range(leaf.ndim)], mode="edge")
 
     axes = {"points": 1, "alpha": 2, "alpha_action": 2, "upper": 2}
-    return dataclasses.replace(bounds, **{name: pad(getattr(bounds, name), axis) for name, axis in axes.items()})
+    return dataclasses.replace(
+        bounds, **{name: pad(getattr(bounds, name), axis) for name, axis in axes.items()}
+    )
 
 
 def _solve_all(model, points, start, infinite):
     """Bounds of N problems and NumPy brackets; of an infinite horizon only the last stage is kept."""
     bounds, lower, upper = _solved(model, points, start)
     if infinite:
-        last = {name: getattr(bounds, name)[:, -1:] for name in ("alpha", "alpha_action", "upper", "informed")}
+        last = {
+            name: getattr(bounds, name)[:, -1:] for name in ("alpha", "alpha_action", "upper", "informed")
+        }
         bounds = dataclasses.replace(bounds, **last)
     return bounds, np.array(lower), np.array(upper)
 

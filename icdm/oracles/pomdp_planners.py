@@ -1,12 +1,13 @@
-"""Deciders that know the model of a hidden-state problem and track their belief: the oracle and simpler planners.
+"""Deciders that know the model of a hidden-state problem and track their belief.
 
-`BeliefPolicy` filters everything that the problem shows and asks a planner for Q(belief, a):
+`BeliefPolicy(problem, planner)` filters everything that the problem shows and asks a planner for
+Q(belief, a):
 
-    BeliefPolicy(problem, LinearQ(qmdp(problem)))                      QMDP (Littman, Cassandra, Kaelbling 1995)
-    BeliefPolicy(problem, LinearQ(fast_informed(belief_model(problem))))   fast informed bound (Hauskrecht 2000)
-    BeliefPolicy(problem, MostLikelyState(qmdp(problem)))              acts as if the likeliest state were sure
-    BeliefPolicy(problem, PointBased(model, solve(model, ...).bounds)) the certified oracle
-    BeliefPolicy(cloud.model(cloud.nominal), Ambiguous(...))           the recursive alpha-maxmin oracle
+    PointBased(model, solve(model, ...).bounds)  the certified oracle
+    LinearQ(qmdp(problem))                       QMDP (Littman, Cassandra, Kaelbling 1995)
+    LinearQ(fast_informed(model))                fast informed bound (Hauskrecht 2000)
+    MostLikelyState(qmdp(problem))               acts as if the likeliest state were sure
+    Ambiguous(models, pessimism, interpolated)   the recursive alpha-maxmin oracle (nominal filter)
 
 All are batches over N problems; row i acts in problem `task_B[i]`.
 """
@@ -101,7 +102,13 @@ class BeliefPolicy:
 
     def init(self, task_B):
         belief_BS = _working(self.problem.mdp.initial)[task_B]
-        return task_B, jnp.zeros_like(task_B), belief_BS, jnp.zeros_like(task_B), jnp.zeros(task_B.shape, jnp.float32)
+        return (
+            task_B,
+            jnp.zeros_like(task_B),
+            belief_BS,
+            jnp.zeros_like(task_B),
+            jnp.zeros(task_B.shape, jnp.float32),
+        )
 
     def act(self, carry, observation_B, key):
         task_B, t_B, belief_BS, action_B, reward_B = carry
@@ -116,7 +123,9 @@ class BeliefPolicy:
         task_B, t_B, belief_BS, _, _ = carry
         return task_B, t_B + 1, belief_BS, action_B.astype(task_B.dtype), reward_B.astype(jnp.float32)
 
-    def q_along(self, task_B: jax.Array, observation_BT: jax.Array, action_BT: jax.Array, reward_BT: jax.Array):
+    def q_along(
+        self, task_B: jax.Array, observation_BT: jax.Array, action_BT: jax.Array, reward_BT: jax.Array
+    ):
         """Q at the beliefs that recorded episodes lead to, whoever acted, float64 (B, T, A).
 
         Observations may hold one more step than actions and rewards; it is not used.
@@ -128,7 +137,11 @@ class BeliefPolicy:
 def _working(tree):
     """The same arrays in the precision at work: float32 in rollouts, float64 where it is enabled."""
     dtype = jnp.result_type(float)
-    return jax.tree.map(lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)
+
+    def converted(leaf):
+        return jnp.asarray(leaf, dtype if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype)
+
+    return jax.tree.map(converted, tree)
 
 
 @jax.jit
@@ -148,7 +161,10 @@ def qmdp(problem: POMDP) -> jax.Array:
 
 
 def fast_informed(model: BeliefModel) -> jax.Array:
-    """Fast informed bound of N problems, (N, T, S, A): F_h = r + gamma sum_z max_a' sum_s' K(s, z, s') F_{h-1}(s', a')."""
+    """Fast informed bound of N problems, (N, T, S, A).
+
+    F_h(s, a) = r(s, a) + gamma sum_z max_a' sum_s' Pr(z, s' | s, a) F_{h-1}(s', a')
+    """
     with jax.enable_x64(True):
         return _fast_informed(jax.tree.map(jnp.asarray, model))
 

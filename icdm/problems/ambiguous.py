@@ -1,4 +1,4 @@
-"""Ambiguous problems: a cloud of models, one of which is true, and how pessimistic the decider is about which."""
+"""Ambiguous problems: a cloud of models, and how pessimistic the decider is about which one is true."""
 
 import dataclasses
 import functools
@@ -86,7 +86,8 @@ def make_ambiguous(models: Sequence[POMDP], *, pessimism, nominal: int = 0) -> A
     for index, model in enumerate(models):
         for what, describe in _AGREEMENT.items():
             if describe(model) != describe(models[0]):
-                raise UserError(f"model {index} has {what} {describe(model)}, model 0 {describe(models[0])}: make them agree")
+                ours, first = describe(model), describe(models[0])
+                raise UserError(f"model {index} has {what} {ours}, model 0 {first}: make them agree")
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *models)
     return AmbiguousPOMDP(stacked, np.float64(pessimism), nominal=int(nominal))
 

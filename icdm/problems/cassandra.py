@@ -52,7 +52,9 @@ def read_pomdp(path, *, horizon: int, discount: float | None = None) -> NamedPOM
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a text file in UTF-8"
+        reason = (
+            error.strerror if isinstance(error, OSError) and error.strerror else "not a text file in UTF-8"
+        )
         raise UserError(f"{path}: cannot be read ({reason})") from None
     return parse_pomdp(text, horizon=horizon, discount=discount, name=str(path))
 
@@ -161,7 +163,9 @@ class _Reader:
             horizon=horizon,
         )
         problem = POMDP(mdp, emission, silent_start(n_states, n_observations))
-        return NamedPOMDP(problem, *(tuple(self.names[kind]) for kind in ("states", "actions", "observations")))
+        return NamedPOMDP(
+            problem, *(tuple(self.names[kind]) for kind in ("states", "actions", "observations"))
+        )
 
     # The preamble.
 
@@ -240,7 +244,9 @@ class _Reader:
             len(self.declared(kind)) for kind in ("states", "actions", "observations")
         )
         if n_actions * n_states * max(n_states, n_observations) > LARGEST:
-            raise self.error(f"{n_actions} actions, {n_states} states, {n_observations} observations are too many")
+            raise self.error(
+                f"{n_actions} actions, {n_states} states, {n_observations} observations are too many"
+            )
         self.transition = np.zeros((n_actions, n_states, n_states))
         self.emission = np.zeros((n_actions, n_states, n_observations))
         self.transition_line = np.full((n_actions, n_states), self.end)
@@ -257,13 +263,13 @@ class _Reader:
 
     def read_R(self):
         where = self.selectors("actions", "states", "states", "observations")
-        shape = tuple(len(self.names[kind]) for kind in ("states", "observations"))[max(len(where) - 2, 0):]
+        shape = tuple(len(self.names[kind]) for kind in ("states", "observations"))[max(len(where) - 2, 0) :]
         if len(where) == 1:
             raise self.error("R needs at least an action and a state")
         self.rewards.append((where, self.block(shape)))
 
     def assign(self, table, lines, where, words):
-        shape = table.shape[len(where):]
+        shape = table.shape[len(where) :]
         word = self.peek()
         if shape and word in words:
             self.at += 1
@@ -289,7 +295,8 @@ class _Reader:
         """r(s, a); an axis of R that every statement stars is kept at length 1."""
         n_actions, n_states, n_observations = emission.shape
         starred = [
-            all(len(where) > axis and where[axis] == slice(None) for where, _ in self.rewards) for axis in (2, 3)
+            all(len(where) > axis and where[axis] == slice(None) for where, _ in self.rewards)
+            for axis in (2, 3)
         ]
         shape = (n_actions, n_states, 1 if starred[0] else n_states, 1 if starred[1] else n_observations)
         if np.prod(shape) > LARGEST:
@@ -310,16 +317,18 @@ class _Reader:
         miss = np.abs(total - 1)
         for index in np.argwhere(~(miss < ROUNDED))[:1]:
             a, s = index
-            of = f"{what}: {self.called('actions', a)} : {self.called('states', s)}" if what != "start" else what
+            of = (
+                f"{what}: {self.called('actions', a)} : {self.called('states', s)}"
+                if what != "start"
+                else what
+            )
             raise self.error(f"{of} sums to {total[a, s]:.9g}, not 1", lines[a, s])
         rounded = miss > EXACT
         if rounded.any():
             first = lines[rounded].min()
-            kind = "row" if rounded.sum() == 1 else "rows"
-            warnings.warn(
-                f"{self.name}:{first}: {rounded.sum()} {kind} of {what} renormalised (off by {miss.max():.1e})",
-                stacklevel=5,
-            )
+            rows = "1 row" if rounded.sum() == 1 else f"{rounded.sum()} rows"
+            message = f"{rows} of {what} renormalised (off by {miss.max():.1e})"
+            warnings.warn(f"{self.name}:{first}: {message}", stacklevel=5)
         return np.where(rounded[..., None], table / np.where(rounded, total, 1)[..., None], table)
 
     def uniform(self) -> np.ndarray:
@@ -352,7 +361,11 @@ class _Reader:
 
     def declared(self, kind: str) -> dict[str, int]:
         if kind not in self.names:
-            fault = f"the {kind} are not declared yet" if self.at < len(self.tokens) else f"the file gives no {kind}"
+            fault = (
+                f"the {kind} are not declared yet"
+                if self.at < len(self.tokens)
+                else f"the file gives no {kind}"
+            )
             raise self.error(fault)
         return self.names[kind]
 
@@ -377,7 +390,9 @@ class _Reader:
     def at_statement(self) -> bool:
         following = self.tokens[self.at + 1][0] if self.at + 1 < len(self.tokens) else ""
         word = self.peek()
-        return word in _STATEMENTS and (following == ":" or (word == "start" and following in ("include", "exclude")))
+        return word in _STATEMENTS and (
+            following == ":" or (word == "start" and following in ("include", "exclude"))
+        )
 
     def colon(self):
         if self.peek() != ":":

@@ -14,9 +14,10 @@ from icdm.problems.pomdp import POMDP
 @register("energy_pomdp")
 @dataclasses.dataclass(frozen=True)
 class EnergyPOMDP:
-    """The chain of `Energy`; a meter shows the true level with probability `fidelity`, else one of the other nine.
+    """The chain of `Energy`, seen through a meter.
 
-    The meter is read before the first action and after every step. The chance p that an action has its
+    The meter shows the true level with probability `fidelity`, else one of the other nine uniformly. It
+    is read before the first action and after every step. The chance p that an action has its
     effect is the task. Rewards are not shown unless `shows_reward`: working would reveal the level.
 
     Source: the POMDP experiment of arXiv 2605.09009, with fidelity 0.5, 0.8 and 1.
