@@ -154,6 +154,7 @@ def draw(config, rows, gap, bound, shrink) -> Figure:
     right.plot([], [], "--", color=GREY, label="bound")
     right.set(xlabel="test prompt length M", ylabel="value lost", title="Gap and bound against M")
     right.set_xticks(m, m)
+    right.set_yticks([0.1, 0.2, 0.5, 1, 2, 5], ["0.1", "0.2", "0.5", "1", "2", "5"])
     right.minorticks_off()
     right.legend()
     return figure

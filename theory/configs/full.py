@@ -31,6 +31,6 @@ def get_config():
     config.sample_complexity.update(problems=4000)
     config.trajectory_data.update(trajectories=200_000, tables=4000)
     config.td_exact.update(trials=300)
-    config.td_emerges.update(seeds=30, walks=5)
+    config.td_emerges.update(seeds=30, walks=2, windows=32)
     config.control_exact.update(trials=300)
     return config

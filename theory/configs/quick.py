@@ -14,9 +14,9 @@ def get_config():
         starts=2,
         start_scale=0.5,
         seeds=5,
-        steps=2000,
+        steps=1500,
         batch=256,
-        learning_rate=0.01,
+        learning_rate=0.02,
         seed=0,
     )
     config.two_errors = config_dict.create(
@@ -81,13 +81,13 @@ def get_config():
         layers=3,
         discount=0.9,
         processes=4000,
-        walks=2,
-        windows=64,
+        walks=1,
+        windows=16,
         seeds=10,
         checkpoints=20,
         test_processes=64,
         start_scale=0.033,
-        learning_rate=0.003,
+        learning_rate=0.004,
         seed=0,
     )
     config.control_exact = config_dict.create(
