@@ -102,7 +102,7 @@ def _bounds(model, arguments):
         q_lower, _ = bounds.q_values(
             jax.tree.map(jax.numpy.asarray, model), model.first.sum(0), arguments.horizon or 1
         )
-    return lower, upper, int(q_lower.argmax()), f"bounds on {bounds.points.shape[0]} belief points"
+    return lower, upper, int(np.asarray(q_lower).argmax()), f"bounds on {bounds.points.shape[0]} belief points"
 
 
 def _cloud(problems, arguments):
@@ -143,7 +143,7 @@ def _cloud(problems, arguments):
         models = jax.tree.map(jax.numpy.asarray, models)
         q_values = interpolated.q_values(models, arguments.pessimism, belief, arguments.horizon)
     method = "recursive alpha-maxmin: interpolated between belief points, error estimated by refinement"
-    return value - error, value + error, int(q_values.argmax()), method
+    return value - error, value + error, int(np.asarray(q_values).argmax()), method
 
 
 def _check(arguments) -> None:
