@@ -137,10 +137,10 @@ class Experiment:
         key = jax.random.fold_in(self.root, PRETRAIN_KEY)
         rows = s.pretrain.batch // len(s.pretrain_mixture)
         check_rows(self.mesh, "pretrain rows of each family", rows)
-        streams = [TaskStream(f, jax.random.fold_in(key, i)) for i, f in enumerate(s.pretrain_mixture)]
+        streams = [TaskStream(f, jax.random.fold_in(key, i), self.mesh) for i, f in enumerate(s.pretrain_mixture)]
 
         def batch(step):
-            return [place_rows(self.mesh, stream(step, rows), rows) for stream in streams]
+            return [stream(step, rows) for stream in streams]
 
         def loss(model, drawn, key):
             members = []
@@ -161,10 +161,10 @@ class Experiment:
             recorded = self.data.batches(config.batch)
             batch = lambda step: place_rows(self.mesh, recorded[step], config.batch)  # noqa: E731
             return self._train(phase, model, self.data.loss, batch, config, key)
-        stream = TaskStream(s.family, key, s.pool)
+        stream = TaskStream(s.family, key, self.mesh, s.pool)
 
         def batch(step):
-            return place_rows(self.mesh, stream(step, config.batch), config.batch)
+            return stream(step, config.batch)
 
         def loss(model, drawn, key):
             trajectories = record_with_context(s.family, *drawn, key, s.context, s.query_behavior)

@@ -1,7 +1,18 @@
-"""Every test runs on CPU, with silent broadcasting of ranks refused."""
+"""Every test runs on CPU, on eight forced devices, with silent broadcasting of ranks refused.
 
-import jax
+Programs that were compiled once are kept beside pytest's own cache: the tests start many processes
+that compile the same ones.
+"""
 
-jax.config.update("jax_platforms", "cpu")
+import os
+import pathlib
+
+CACHE = pathlib.Path(__file__).parent.parent / ".pytest_cache" / "compiled"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax  # noqa: E402
+
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -13,7 +13,7 @@ from icdm.errors import UserError
 from icdm.learning.checkpoint import Checkpoints
 from icdm.learning.data import ContextConfig, TaskStream, draw_tasks, record_with_context
 from icdm.learning.objectives import action_logits, action_loss, next_token_loss
-from icdm.learning.sharding import make_mesh, place_rows, place_state
+from icdm.learning.sharding import make_mesh, place_state
 from icdm.learning.train import Stopped, TrainConfig, TrainState, make_update, train
 from icdm.models.transformer import ModelConfig, Transformer
 from icdm.problems.families import make_family
@@ -85,12 +85,12 @@ def loss_of(layout):
 
 def run_training(layout, directory, config, model_devices=1, stop=lambda: False, say=print):
     mesh = make_mesh(model_devices)
-    stream = TaskStream(FAMILY, jax.random.key(5))
+    stream = TaskStream(FAMILY, jax.random.key(5), mesh)
     lines = []
     checkpoints = Checkpoints(directory, say)
     try:
         model = train(
-            make_model(layout), loss_of(layout), lambda step: place_rows(mesh, stream(step, config.batch), config.batch),
+            make_model(layout), loss_of(layout), lambda step: stream(step, config.batch),
             config, jax.random.key(6), mesh=mesh, checkpoints=checkpoints,
             log=lambda step, **numbers: lines.append((step, numbers)), stop=stop,
         )  # fmt: skip
@@ -129,7 +129,6 @@ def test_adapters_leave_the_other_weights_alone(layout, tmp_path):
 
 def test_eight_devices_compute_what_one_does(layout):
     """The same update on meshes 8 x 1, 4 x 2 and on a single device."""
-    stream = TaskStream(FAMILY, jax.random.key(5))
     optimizer = optax.sgd(0.1)
     found = []
     for devices, model_devices in ((1, 1), (8, 1), (8, 2)):
@@ -137,12 +136,13 @@ def test_eight_devices_compute_what_one_does(layout):
         mesh = jax.make_mesh(
             shape, ("data", "model"), (jax.sharding.AxisType.Auto,) * 2, devices=jax.devices()[:devices]
         )
+        stream = TaskStream(FAMILY, jax.random.key(5), mesh)
         model = make_model(layout)
         key = jax.random.key_data(jax.random.key(0))
         state = place_state(mesh, TrainState(model, optimizer.init(model), jnp.int32(0), key))
         update = make_update(loss_of(layout), optimizer)
         for step in range(3):
-            state, (loss, _, _) = update(state, None, place_rows(mesh, stream(step, 16), 16))
+            state, (loss, _, _) = update(state, None, stream(step, 16))
         found.append((float(loss), leaves(state.trainable)))
     for loss, weights in found[1:]:
         np.testing.assert_allclose(loss, found[0][0], rtol=1e-5)
@@ -152,13 +152,13 @@ def test_eight_devices_compute_what_one_does(layout):
 
 def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_good_checkpoint(layout, tmp_path):
     mesh = make_mesh()
-    stream = TaskStream(FAMILY, jax.random.key(5))
+    stream = TaskStream(FAMILY, jax.random.key(5), mesh)
     checkpoints = Checkpoints(tmp_path)
 
     def batch(step):
         tasks, task_B = stream(step, 16)
         poison = jnp.float32(jnp.nan if step == 9 else 1.0)
-        return place_rows(mesh, (dataclasses.replace(tasks, q=tasks.q * poison), task_B), 16)
+        return dataclasses.replace(tasks, q=tasks.q * poison), task_B
 
     with pytest.raises(UserError, match="at step 10"):
         train(

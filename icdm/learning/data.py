@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from icdm.errors import UserError
+from icdm.learning.sharding import place_copies, place_rows
 from icdm.oracles.backward_induction import plan
 from icdm.problems.families import Family, sample_tasks
 from icdm.trajectories.behavior import behavior_policy, check_behavior
@@ -72,20 +73,20 @@ class TaskStream:
     """The tasks of each training step: fresh ones, or rows of a fixed pool of them.
 
     A pool is used when the family has only so many tasks, or when `pool` asks for one (tasks that are
-    expensive to make).
+    expensive to make). It is copied to every device, once; rows and fresh tasks are split over them.
     """
 
-    def __init__(self, family: Family, key: jax.Array, pool: int = 0):
-        self.family, self.key = family, key
+    def __init__(self, family: Family, key: jax.Array, mesh: jax.sharding.Mesh, pool: int = 0):
+        self.family, self.key, self.mesh = family, key, mesh
         n = family.n_tasks or pool
-        self.pool = draw_tasks(family, jax.random.fold_in(key, 0), n) if n else None
+        self.pool = place_copies(mesh, draw_tasks(family, jax.random.fold_in(key, 0), n)) if n else None
 
     def __call__(self, step: int, rows: int) -> tuple[Tasks, jax.Array]:
         """The tasks of a step and, for each row of its batch, which of them it shows."""
         key = jax.random.fold_in(self.key, step + 1)
         if self.pool is None:
-            return draw_tasks(self.family, key, rows), jnp.arange(rows)
-        return self.pool, jax.random.randint(key, (rows,), 0, self.pool.n)
+            return place_rows(self.mesh, (draw_tasks(self.family, key, rows), jnp.arange(rows)), rows)
+        return self.pool, place_rows(self.mesh, jax.random.randint(key, (rows,), 0, self.pool.n), rows)
 
 
 def record(

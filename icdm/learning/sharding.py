@@ -33,6 +33,11 @@ def place_state(mesh: Mesh, state):
     return jax.device_put(state, jax.tree.map(sharding, state))
 
 
+def place_copies(mesh: Mesh, tree):
+    """A copy on every device."""
+    return jax.device_put(tree, NamedSharding(mesh, P()))
+
+
 def place_rows(mesh: Mesh, tree, rows: int):
     """Arrays whose first axis has `rows` entries are split over `data`, others are copied everywhere."""
 
