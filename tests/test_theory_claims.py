@@ -151,9 +151,9 @@ def test_bound_holds_and_estimates_are_those_of_explicit_prompts():
 
 def test_exponents_are_recovered_from_power_laws():
     budgets = np.array([100.0, 200.0, 400.0])
-    gap = np.broadcast_to(budgets**-0.5, (30, 3))
-    exponent, _ = sample_complexity.fitted(budgets, gap, sample_complexity.typical, np.random.default_rng(0))
-    assert abs(exponent - 2) < 1e-9
+    scales = np.array([[0.01], [1.0], [0.1]])
+    gap = np.broadcast_to(scales * budgets**-0.5, (30, 3, 3))
+    assert abs(sample_complexity.exponent(budgets, sample_complexity.hardest(gap)) - 2) < 1e-9
 
 
 def test_lagged_moment_against_enumeration_and_independence():

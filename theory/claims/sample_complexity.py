@@ -32,26 +32,29 @@ def check(config) -> tuple[Claim, Figure]:
     test = gaps(tasks, [(np.linalg.inv(features.second), m) for m in config.test_episodes], rng)
     training = gaps(tasks, [(optimum(features, prior, n), np.inf) for n in config.training_episodes], rng)
     one = int(np.argmin(np.abs(np.array(config.deltas) - 1)))
-    results = {
-        "test_exponent": (config.test_episodes, test, hardest),
-        "training_exponent": (config.training_episodes, training, hardest),
-        "test_exponent_of_typical_tasks": (config.test_episodes, test[:, one], typical),
-        "training_exponent_of_typical_tasks": (config.training_episodes, training[:, one], typical),
+    parts = {
+        "test_exponent": (config.test_episodes, test),
+        "training_exponent": (config.training_episodes, training),
     }
-    fits = {name: fitted(*result, rng) for name, result in results.items()}
+    hard = {name: exponent(budgets, hardest(gap)) for name, (budgets, gap) in parts.items()}
+    typical = {name: exponent(budgets, gap[:, one].mean(0)) for name, (budgets, gap) in parts.items()}
+    intervals = {
+        name: bootstrap_interval(lambda rows: exponent(budgets, hardest(rows)), gap, rng=rng, repeats=300)
+        for name, (budgets, gap) in parts.items()
+    }
     claim = Claim(
         id="sample_complexity",
         claim="test episodes for a guaranteed gap eps grow as 1/eps^2, training episodes as 1/eps",
         source="arXiv 2605.09009, Prop. 2: K_test = O(C_on T d^2/eps^2), K = O(sqrt(C_on) d^1.5/eps)",
         metric="exponent a in episodes ~ eps^-a, eps the mean greedy gap of the hardest scale of action "
         "gaps, fitted over the budgets; test: endless training; training: endless test prompt",
-        measured={name: fits[name][0] for name in ("test_exponent", "training_exponent")},
-        ci95={name: fits[name][1] for name in ("test_exponent", "training_exponent")},
-        control={name: fit[0] for name, fit in fits.items() if "typical" in name},
+        measured=hard,
+        ci95=intervals,
+        control={f"{name}_of_typical_tasks": value for name, value in typical.items()},
         threshold={"test_exponent": "1.8 .. 2.2", "training_exponent": "0.9 .. 1.1"},
         config=config.to_dict(),
     )
-    return claim, draw(config, test, training, one, fits)
+    return claim, draw(config, test, training, one, hard, typical)
 
 
 def gaps(tasks, layers, rng) -> np.ndarray:
@@ -71,33 +74,25 @@ def hardest(gap_RDX):
     return gap_RDX.mean(0).max(0)
 
 
-def typical(gap_RX):
-    return gap_RX.mean(0)
+def exponent(budgets, mean_gap) -> float:
+    """a in budget ~ gap^-a, by least squares in logarithms."""
+    return -1 / log_slope(budgets, mean_gap)
 
 
-def fitted(budgets, gap, summary, rng) -> tuple[float, list[float]]:
-    """Exponent a of budget ~ gap^-a and its bootstrap interval over problems."""
-
-    def exponent(rows):
-        return -1 / log_slope(budgets, summary(rows))
-
-    return exponent(gap), bootstrap_interval(exponent, gap, rng=rng, repeats=300)
-
-
-def draw(config, test, training, one, fits) -> Figure:
+def draw(config, test, training, one, hard, typical) -> Figure:
     figure, axes = panels(2)
     parts = (("test", config.test_episodes, test), ("training", config.training_episodes, training))
     for axis, (name, budgets, gap) in zip(axes, parts):
         means = gap.mean(0)
         axis.loglog(budgets, means.T, color=GREY, linewidth=0.6, alpha=0.5)
         axis.plot([], [], color=GREY, linewidth=0.6, label="one scale of action gaps each")
-        exponent, low = fits[f"{name}_exponent"][0], fits[f"{name}_exponent_of_typical_tasks"][0]
+        steep, low = hard[f"{name}_exponent"], typical[f"{name}_exponent"]
         axis.loglog(
             budgets,
             means.max(0),
             "o-",
             color=BLUE,
-            label=f"hardest scale: episodes ~ $\\epsilon^{{-{exponent:.2f}}}$",
+            label=f"hardest scale: episodes ~ $\\epsilon^{{-{steep:.2f}}}$",
         )
         axis.loglog(
             budgets,
