@@ -1,0 +1,58 @@
+"""Labels of logs that have no oracle."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from icdm.errors import UserError
+from icdm.problems.families import make_family
+from icdm.trajectories.labels import best_episodes, pessimistic_q, relabelled
+from icdm.trajectories.loader import log_of
+from icdm.trajectories.table import NOTHING, Rows
+
+FAMILY = make_family("recorded", states=3, actions=2, horizon=2)
+
+
+def log_from(episodes):
+    """A log of one task from [(observation, action, reward), ...] lists, without closing rows."""
+    flat = [(0, e, t, *step) for e, steps in enumerate(episodes) for t, step in enumerate(steps)]
+    task, episode, t, observation, action, reward = (np.array(x) for x in zip(*flat))
+    n = len(t)
+    nothing, unknown = np.full(n, NOTHING), np.full(n, np.nan)
+    return log_of([Rows(task, episode, t, observation, action, reward, nothing, unknown, np.zeros(n, bool))], 3)
+
+
+# In state 0 action 0 pays 0.6 for sure, over 200 tries; action 1 was tried once and paid 1.
+LOG = log_from([[(0, 0, 0.6), (1, 0, 0.5)]] * 200 + [[(0, 1, 1.0), (2, 1, 0.0)]])
+
+
+def test_imitation_takes_the_recorded_actions():
+    np.testing.assert_array_equal(relabelled(LOG, "imitation", FAMILY).label, LOG.action)
+
+
+def test_best_return_takes_the_best_episodes_alone():
+    log = log_from([[(0, 0, 0.1)], [(0, 1, 0.9)], [(0, 0, 0.2)], [(0, 0, 0.3)]])
+    assert best_episodes(log, log.contexts[0]).tolist() == [1]
+    assert relabelled(log, "best_return", FAMILY).label.tolist() == [NOTHING, 1, NOTHING, NOTHING]
+
+
+def test_pessimism_distrusts_what_was_tried_once():
+    label = relabelled(LOG, "pessimistic", FAMILY).label
+    assert (label[LOG.observation == 0] == 0).all()
+    reward = LOG.reward[(LOG.observation == 0) & (LOG.action == 1)].mean()
+    assert reward > 0.6  # plain averages would choose the other action
+
+
+def test_pessimistic_values_approach_the_truth_with_data():
+    q = pessimistic_q(log_from([[(0, 0, 0.6), (1, 0, 0.5)]] * 50_000), np.arange(50_000), 0.0, 1.0)
+    assert q[0, 0, 0] == pytest.approx(1.1, abs=0.03) and q[0, 0, 0] < 1.1
+
+
+def test_an_absent_oracle_is_told():
+    with pytest.raises(UserError, match="no oracle_action: set config.data_labels to imitation"):
+        relabelled(LOG, "oracle", FAMILY)
+    with pytest.raises(UserError, match="did you mean 'imitation'"):
+        relabelled(LOG, "imitate", FAMILY)
+    labelled = dataclasses.replace(LOG, label=np.zeros_like(LOG.label))
+    assert relabelled(labelled, "oracle", FAMILY) is labelled
