@@ -69,7 +69,10 @@ def learning_curves(metrics: list[dict]):
     figure, axes = plt.subplots(1, len(phases), figsize=(4.2 * len(phases), 3.2), squeeze=False, layout="constrained")
     for axis, phase in zip(axes[0], phases):
         lines = [line for line in metrics if line["phase"] == phase]
-        axis.plot([line["step"] for line in lines], [line["loss"] for line in lines], color="#333333", lw=1.4)
+        losses = [line["loss"] for line in lines]
+        axis.plot([line["step"] for line in lines], losses, color="#333333", lw=1.4)
+        if min(losses) > 0 and max(losses) > 10 * min(losses):
+            axis.set_yscale("log")
         axis.set(title=phase.replace("_", " "), xlabel="step", ylabel="training loss")
         axis.grid(alpha=0.25)
     return figure
