@@ -32,9 +32,7 @@ def tasks(family, n=N_TASKS, seed=0):
 
 
 def in_float32(tree):
-    return jax.tree.map(
-        lambda leaf: jnp.asarray(leaf, jnp.float32) if leaf.dtype == np.float64 else leaf, tree
-    )
+    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), tree)
 
 
 def play(problem, policy, key=jax.random.key(2)):
@@ -88,7 +86,7 @@ def test_samples_are_valid_problems_of_the_sizes_they_promise(name):
 def test_the_oracle_earns_its_bracket_and_beats_the_planners(name):
     problem = tasks(make_family(name))
     model = belief_model(problem)
-    solution = solve(model, jax.random.key(1), tolerance=0.02, time_limit=600)
+    solution = solve(model, jax.random.key(1), tolerance=0.05, time_limit=600)
     policies = {
         "oracle": PointBased(model, solution.bounds),
         "qmdp": LinearQ(qmdp(problem)),
@@ -109,7 +107,7 @@ def test_q_along_recorded_episodes_is_the_value_of_what_was_known():
     """Labels recomputed from a record equal what the oracle itself saw, and average to its value."""
     problem = tasks(make_family("energy_pomdp"))
     model = belief_model(problem)
-    solution = solve(model, jax.random.key(1), tolerance=0.02, time_limit=600)
+    solution = solve(model, jax.random.key(1), tolerance=0.05, time_limit=600)
     policy = BeliefPolicy(problem, PointBased(model, solution.bounds))
     task_B, observation_BT, action_BT, reward_BT = play(problem, policy)
     q_BTA = np.asarray(policy.q_along(task_B, observation_BT, action_BT, reward_BT))

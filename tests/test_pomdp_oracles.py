@@ -188,7 +188,7 @@ def test_brackets_hold_the_exact_value_at_every_stage(shows):
         belief = rng.dirichlet(np.ones(4))
         exact = tree_values(one, belief, stage)
         with jax.enable_x64(True):
-            lower, upper = bounds.q_values(one, belief, stage)
+            lower, upper = map(np.asarray, bounds.q_values(one, belief, stage))
         assert (lower <= exact + 1e-9).all() and (exact <= upper + 1e-9).all()
     for n in range(3):
         exact = sum(
@@ -247,7 +247,7 @@ def test_upper_bounds_are_ordered():
     """V* <= fast informed bound <= QMDP, at every belief."""
     problem = random_pomdp()
     model = belief_model(problem)
-    informed, shown_later = fast_informed(alone(model))[0, 0], qmdp(alone(problem))[0, 0]
+    informed, shown_later = (np.asarray(q)[0, 0] for q in (fast_informed(alone(model)), qmdp(alone(problem))))
     for belief in np.random.default_rng(0).dirichlet(np.ones(4), 20):
         exact = tree_values(model, belief)
         assert (exact <= belief @ informed + 1e-9).all()
