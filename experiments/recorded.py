@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.settings import Settings
 from icdm.errors import UserError
-from icdm.evaluation.evaluate import Decider, TestTasks
+from icdm.evaluation.evaluate import Decider, TestTasks, planning_decider
 from icdm.evaluation.summary import interval
 from icdm.learning.data import Tasks, to_float32
 from icdm.learning.recorded import label_loss, label_losses
@@ -20,7 +20,6 @@ from icdm.oracles.bandit import RULES, BanditPolicy, best_arm_probabilities
 from icdm.oracles.dark_room import optimal_action_probabilities
 from icdm.oracles.planners import planners_of
 from icdm.problems.policy import Sampled, greedy_policy, uniform_policy
-from icdm.evaluation.evaluate import planning_decider
 from icdm.trajectories import dpt
 from icdm.trajectories.convert import to_table
 from icdm.trajectories.labels import relabelled
@@ -138,6 +137,7 @@ class RecordedData:
         found["fine_tuned_sampled"] = transformer(models["fine_tuned"], True, Sampled)
         if self.contexts is not None:
             found["no_context"] = transformer(models["fine_tuned"], False)
+            found["no_context_sampled"] = transformer(models["fine_tuned"], False, Sampled)
         return found
 
     def results(self, models: dict[str, Transformer], policies: dict[str, dict]) -> dict:
@@ -149,6 +149,7 @@ class RecordedData:
         if policies:
             online = "fine_tuned" if self.contexts is None else "no_context"
             found["online_regret"] = policies[online]["regret"]
+            found["online_regret_sampled"] = policies[f"{online}_sampled"]["regret"]
         found["data"] = {"file": self.settings.data, "labels": self.settings.data_labels}
         return found
 

@@ -1,0 +1,214 @@
+"""Learning from recorded sequences, and the traps of the field: each has a test here."""
+
+import dataclasses
+import json
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from experiments.configs import dpt_bandit, dpt_dark_room
+from experiments.experiment import run
+from icdm.errors import UserError
+from icdm.learning.recorded import kept_labels, label_losses, sequence_tokens
+from icdm.models.policy import TransformerPolicy
+from icdm.models.transformer import ModelConfig, Transformer
+from icdm.problems.families import make_family
+from icdm.trajectories.layouts import Step, make_layout
+from icdm.trajectories.loader import batches, load, sequences
+from icdm.trajectories.table import NOTHING, plain_codings, write_table
+from icdm.trajectories.dpt import bandit_rows, dark_room_rows, load as load_npz
+
+RNG = np.random.default_rng(0)
+BANDIT, ROOM = make_family("bandit", horizon=6), make_family("dark_room", size=3, horizon=5)
+
+
+def bandit_arrays(n, steps=6):
+    means = RNG.uniform(size=(n, 5))
+    actions = RNG.integers(0, 5, (n, steps))
+    rewards = np.take_along_axis(means, actions, 1) + 0.3 * RNG.normal(size=(n, steps))
+    return {"means": means, "actions": actions, "rewards": rewards.astype(np.float32), "optimal": means.argmax(1)}
+
+
+def room_arrays(n, steps=4):
+    goal, state, action = RNG.integers(0, 3, (n, 2)), RNG.integers(0, 3, (n, steps, 2)), RNG.integers(0, 5, (n, steps))
+    after = ROOM.next_state[state[..., 0] * 3 + state[..., 1], action]
+    paid = (after == (goal[:, 0] * 3 + goal[:, 1])[:, None]).astype(np.int8)
+    after = np.stack(np.divmod(after, 3), -1)
+    query = RNG.integers(0, 3, (n, 2))
+    return {"states": state, "actions": action, "next_states": after, "rewards": paid, "query": query,
+            "optimal": RNG.integers(0, 5, n), "goal": goal}  # fmt: skip
+
+
+@pytest.fixture
+def bandit_log(tmp_path):
+    return load(write_table(tmp_path / "b.parquet", [bandit_rows(bandit_arrays(40))], plain_codings(1, 5)))
+
+
+@pytest.fixture
+def room_log(tmp_path):
+    return load(write_table(tmp_path / "d.parquet", [dark_room_rows(room_arrays(40))], plain_codings(9, 5)))
+
+
+def small_model(family, heads=1, **changes):
+    layout = make_layout("transition", (family,), 2)
+    layout = dataclasses.replace(layout, n_observations=layout.n_observations + 1)
+    config = ModelConfig(width=16, layers=2, heads=heads, kv_heads=heads, hidden=32, rotary_base=0.0, **changes)
+    return Transformer(config, layout.size, nnx.Rngs(0)), layout
+
+
+def test_the_file_is_read_as_it_is(tmp_path):
+    arrays = bandit_arrays(7)
+    np.savez(tmp_path / "x.npz", **{f"test_{name}": x for name, x in arrays.items()})
+    rows = bandit_rows(load_npz(tmp_path / "x.npz", "test"))
+    assert rows.n == 7 * 7
+    np.testing.assert_array_equal(rows.action.reshape(7, 7)[:, :6], arrays["actions"])
+    np.testing.assert_array_equal(rows.oracle_action.reshape(7, 7), arrays["optimal"][:, None].repeat(7, 1))
+    with pytest.raises(UserError, match="unknown split"):
+        load_npz(tmp_path / "x.npz", "train")
+
+
+def test_the_empty_context_is_trained(bandit_log, room_log):
+    for log, family, K in ((bandit_log, BANDIT, 0), (room_log, ROOM, 4)):
+        batch = sequences(log, np.arange(8), K, RNG)
+        model, layout = small_model(family)
+        losses = jax.jit(lambda model, batch: label_losses(model, layout, batch, 5))(model, batch)
+        assert (kept_labels(batch)[:, 0] != NOTHING).all() and (losses[:, 0] > 0).all()
+        assert (kept_labels(batch) != NOTHING).sum(1).tolist() == [7 if family is BANDIT else 5] * 8
+
+
+def test_order_is_kept(bandit_log):
+    """The steps of a behaviour that learns must not be shuffled."""
+    batch = sequences(bandit_log, np.arange(40), 0, RNG)
+    recorded = bandit_log.action.reshape(40, 7)[:, :6]
+    np.testing.assert_array_equal(batch.trajectories.action[:, 0], recorded)
+
+
+def test_arms_are_permuted_with_their_labels(bandit_log):
+    batch = sequences(bandit_log, np.arange(40), 0, RNG, BANDIT.symmetry)
+    plain = sequences(bandit_log, np.arange(40), 0, RNG)
+    best, plain_best = batch.label[:, 0, 0], plain.label[:, 0, 0]
+    assert (best != plain_best).any()
+    same = batch.trajectories.action[:, 0] == best[:, None]
+    np.testing.assert_array_equal(same, plain.trajectories.action[:, 0] == plain_best[:, None])
+    np.testing.assert_array_equal(batch.trajectories.reward, plain.trajectories.reward)
+
+
+def test_contexts_grow_within_an_episode(bandit_log):
+    """What one pull paid changes the next decision, and none before it."""
+    model, layout = small_model(BANDIT)
+    batch = jax.tree.map(jnp.asarray, sequences(bandit_log, np.arange(4), 0, RNG))
+
+    def hidden(reward):
+        changed = dataclasses.replace(batch.trajectories, reward=reward)
+        return model(sequence_tokens(layout, dataclasses.replace(batch, trajectories=changed))).hidden
+
+    reward = batch.trajectories.reward
+    change = jnp.abs(hidden(reward.at[:, 0, 2].add(1.0)) - hidden(reward)).max(-1)
+    assert (change[:, :3] == 0).all() and (change[:, 3:] > 1e-6).all()
+
+
+def test_heads_count(bandit_log):
+    """The same weights read as one head or as two give different outputs."""
+    one, layout = small_model(BANDIT, 1)
+    two, _ = small_model(BANDIT, 2)
+    nnx.update(two, nnx.state(one))
+    batch = sequences(bandit_log, np.arange(4), 0, RNG)
+    outputs = [model(sequence_tokens(layout, batch)).hidden for model in (one, two)]
+    assert jnp.abs(outputs[0] - outputs[1]).max() > 1e-3
+
+
+def test_cached_acting_is_the_forward_pass_with_rows_at_different_positions(room_log):
+    model, layout = small_model(ROOM)
+    batch = sequences(room_log, np.arange(4), 4, RNG)
+    context = jax.tree.map(lambda x: jnp.asarray(x[:, 1::2]), batch.trajectories)
+    act = jax.jit(lambda policy, carry, observation: policy.act(carry, observation, jax.random.key(0)))
+    init = jax.jit(lambda policy, task: policy.init(task))
+    for stepwise in (False, True):
+        policy = TransformerPolicy(model, context, layout, 5, stepwise)
+        carry = init(policy, jnp.arange(4))
+        # rows 2 and 3 have read less: they forget the last context episodes
+        cache, t, before = carry
+        carry = (cache._replace(length=cache.length - jnp.array([0, 0, 2, 4])), t, before)
+        short = [(0, 4), (1, 4), (2, 3), (3, 2)]
+        found = []
+        for step in range(3):
+            observation = jnp.asarray(RNG.integers(0, 9, 4), jnp.int32)
+            _, logits, carry = act(policy, carry, observation)
+            found.append((observation, logits))
+            carry = policy.observe(carry, jnp.asarray([0, 1, 2, 3]), jnp.asarray([0.0, 1.0, 0.0, 1.0]))
+        for row, kept in short:
+            own = jax.tree.map(lambda x: x[row : row + 1, :kept], context)
+            alone = TransformerPolicy(model, own, layout, 5, stepwise)
+            carry_one = init(alone, jnp.zeros(1, jnp.int32))
+            for observation, logits in found:
+                _, one, carry_one = act(alone, carry_one, observation[row : row + 1])
+                np.testing.assert_allclose(one[0], logits[row], atol=1e-5)
+                carry_one = alone.observe(carry_one, jnp.asarray([row]), jnp.asarray([float(row % 2)]))
+
+
+def test_stepwise_acting_is_what_was_trained(room_log):
+    """query, step, query, step, ...: the logits of training are those of acting step by step."""
+    model, layout = small_model(ROOM)
+    batch = sequences(room_log, np.arange(4), 4, RNG)
+    tokens = sequence_tokens(layout, batch)
+    start = layout.slices["action"].start
+    logits = model.logits(model(tokens).hidden, slice(start, start + 5))
+    policy = TransformerPolicy(model, None, layout, 5, stepwise=True)
+    carry = policy.init(jnp.arange(4))
+    query = jnp.asarray(batch.trajectories.observation[:, 0, 0])
+    shown = jax.tree.map(lambda x: jnp.asarray(x[:, 1::2]), batch.trajectories)
+    for k in range(3):
+        if k:
+            cache, t, _ = carry
+            step = Step(shown.observation[:, k - 1, 0], shown.action[:, k - 1, 0], shown.reward[:, k - 1, 0])
+            closing = layout.append(jnp.ones(4, jnp.int32), step, shown.observation[:, k - 1, 1])
+            carry = (model(closing, cache).cache, jnp.zeros(4, jnp.int32), step)
+        _, found, carry = policy.act((carry[0], jnp.zeros(4, jnp.int32), carry[2]), query, jax.random.key(0))
+        np.testing.assert_allclose(found, logits[:, 2 * k], atol=1e-5)
+
+
+def test_the_iterator_resumes_at_the_same_record(bandit_log):
+    dataset = batches(bandit_log, 8, 0, seed=3, symmetry=BANDIT.symmetry)
+    iterator = iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=0)))
+    for _ in range(4):
+        next(iterator)
+    state = iterator.get_state()
+    expected = [next(iterator) for _ in range(3)]
+    fresh = iter(batches(bandit_log, 8, 0, seed=3, symmetry=BANDIT.symmetry).to_iter_dataset(grain.ReadOptions(num_threads=0)))
+    fresh.set_state(state)
+    for i, batch in enumerate(expected):
+        jax.tree.map(np.testing.assert_array_equal, batch, next(fresh))
+        jax.tree.map(np.testing.assert_array_equal, batch, dataset[4 + i])
+
+
+def test_an_epoch_reads_every_task_once(bandit_log):
+    dataset = batches(bandit_log, 8, 0, seed=0)
+    first = np.concatenate([dataset[i].trajectories.reward[:, 0, 0] for i in range(5)])
+    np.testing.assert_array_equal(np.sort(first), np.sort(bandit_log.reward.reshape(40, 7)[:, 0]))
+
+
+@pytest.mark.parametrize("kind", ["bandit", "dark_room"])
+def test_an_experiment_on_the_peers_file(kind, tmp_path):
+    module, arrays = {"bandit": (dpt_bandit, bandit_arrays), "dark_room": (dpt_dark_room, room_arrays)}[kind]
+    splits = {split: arrays(60) for split in ("train", "test", "eval")}
+    np.savez(tmp_path / "x.npz", **{f"{split}_{k}": x for split, found in splits.items() for k, x in found.items()})
+    c = module.get_config()
+    c.data, c.horizon = str(tmp_path / "x.npz"), 6
+    c.problem = {"arms": 5, "noise": 0.3} if kind == "bandit" else {"size": 3}
+    c.context.episodes = 0 if kind == "bandit" else 4
+    c.model.update(width=16, layers=1)
+    c.fine_tune.update(steps=4, batch=8, log_every=2)
+    c.evaluation.episodes = 1 if kind == "dark_room" else 2
+    results = run(c, tmp_path / "run")
+    written = json.loads((tmp_path / "run" / "results.json").read_text())
+    for name in ("test_cross_entropy", "online_regret", "bayes_cross_entropy"):
+        assert set(written[name]) == {"mean", "ci95", "n_tasks"} and np.isfinite(written[name]["mean"])
+    assert abs(written["test_cross_entropy"]["mean"] - np.log(5)) < 1
+    assert {"oracle", "random", "fine_tuned", "fine_tuned_sampled"} <= set(results["policies"])
+    c.data_labels = "nothing"
+    with pytest.raises(UserError, match="unknown data_labels"):
+        run(c, tmp_path / "other")
