@@ -1,1 +1,1 @@
-"""Configs, launching and reports: `python -m experiments.run --config=experiments/configs/demo.py --workdir=runs/demo`."""
+"""Configs, launching and reports; see experiments/run.py and experiments/sweep.py."""

@@ -17,7 +17,7 @@ from experiments.recorded import open_data
 from experiments.settings import Settings, as_json, config_hash, first_difference
 from icdm.errors import UserError
 from icdm.evaluation.evaluate import Decider, TestTasks, make_test_tasks, measure, reference_deciders
-from icdm.evaluation.summary import ratio, summarize
+from icdm.evaluation.summary import interval, ratio, summarize
 from icdm.evaluation.table import print_table
 from icdm.learning.checkpoint import Checkpoints
 from icdm.learning.data import TaskStream, mixed_tokens, record, record_with_context
@@ -97,7 +97,8 @@ def summaries(values, optimal_N, random_N, expert_N=None) -> dict:
     found = {"policies": {name: summarize(value_N, optimal_N, random_N) for name, value_N in values.items()}}
     if expert_N is not None:
         closed = {name: (value - expert_N) / (optimal_N - expert_N) for name, value in values.items()}
-        found["closed_from_expert"] = {name: ratio(x, np.ones_like(x)) for name, x in closed.items() if name != "expert"}
+        del closed["expert"]
+        found["closed_from_expert"] = {name: interval(share) for name, share in closed.items()}
     if "fine_tuned" in values and "posterior_mean" in values:
         room = optimal_N - random_N > 1e-9
         normalized = {k: ((optimal_N - v) / (optimal_N - random_N))[room] for k, v in values.items()}

@@ -74,7 +74,8 @@ def test_counts_by_hand():
 
 
 def test_certainty_equivalence_uses_frequencies():
-    known = jax.tree.map(lambda x: x[0], draw_problems(make_family("random_mdp", states=2, actions=2), jax.random.key(0), 1))
+    family = make_family("random_mdp", states=2, actions=2)
+    known = jax.tree.map(lambda x: x[0], draw_problems(family, jax.random.key(0), 1))
     counts = Counts(jnp.array([[[0.0, 0], [0, 1]], [[1, 3], [0, 0]]]), jnp.array([[0.0, 1], [0.5, 0]]))
     model = maximum_likelihood(known, counts)
     np.testing.assert_allclose(model.transition[1, 0], [0.25, 0.75])

@@ -12,7 +12,11 @@ from icdm.trajectories.layouts import Layout, Step, Tokens, encode
 from icdm.trajectories.rollout import Trajectories
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["model", "context"], meta_fields=["layout", "n_actions", "stepwise"])
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["model", "context"],
+    meta_fields=["layout", "n_actions", "stepwise"],
+)
 @dataclasses.dataclass(frozen=True)
 class TransformerPolicy:
     """Acts greedily on the action logits of a transformer that has read a context.

@@ -4,8 +4,6 @@ The functions compute in the precision of the problem's arrays. `plan` is the en
 of tasks and runs them in float64.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 

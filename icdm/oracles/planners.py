@@ -70,9 +70,10 @@ def maximum_likelihood(known: MDP, counts: Counts) -> MDP:
     visits_AS1 = counts.transition.sum(-1, keepdims=True)
     tried = counts.visits > 0
     mean_reward = counts.reward_sum.sum() / jnp.maximum(counts.visits.sum(), 1)
+    frequency = counts.transition / jnp.maximum(visits_AS1, 1)
     return dataclasses.replace(
         known,
-        transition=jnp.where(visits_AS1 > 0, counts.transition / jnp.maximum(visits_AS1, 1), 1 / counts.visits.shape[0]),
+        transition=jnp.where(visits_AS1 > 0, frequency, 1 / counts.visits.shape[0]),
         reward=jnp.where(tried, counts.reward_sum / jnp.maximum(counts.visits, 1), mean_reward),
         arrival_reward=jnp.zeros_like(known.initial),
         reward_noise="none",

@@ -28,7 +28,8 @@ class MDP:
 
     A step from state s under action a draws s' from `transition[a, s]` and pays
     `reward[s, a] + arrival_reward[s']`, the first term being the mean of a Bernoulli variable where
-    `reward_noise` is "bernoulli", of a normal one where it is "gaussian". In a `terminal` state the episode is over: nothing more is paid.
+    `reward_noise` is "bernoulli", of a normal one where it is "gaussian". In a `terminal` state the
+    episode is over: nothing more is paid.
 
     Attributes:
       transition: (A, S, S) probabilities P(s' | s, a).
