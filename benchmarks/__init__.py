@@ -1,0 +1,1 @@
+"""Speed, measured: every benchmark against its reference in one run."""

@@ -1,0 +1,267 @@
+"""The benchmarks, by name. Each yields rows {"name", "value", "unit", "reference", "ratio", "required", "holds"}."""
+
+import subprocess
+import sys
+import tempfile
+import time
+
+from benchmarks.timing import alternating, seconds
+
+
+def row(name, value, unit, *, reference=None, reference_name="", required=None, at_most=True):
+    """A measured number, its ratio to a reference, and the bound that it must keep."""
+    found = {"name": name, "value": value, "unit": unit, "reference": reference, "reference_name": reference_name}
+    found["ratio"] = None if reference is None else value / reference
+    held = found["value"] if reference is None or required is None else found["ratio"]
+    found["required"] = required
+    found["holds"] = None if required is None else bool(held <= required if at_most else held >= required)
+    return found
+
+
+def language_model(width, layers, heads, length, batch, vocabulary, dtype):
+    """(one training step of ours on random tokens that waits for it, number of weights)."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+    from flax import nnx
+
+    from icdm.learning.train import TrainConfig, TrainState, make_update
+    from icdm.models.transformer import ModelConfig, Transformer
+    from icdm.trajectories.layouts import Tokens
+
+    config = ModelConfig(
+        width=width, layers=layers, heads=heads, kv_heads=heads, hidden=4 * width, mlp="squared_relu",
+        max_length=length, dtype=dtype,
+    )  # fmt: skip
+    model = Transformer(config, vocabulary, nnx.Rngs(0))
+    optimizer = TrainConfig(steps=1000).optimizer()
+
+    def loss(model, id_BL, key):
+        tokens = Tokens(id_BL[..., None], jnp.zeros(id_BL.shape, jnp.float32), jnp.ones(id_BL.shape, bool))
+        inputs = jax.tree.map(lambda x: x[:, :-1], tokens)
+        logits = model.logits(model(inputs).hidden)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, id_BL[:, 1:]).mean(), id_BL.size
+
+    update = make_update(loss, optimizer)
+    count = sum(x.size for x in jax.tree.leaves(model))
+    state = TrainState(model, jax.jit(optimizer.init)(model), jnp.int32(0), jax.random.key_data(jax.random.key(0)))
+    held = [state]
+    tokens = jax.random.randint(jax.random.key(1), (batch, length + 1), 0, vocabulary)
+
+    def step():
+        held[0], numbers = update(held[0], None, tokens)
+        return float(numbers[0])
+
+    return step, count
+
+
+def training(quick):
+    """Tokens per second in training against PyTorch eager, same shape, alternating steps."""
+    shape = dict(vocabulary=256, length=256, width=128, layers=4, heads=4, batch=32)
+    ours, _ = language_model(**shape, dtype="float32")
+    works = {"ours": ours}
+    try:
+        from benchmarks.torch_gpt import training_step
+
+        works["torch"] = training_step(**shape)
+    except ImportError:
+        print("training: no PyTorch here (pip install 'icdm[bench]'), so no reference")
+    taken = alternating(works, repeats=3 if quick else 7, warmups=2)
+    rate = {name: shape["batch"] * shape["length"] / x for name, x in taken.items()}
+    yield row(
+        "training, width 128, length 256", rate["ours"], "tokens/s", reference=rate.get("torch"),
+        reference_name="PyTorch eager", required=0.53 if "torch" in rate else None, at_most=False,
+    )  # fmt: skip
+
+
+def large_training(quick):
+    """On a GPU: ~100 M weights at length 1,024 in bfloat16; model FLOP utilisation against a matrix product."""
+    import jax
+    import jax.numpy as jnp
+
+    if jax.default_backend() != "gpu":
+        print("large_training: no GPU here, left out")
+        return
+    width, layers, length, batch = 768, 14, 1024, 32
+    step, count = language_model(width, layers, 12, length, batch, 1024, "bfloat16")
+    taken = seconds(step, repeats=10, warmups=3)
+    size = 8192
+    matrix = jnp.ones((size, size), jnp.bfloat16)
+    product = jax.jit(lambda a: a @ a)
+    peak = 2 * size**3 / seconds(lambda: product(matrix).block_until_ready(), repeats=10, warmups=3)
+    flops = (6 * count + 6 * layers * length * width) * batch * length  # causal attention: half of 12 X L D
+    yield row(f"training, {count / 1e6:.0f} M weights, bfloat16", batch * length / taken, "tokens/s")
+    yield row("model FLOP utilisation", flops / taken / peak, "of a matrix product", required=0.45, at_most=False)
+
+
+def decoding(quick):
+    """One decision from the KV cache against reading everything again, at growing contexts."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    from flax import nnx
+
+    from icdm.models.transformer import ModelConfig, Transformer
+    from icdm.trajectories.layouts import Tokens
+
+    model = Transformer(ModelConfig(max_length=1100), 64, nnx.Rngs(0))
+    forward = jax.jit(lambda model, tokens: model(tokens).hidden[:, -1])
+    cached = jax.jit(lambda model, tokens, cache: model(tokens, cache), donate_argnums=2)
+
+    def tokens(n):
+        id_BL1 = jnp.asarray(np.random.default_rng(n).integers(0, 64, (1, n, 1)), jnp.int32)
+        return Tokens(id_BL1, jnp.zeros((1, n)), jnp.ones((1, n), bool))
+
+    for n in (100, 500) if quick else (100, 500, 1000):
+        held = [jax.jit(lambda model, read: model(read, model.empty_cache(1, n + 64)).cache)(model, tokens(n))]
+        one, whole = tokens(1), tokens(n + 1)
+
+        def next_one():
+            output = cached(model, one, held[0])
+            held[0] = output.cache._replace(length=jnp.full(1, n, jnp.int32))
+            output.hidden.block_until_ready()
+
+        works = {"cached": next_one, "whole": lambda: forward(model, whole).block_until_ready()}
+        taken = alternating(works, repeats=30, warmups=3)
+        yield row(
+            f"decoding at {n} positions, from the cache", 1e3 * taken["cached"], "ms", reference=1e3 * taken["whole"],
+            reference_name="reading all again", required=1.0,
+        )  # fmt: skip
+
+
+def decision(quick):
+    """Median latency of one decision of a demo-size model after 500 steps of context."""
+    import statistics
+
+    import jax.numpy as jnp
+    import numpy as np
+    from flax import nnx
+
+    from icdm.decider import Decider
+    from icdm.models.transformer import ModelConfig, Transformer
+    from icdm.trajectories.layouts import problem_of
+    from icdm.trajectories.rollout import Trajectories
+
+    config = {
+        "family": "random_mdp", "horizon": 100, "problem": {}, "pretrain": {"mixture": []}, "layout": "transition",
+        "reward_bins": 16, "data": "", "single_steps": False, "fine_tune": {"labels": "boltzmann", "temperature": 0.1},
+    }  # fmt: skip
+    _, layout = problem_of(config)
+    decider = Decider(Transformer(ModelConfig(), layout.size, nnx.Rngs(0)), config)
+    rng = np.random.default_rng(0)
+    shown = [rng.integers(0, 5, (1, 5, 101)), rng.integers(0, 3, (1, 5, 100)), rng.random((1, 5, 100))]
+    context = Trajectories(*(jnp.asarray(x) for x in shown), jnp.ones((1, 5, 100), bool))
+    decider.reset(context)
+    taken = []
+    for _ in range(60):
+        began = time.perf_counter()
+        found = decider.act(rng.integers(0, 5, 1))
+        taken.append(time.perf_counter() - began)
+        decider.observe(found.action, [1.0])
+    yield row("one decision after 500 steps (p50)", 1e3 * statistics.median(taken[10:]), "ms", required=5.0)
+
+
+def environment(quick):
+    """Environment steps per second of the one rollout."""
+    import jax
+    import jax.numpy as jnp
+
+    from icdm.learning.data import draw_tasks
+    from icdm.problems.families import make_family
+    from icdm.problems.policy import uniform_policy
+    from icdm.trajectories.rollout import rollout
+
+    family = make_family("random_mdp", horizon=50)
+    tasks = draw_tasks(family, jax.random.key(0), 64)
+    task = jnp.arange(2048) % 64
+    run = jax.jit(lambda key: rollout(tasks.problem, task, uniform_policy(5, 3), key).reward)
+    taken = seconds(lambda: run(jax.random.key(1)).block_until_ready())
+    yield row("environment steps, random_mdp, 2,048 rows", 2048 * 50 / taken, "steps/s")
+
+
+def online(quick):
+    """200 bandits side by side, acting 500 steps from an empty history, the DPT's model size."""
+    import jax
+    import jax.numpy as jnp
+    from flax import nnx
+
+    from icdm.learning.data import draw_tasks
+    from icdm.models.policy import TransformerPolicy
+    from icdm.models.transformer import ModelConfig, Transformer
+    from icdm.problems.families import make_family
+    from icdm.trajectories.layouts import make_layout
+    from icdm.trajectories.rollout import rollout
+
+    steps = 100 if quick else 500
+    family = make_family("bandit", horizon=steps)
+    layout = make_layout("transition", (family,), 2)
+    config = ModelConfig(width=32, layers=4, heads=1, kv_heads=1, hidden=64, rotary_base=0.0, max_length=steps + 1)
+    model = Transformer(config, layout.size, nnx.Rngs(0))
+    tasks = draw_tasks(family, jax.random.key(0), 200)
+    run = jax.jit(lambda p, key: rollout(tasks.problem, jnp.arange(200), p, key).reward)
+    policy = TransformerPolicy(model, None, layout, 5)
+    taken = seconds(lambda: run(policy, jax.random.key(1)).block_until_ready(), repeats=1 if quick else 3)
+    yield row(f"online rollout, 200 bandits, {steps} steps", taken, "s", required=10.0 * steps / 500)
+
+
+def planning(quick):
+    """Backward induction, a batch of MDPs of 20 states, 5 actions, horizon 50, float32."""
+    import jax
+
+    from icdm.learning.data import draw_problems, to_float32
+    from icdm.oracles.backward_induction import backward_induction
+    from icdm.problems.families import make_family
+
+    n = 500 if quick else 2000
+    mdps = to_float32(draw_problems(make_family("random_mdp", states=20, actions=5, horizon=50), jax.random.key(0), n))
+    solve = jax.jit(lambda mdps: jax.lax.map(lambda mdp: backward_induction(mdp)[1][0], mdps, batch_size=16))
+    taken = seconds(lambda: solve(mdps).block_until_ready())
+    yield row(
+        "backward induction, 20 states, 5 actions, T = 50", 1e6 * taken / n, "us per MDP", required=25 / 193,
+        reference=193.0, reference_name="QuantEcon (published trial)",
+    )  # fmt: skip
+
+
+def loading(quick):
+    """Rows per second from a Parquet table: checked and read, and assembled into training sequences."""
+    import numpy as np
+
+    from icdm.trajectories.loader import batches, load
+    from icdm.trajectories.table import NOTHING, Rows, plain_codings, write_table
+
+    n, steps = (10_000 if quick else 100_000), 20
+    rng = np.random.default_rng(0)
+    episode = np.repeat(np.arange(n), steps)
+    rows = Rows(
+        episode // 10, episode, np.tile(np.arange(steps), n), rng.integers(0, 700, n * steps),
+        rng.integers(0, 25, n * steps), rng.random(n * steps), np.full(n * steps, NOTHING),
+        np.full(n * steps, np.nan), np.zeros(n * steps, bool),
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as directory:
+        table = write_table(f"{directory}/log.parquet", [rows], plain_codings(700, 25))
+        yield row("reading a Parquet table", table.n_rows / seconds(lambda: load(table), repeats=2), "rows/s")
+        log = load(table)
+    log.label[:] = log.action
+    dataset = batches(log, 64, 4, seed=0)
+    taken = seconds(lambda: [dataset[i] for i in range(20)], repeats=3)
+    yield row("sequences of 5 x 20 steps, batches of 64", 20 * 64 * 100 / taken, "rows/s")
+
+
+def start_up(quick):
+    """Wall time of a command's --help."""
+    command = [sys.executable, "-m", "experiments.run", "--help"]
+    taken = seconds(lambda: subprocess.run(command, capture_output=True), repeats=3)
+    yield row("python -m experiments.run --help", taken, "s", required=1.0)
+
+
+CASES = {
+    "training": training,
+    "large_training": large_training,
+    "decoding": decoding,
+    "decision": decision,
+    "environment": environment,
+    "online": online,
+    "planning": planning,
+    "loading": loading,
+    "start_up": start_up,
+}

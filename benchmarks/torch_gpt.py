@@ -1,0 +1,62 @@
+"""A plain GPT in PyTorch, of the same shape as ours, as the reference for training speed."""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class Block(nn.Module):
+    def __init__(self, width: int, heads: int, hidden: int):
+        super().__init__()
+        self.heads = heads
+        self.attention_norm, self.mlp_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
+
+    def forward(self, x):
+        B, L, D = x.shape
+        q, k, v = (
+            y.view(B, L, self.heads, D // self.heads).transpose(1, 2)
+            for y in self.qkv(self.attention_norm(x)).split(D, 2)
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.out(mixed.transpose(1, 2).reshape(B, L, D))
+        return x + self.down(F.gelu(self.up(self.mlp_norm(x))))
+
+
+class GPT(nn.Module):
+    """Learned positions, LayerNorm, GELU, tied embeddings: the common small GPT."""
+
+    def __init__(self, vocabulary: int, length: int, width: int, layers: int, heads: int):
+        super().__init__()
+        self.token, self.position = nn.Embedding(vocabulary, width), nn.Embedding(length, width)
+        self.blocks = nn.ModuleList(Block(width, heads, 4 * width) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        nn.init.normal_(self.token.weight, std=1 / math.sqrt(width))
+
+    def forward(self, tokens):
+        x = self.token(tokens) + self.position(torch.arange(tokens.shape[1], device=tokens.device))
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x) @ self.token.weight.T
+
+
+def training_step(vocabulary: int, length: int, width: int, layers: int, heads: int, batch: int):
+    """A function that does one step of AdamW on random tokens and waits for it."""
+    torch.manual_seed(0)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = GPT(vocabulary, length, width, layers, heads).to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    tokens = torch.randint(0, vocabulary, (batch, length + 1), device=device)
+
+    def step():
+        optimizer.zero_grad(set_to_none=True)
+        logits = model(tokens[:, :-1])
+        loss = F.cross_entropy(logits.reshape(-1, vocabulary), tokens[:, 1:].reshape(-1))
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step

@@ -1,0 +1,36 @@
+"""The benchmark command runs, writes and compares; no test depends on how fast anything is."""
+
+import json
+
+import pytest
+
+from benchmarks.cases import row
+from benchmarks.run import main
+from benchmarks.timing import alternating
+
+
+def test_bounds():
+    assert row("x", 2.0, "s", required=3.0)["holds"] is True
+    assert row("x", 2.0, "tokens/s", reference=4.0, required=0.6, at_most=False)["holds"] is False
+    assert row("x", 2.0, "tokens/s", reference=4.0)["ratio"] == 0.5
+
+
+def test_runs_take_turns():
+    order = []
+    taken = alternating({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, repeats=2, warmups=1)
+    assert order == ["a", "b", "a", "b", "a", "b"] and set(taken) == {"a", "b"}
+
+
+def test_a_benchmark_is_written_and_compared(tmp_path, capsys):
+    main(["--only", "start_up", "--quick", "--json", str(tmp_path / "x.json")])
+    found = json.loads((tmp_path / "x.json").read_text())
+    assert found["rows"][0]["value"] > 0 and "cores" in found["machine"]
+    main(["--only", "start_up", "--quick", "--compare", str(tmp_path / "x.json")])
+    assert "ratio to earlier" in capsys.readouterr().out
+
+
+def test_mistakes_are_told(tmp_path, capsys):
+    for arguments in (["--only", "trainig"], ["--compare", str(tmp_path / "none.json")]):
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        assert stopped.value.code == 2 and capsys.readouterr().err.count("\n") == 1
