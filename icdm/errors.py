@@ -20,9 +20,13 @@ def unknown(kind: str, name: str, known) -> UserError:
 
 @contextlib.contextmanager
 def one_line_errors(program: str):
-    """Turns a UserError inside the block into one line on stderr and exit code 2."""
+    """Turns a UserError inside the block, or a file that cannot be used, into one line and exit code 2."""
     try:
         yield
     except UserError as error:
         print(f"{program}: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"{program}: {where}{error.strerror or error}", file=sys.stderr)
         sys.exit(2)
