@@ -1,0 +1,107 @@
+"""Acting from a trained run: the object, the command, and agreement with the model's forward pass."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.configs import base
+from experiments.experiment import Experiment, claim
+from experiments.monitor import StopRequest
+from experiments.settings import Settings
+from icdm.decide import decide, main
+from icdm.decider import Decider
+from icdm.errors import UserError
+from icdm.learning.objectives import action_logits
+from icdm.learning.sharding import make_mesh
+from icdm.trajectories.rollout import Trajectories
+
+HEADER = "task_id,episode_id,t,observation,action,reward\n"
+CONTEXT = HEADER + "0,0,0,5,1,0.55\n0,0,1,4,0,-0.02\n0,0,2,5,2,-0.02\n0,0,3,6,,\n"
+HISTORY = HEADER + "0,0,0,5,1,0.55\n0,0,1,4,,\n"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run that was trained for two steps; (directory, its models)."""
+    c = base.get_config()
+    c.horizon = 3
+    c.model.update(width=16, layers=1, heads=2, kv_heads=2, hidden=16)
+    c.context.episodes = 1
+    for phase in (c.pretrain, c.fine_tune):
+        phase.update(steps=2, batch=8, log_every=1, checkpoint_every=2)
+    c.pretrain.mixture = ("energy:horizon=3",)
+    directory = tmp_path_factory.mktemp("run")
+    claim(directory, c)
+    experiment = Experiment(Settings.from_config(c), directory, make_mesh(1), StopRequest())
+    return directory, experiment.train_all()
+
+
+def test_the_decider_is_the_trained_model(trained):
+    directory, models = trained
+    decider = Decider.from_run(directory)
+    jax.tree.map(np.testing.assert_array_equal, decider.policy.model, models["fine_tuned"])
+
+
+def test_decisions_are_those_of_the_forward_pass(trained):
+    directory, models = trained
+    decider = Decider.from_run(directory)
+    rng = np.random.default_rng(0)
+    shape = (4, 2)  # a context episode and the one that is acted in
+    episodes = Trajectories(
+        jnp.asarray(rng.integers(0, 10, (*shape, 4)), jnp.int32), jnp.asarray(rng.integers(0, 3, (*shape, 3)), jnp.int32),
+        jnp.asarray(rng.random((*shape, 3)), jnp.float32), jnp.ones((*shape, 3), bool), jnp.zeros((*shape, 3, 3)),
+    )  # fmt: skip
+    expected = action_logits(models["fine_tuned"], decider.policy.layout, episodes)[:, 1]
+    decider.reset(jax.tree.map(lambda x: x[:, :1], episodes))
+    for t in range(3):
+        decision = decider.act(episodes.observation[:, 1, t])
+        np.testing.assert_allclose(decision.probability, jax.nn.softmax(expected[:, t]), atol=1e-5)
+        centred = expected[:, t] - expected[:, t].mean(-1, keepdims=True)
+        np.testing.assert_allclose(decision.value, 0.1 * centred, atol=1e-5)
+        decider.observe(episodes.action[:, 1, t], episodes.reward[:, 1, t])
+    with pytest.raises(UserError, match="over after 3 steps"):
+        decider.act(episodes.observation[:, 1, 0])
+
+
+def test_command(trained, tmp_path, capsys):
+    directory, _ = trained
+    (tmp_path / "context.csv").write_text(CONTEXT)
+    (tmp_path / "history.csv").write_text(HISTORY)
+    arguments = ["--run", str(directory), "--context", str(tmp_path / "context.csv")]
+    main([*arguments, "--history", str(tmp_path / "history.csv"), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["step"] == 1 and found["context_episodes"] == 1
+    assert sum(found["probabilities"].values()) == pytest.approx(1)
+    assert found["action"] == max(found["probabilities"], key=found["probabilities"].get)
+    assert sum(found["values"].values()) == pytest.approx(0, abs=1e-6)
+    main([*arguments, "--observation", "5"])
+    assert "step 0" in capsys.readouterr().out
+
+
+def test_mistakes_are_told(trained, tmp_path):
+    directory, _ = trained
+    context = tmp_path / "context.csv"
+    context.write_text(CONTEXT)
+    with pytest.raises(UserError, match="what is observed now"):
+        decide(directory, context)
+    with pytest.raises(UserError, match="is not a run"):
+        decide(tmp_path, context, observation="5")
+    with pytest.raises(UserError, match="--observation 12: not among the 10 values known"):
+        decide(directory, context, observation="12")
+    context.write_text(CONTEXT.replace("0,0,0,5", "0,0,0,77"))
+    with pytest.raises(UserError, match="row 1, column observation: 77 is not among the 10 values known"):
+        decide(directory, context, observation="5")
+    context.write_text(CONTEXT + "1,1,0,5,1,0.5\n")
+    with pytest.raises(UserError, match="holds 2 tasks"):
+        decide(directory, context, observation="5")
+    assert decide(directory, context, observation="5", task="1")["context_episodes"] == 1
+    (tmp_path / "history.csv").write_text(HISTORY.replace("0,0,1,4,,", "0,0,1,4,1,0"))
+    with pytest.raises(UserError, match="last row has an action"):
+        decide(directory, context, history=tmp_path / "history.csv", task="0")
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "config.json").write_text((directory / "config.json").read_text())
+    with pytest.raises(UserError, match="has not got there yet"):
+        decide(tmp_path / "half", context, observation="5")
