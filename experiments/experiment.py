@@ -43,19 +43,25 @@ def run(config, workdir: pathlib.Path) -> dict:
     stop = StopRequest()
     experiment = Experiment(settings, workdir, make_mesh(settings.mesh_model), stop)
     models = experiment.train_all()
-    values, test = experiment.evaluate(models)
+    values, bounds = {}, {}
+    if experiment.data and experiment.data.problems is None:
+        policies, off_policy = experiment.data.logged_policies(models)
+        found = {"policies": policies, "off_policy": off_policy}
+    else:
+        values, test = experiment.evaluate(models)
+        found = summaries(values, test.optimal_N, test.random_N, test.expert_N)
+        bounds = {"optimal": test.optimal_N, "random": test.random_N}
+        if test.expert_N is not None:
+            bounds["expert"] = test.expert_N
     results = {
         "family": settings.family_name,
         "config_hash": config_hash(config),
         "seeds": [settings.seed],
-        **summaries(values, test.optimal_N, test.random_N, test.expert_N),
+        **found,
         "seconds": experiment.seconds,
     }
     if experiment.data:
         results |= experiment.data.results(models, results["policies"])
-    bounds = {"optimal": test.optimal_N, "random": test.random_N}
-    if test.expert_N is not None:
-        bounds["expert"] = test.expert_N
     np.savez(workdir / "values.npz", **{f"policy/{k}": v for k, v in values.items()}, **bounds)
     write_json(workdir / "results.json", results)
     published = published_gaps(settings.family_name, settings.family.horizon)

@@ -11,8 +11,9 @@ from experiments.settings import Settings
 from icdm.errors import UserError
 from icdm.evaluation.evaluate import Decider, TestTasks, planning_decider
 from icdm.evaluation.summary import interval
-from icdm.learning.data import Tasks, to_float32
-from icdm.learning.recorded import label_loss, label_losses
+from icdm.evaluation.off_policy import LoggedEpisodes, estimated_behavior, off_policy_values
+from icdm.learning.data import Tasks, draw_problems, to_float32
+from icdm.learning.recorded import label_logits, label_loss, label_losses
 from icdm.models.policy import TransformerPolicy, check_length
 from icdm.models.transformer import Transformer
 from icdm.oracles.backward_induction import optimal_value, plan, policy_value
@@ -24,9 +25,10 @@ from icdm.trajectories import dpt
 from icdm.trajectories.convert import to_table
 from icdm.trajectories.labels import relabelled
 from icdm.trajectories.layouts import NOTHING
-from icdm.trajectories.loader import Log, assemble, batches, load, sequence_length, sequences
+from icdm.trajectories.loader import Log, assemble, batches, draw_episodes, load, sequence_length, sequences
 from icdm.trajectories.table import is_table, open_table, plain_codings, write_table
 
+MOST_LOGGED = 5000  # held-out episodes from which a policy is valued
 HELD_OUT = 10  # without a test split of its own, every tenth task (or episode of a single task) is held out
 
 
@@ -140,13 +142,50 @@ class RecordedData:
             found["no_context_sampled"] = transformer(models["fine_tuned"], False, Sampled)
         return found
 
+    def logged_policies(self, models: dict[str, Transformer]) -> tuple[dict, dict]:
+        """Where nothing can be simulated: (policies with their values, all off-policy estimates).
+
+        `behavior` is the mean return of the held-out episodes; a model, drawing its actions, is valued by
+        the doubly robust estimate from them, each with K other episodes of its task as context.
+        """
+        s, log, rng = self.settings, self.test, np.random.default_rng(self.settings.seed)
+        several = max(1, MOST_LOGGED // log.n_tasks)
+        task_B = np.repeat(np.arange(log.n_tasks), [min(several, len(c)) for c in log.contexts])
+        episode_BE = draw_episodes(log, task_B, s.context.episodes, rng)
+        there_BE = episode_BE != NOTHING
+        last_B = there_BE.shape[1] - 1 - there_BE[:, ::-1].argmax(1)
+        shown, row = assemble(log, episode_BE), np.arange(len(task_B))
+        taken = jax.tree.map(lambda x: x[row, last_B], shown.trajectories)
+        logits = jax.jit(lambda model, part: label_logits(model, s.layout, part, s.family.n_actions))
+        first = log.first[episode_BE[row, last_B]][:, None] + np.arange(log.longest)
+        behavior = np.where(taken.valid, log.behavior[np.minimum(first, len(log.behavior) - 1)], 1.0)
+        sizes = s.family.n_states, s.family.n_actions
+        known = bool(np.isfinite(behavior).all())
+        if not known:
+            behavior = estimated_behavior(taken.observation, taken.action, taken.valid, *sizes)
+        logged = LoggedEpisodes(
+            taken.observation, taken.action, taken.reward.astype(np.float64), taken.valid, behavior, *sizes
+        )
+        returns = np.where(taken.valid, taken.reward, 0).sum(1).astype(np.float64)
+        policies, estimates = {"behavior": {"value": interval(returns)}}, {}
+        for name, model in models.items():
+            parts = np.array_split(row, max(1, len(row) // 500))
+            found = [np.asarray(logits(model, jax.tree.map(lambda x: x[part], shown)), np.float64) for part in parts]
+            z = np.concatenate(found).reshape(*shown.label.shape, -1)[row, last_B, : log.longest]
+            target = np.exp(z - z.max(-1, keepdims=True))
+            values = off_policy_values(logged, target / target.sum(-1, keepdims=True))
+            estimates[f"{name}_sampled"] = values
+            best = {"mean": values["dr"]["mean"], "ci95": values["dr"]["ci95"], "n_tasks": values["dr"]["n_episodes"]}
+            policies[f"{name}_sampled"] = {"value": best}
+        return policies, {"behavior_probabilities": "recorded" if known else "estimated", "estimates": estimates}
+
     def results(self, models: dict[str, Transformer], policies: dict[str, dict]) -> dict:
         """What results.json holds beside the policies."""
         found = {"test_cross_entropy": interval(self.held_out_losses(models["fine_tuned"]))}
         bayes = self.bayes_losses()
         if bayes is not None:
             found["bayes_cross_entropy"] = interval(bayes)
-        if policies:
+        if self.problems is not None:
             online = "fine_tuned" if self.contexts is None else "no_context"
             found["online_regret"] = policies[online]["regret"]
             found["online_regret_sampled"] = policies[f"{online}_sampled"]["regret"]
@@ -172,6 +211,8 @@ def open_data(s: Settings, workdir: pathlib.Path) -> RecordedData:
     else:
         table = open_table(path) if is_table(path) else to_table(path, workdir / "data.parquet")[0]
         train, test = hold_out(load(table))
+        if s.family_name != "recorded":
+            problems = draw_problems(s.family, jax.random.key(s.seed), s.family.n_tasks or s.evaluation.tasks)
     return RecordedData(s, relabelled(train, s.data_labels, s.family), relabelled(test, s.data_labels, s.family), problems, contexts)
 
 
@@ -190,7 +231,8 @@ def hold_out(log: Log) -> tuple[Log, Log]:
 
 def _log_of_split(s, path, workdir, split):
     codings = plain_codings(s.family.n_states, s.family.n_actions)
-    return load(write_table(workdir / f"{split}.parquet", [dpt.rows_of(path, split)], codings))
+    rows = dpt.rows_of(path, split, by_goal=split == "train")
+    return load(write_table(workdir / f"{split}.parquet", [rows], codings))
 
 
 def _peer_tasks(s, path, test):

@@ -212,3 +212,29 @@ def test_an_experiment_on_the_peers_file(kind, tmp_path):
     c.data_labels = "nothing"
     with pytest.raises(UserError, match="unknown data_labels"):
         run(c, tmp_path / "other")
+
+
+def test_a_log_without_a_simulator_is_learned_from_and_valued(tmp_path):
+    """States 0 and 1; action = state pays. The behaviour is right in 3 of 5 cases; imitation of the best is better."""
+    n, T = 400, 4
+    state = RNG.integers(0, 2, (n, T))
+    right = RNG.random((n, T)) < 0.6
+    action = np.where(right, state, 1 - state)
+    lines = ["task_id,episode_id,t,observation,action,reward,behavior_probability"]
+    names = np.array(["calm", "storm"])
+    for e in range(n):
+        for t in range(T):
+            probability = 0.6 if right[e, t] else 0.4
+            lines.append(f"0,{e},{t},{names[state[e, t]]},{action[e, t]},{int(right[e, t])},{probability}")
+    (tmp_path / "log.csv").write_text("\n".join(lines) + "\n")
+    c = dpt_bandit.get_config()
+    c.family, c.horizon, c.problem = "recorded", T, {"states": 2, "actions": 2}
+    c.data, c.data_labels, c.context.episodes = str(tmp_path / "log.csv"), "best_return", 1
+    c.model.update(width=16, layers=1)
+    c.fine_tune.update(steps=60, batch=16)
+    results = run(c, tmp_path / "run")
+    behavior, learned = (results["policies"][k]["value"]["mean"] for k in ("behavior", "fine_tuned_sampled"))
+    assert learned > behavior + 0.3
+    assert results["off_policy"]["behavior_probabilities"] == "recorded"
+    assert set(results["off_policy"]["estimates"]["fine_tuned_sampled"]) == {"is", "pdis", "wis", "dr"}
+    assert (tmp_path / "run" / "report.html").exists()

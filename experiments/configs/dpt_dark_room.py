@@ -3,8 +3,9 @@
     python -m experiments.run --config=experiments/configs/dpt_dark_room.py --workdir=runs/dpt_dark_room \
         --config.data=PATH/dpt_darkroom_5x5_h25.npz
 
-A context is 25 independent steps; the query is asked before the first and after each of them. Goals are
-reflected at random. 20 goals to learn from, 5 held out.
+A context is 25 independent steps; a query is asked before the first and after each of them. 20 goals to learn
+from, 5 held out: contexts are drawn anew from all steps recorded with a goal, queries from all asked about it,
+and goals are reflected at random.
 """
 
 from experiments.configs import base
@@ -21,6 +22,6 @@ def get_config():
     c.model.update(width=32, layers=4, heads=1, kv_heads=1, hidden=64, rotary_base=0.0)
     c.pretrain.update(steps=0, mixture=())
     c.single_steps = True
-    c.fine_tune.update(steps=1260, learning_rate=6e-3)
+    c.fine_tune.update(steps=1500, learning_rate=6e-3)
     c.evaluation.update(tasks=5, episodes=40)
     return c

@@ -25,13 +25,18 @@ def sequence_tokens(layout: Layout, sequences: Sequences) -> Tokens:
 
 def label_losses(model: Transformer, layout: Layout, sequences: Sequences, n_actions: int) -> jax.Array:
     """Cross-entropy of each kept observation's label given all before it, (B, U); 0 where there is none."""
-    hidden_BLD = model(sequence_tokens(layout, sequences)).hidden
     label_BU = kept_labels(sequences)
-    hidden_BUD = hidden_BLD.reshape(*label_BU.shape, layout.positions, -1)[..., -1, :]
-    start = layout.slices["action"].start
-    logits_BUA = model.logits(hidden_BUD, slice(start, start + n_actions))
+    logits_BUA = label_logits(model, layout, sequences, n_actions)
     loss_BU = optax.softmax_cross_entropy_with_integer_labels(logits_BUA, jnp.maximum(label_BU, 0))
     return jnp.where(label_BU == NOTHING, 0.0, loss_BU)
+
+
+def label_logits(model: Transformer, layout: Layout, sequences: Sequences, n_actions: int) -> jax.Array:
+    """Action logits on each kept observation, (B, U, A)."""
+    hidden_BLD = model(sequence_tokens(layout, sequences)).hidden
+    hidden_BUD = hidden_BLD.reshape(len(hidden_BLD), -1, layout.positions, hidden_BLD.shape[-1])[..., -1, :]
+    start = layout.slices["action"].start
+    return model.logits(hidden_BUD, slice(start, start + n_actions))
 
 
 def kept_labels(sequences: Sequences) -> jax.Array:

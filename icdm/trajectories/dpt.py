@@ -18,7 +18,7 @@ from icdm.errors import UserError, unknown
 from icdm.trajectories.table import NOTHING, Rows, as_batch
 
 BANDIT = ("actions", "rewards", "optimal", "means")
-DARK_ROOM = ("states", "actions", "next_states", "rewards", "query", "optimal")
+DARK_ROOM = ("states", "actions", "next_states", "rewards", "query", "optimal", "goal")
 
 
 def load(path: pathlib.Path, split: str) -> dict[str, np.ndarray]:
@@ -41,9 +41,9 @@ def load(path: pathlib.Path, split: str) -> dict[str, np.ndarray]:
     return found
 
 
-def rows_of(path: pathlib.Path, split: str) -> Rows:
+def rows_of(path: pathlib.Path, split: str, by_goal: bool = False) -> Rows:
     arrays = load(path, split)
-    return bandit_rows(arrays) if "means" in arrays else dark_room_rows(arrays)
+    return bandit_rows(arrays) if "means" in arrays else dark_room_rows(arrays, by_goal)
 
 
 def reader(path: pathlib.Path, split: str) -> Callable[[], Iterator[pa.RecordBatch]]:
@@ -64,7 +64,8 @@ def bandit_rows(arrays: dict[str, np.ndarray]) -> Rows:
     )
 
 
-def dark_room_rows(arrays: dict[str, np.ndarray]) -> Rows:
+def dark_room_rows(arrays: dict[str, np.ndarray], by_goal: bool = False) -> Rows:
+    """A task for each recorded context; `by_goal`, one for each goal, with all steps and queries that have it."""
     n, steps = arrays["actions"].shape
     side = 1 + int(max(arrays["states"].max(), arrays["next_states"].max(), arrays["query"].max()))
 
@@ -78,11 +79,13 @@ def dark_room_rows(arrays: dict[str, np.ndarray]) -> Rows:
         """The query first, then each step with the row after it."""
         return np.concatenate([asked, np.stack([step, after], -1).reshape(n, -1)], 1).ravel()
 
-    episode = np.broadcast_to(np.arange(1, steps + 1), (n, steps))
+    task = np.unique(arrays["goal"], axis=0, return_inverse=True)[1].ravel() if by_goal else np.arange(n)
+    asked_episode = np.arange(n)[:, None] * (steps + 1)
+    episode = asked_episode + np.arange(1, steps + 1)
     zeros = np.zeros((n, steps), np.int64)
     return _rows(
-        task_id=np.repeat(np.arange(n), 2 * steps + 1),
-        episode_id=in_order(episode, episode, np.zeros((n, 1), np.int64)),
+        task_id=np.repeat(task, 2 * steps + 1),
+        episode_id=in_order(episode, episode, asked_episode),
         t=in_order(zeros, zeros + 1, np.zeros((n, 1), np.int64)),
         observation=in_order(cell(arrays["states"]), cell(arrays["next_states"]), query),
         action=in_order(arrays["actions"], nothing, nothing_query),

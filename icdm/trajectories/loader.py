@@ -1,4 +1,4 @@
-"""Sequences for training out of a table: columns in memory (16 bytes a row), assembled by Grain, resumable.
+"""Sequences for training out of a table: columns in memory (20 bytes a row), assembled by Grain, resumable.
 
 B rows of a batch, E episodes of a sequence, T steps of the longest episode.
 """
@@ -42,6 +42,7 @@ class Log:
 
     Attributes:
       observation, action, label: (X,) int32; reward: (X,) float32.
+      behavior: (X,) float32 probability of the recorded action; nan where it is not known.
       first: (N + 1,) row where each of N episodes begins, and the end.
       steps: (N,) how many steps each has; 0 is a query: an observation and what should be done on it.
       contexts, queries: for each task, its episodes with steps, and those without.
@@ -52,6 +53,7 @@ class Log:
     action: np.ndarray
     reward: np.ndarray
     label: np.ndarray
+    behavior: np.ndarray
     first: np.ndarray
     steps: np.ndarray
     contexts: list[np.ndarray]
@@ -88,12 +90,13 @@ def log_of(chunks: Iterable[Rows], n_observations: int) -> Log:
     parts, firsts, steps, tasks, row = [], [], [], [], 0
     for rows in chunks:
         columns = (rows.observation, rows.action, rows.oracle_action)
-        parts.append([x.astype(np.int32) for x in columns] + [rows.reward.astype(np.float32)])
+        numbers = (rows.reward, rows.behavior_probability)
+        parts.append([x.astype(np.int32) for x in columns] + [x.astype(np.float32) for x in numbers])
         firsts.append(rows.starts + row)
         steps.append(np.add.reduceat(rows.acted.astype(np.int32), rows.starts))
         tasks.append(rows.task_id[rows.starts])
         row += rows.n
-    observation, action, label, reward = (np.concatenate(column) for column in zip(*parts))
+    observation, action, label, reward, behavior = (np.concatenate(column) for column in zip(*parts))
     first, steps, task = np.append(np.concatenate(firsts), row), np.concatenate(steps), np.concatenate(tasks)
     _, task = np.unique(task, return_inverse=True)
     episodes = np.split(np.argsort(task, kind="stable"), np.cumsum(np.bincount(task))[:-1])
@@ -102,6 +105,7 @@ def log_of(chunks: Iterable[Rows], n_observations: int) -> Log:
         action=action,
         reward=reward,
         label=label,
+        behavior=behavior,
         first=first,
         steps=steps,
         contexts=[e[steps[e] > 0] for e in episodes],
@@ -119,13 +123,23 @@ def sequence_length(log: Log, context_episodes: int) -> int:
 def sequences(log: Log, task_B: np.ndarray, context_episodes: int, rng: np.random.Generator, symmetry=None) -> Sequences:
     """One sequence of each of some tasks.
 
-    Which episodes are shown, and which query is asked, is drawn anew each time; all of a task's are shown in
+    Which episodes are shown, and which queries are asked, is drawn anew each time; all of a task's are shown in
     their order where there are no more than the sequence holds. Steps keep their order always: a behaviour
     that learned while it was recorded would be misread otherwise.
 
     Args:
       symmetry: rng -> (relabelling of observations, of actions), drawn for each sequence.
     """
+    episode_BE = draw_episodes(log, task_B, context_episodes, rng)
+    relabel = None if symmetry is None else [symmetry(rng) for _ in task_B]
+    found = assemble(log, episode_BE, relabel)
+    if log.asks and log.longest == 1:  # a query, the end of a step, which tells its beginning too, a query, ...
+        return dataclasses.replace(found, kept=tuple(2 * e + e % 2 for e in range(episode_BE.shape[1])))
+    return found
+
+
+def draw_episodes(log: Log, task_B: np.ndarray, context_episodes: int, rng: np.random.Generator) -> np.ndarray:
+    """(B, E) which episodes a sequence of each task shows."""
     E = sequence_length(log, context_episodes)
     places = np.arange(1, E, 2) if log.asks else np.arange(E)
     episode_BE = np.full((len(task_B), E), NOTHING)
@@ -135,13 +149,9 @@ def sequences(log: Log, task_B: np.ndarray, context_episodes: int, rng: np.rando
             shown = shown[rng.choice(len(shown), len(places), replace=False)]
         episode_BE[row, places[: len(shown)]] = shown
         if len(log.queries[task]):
-            query = log.queries[task][rng.integers(len(log.queries[task]))]
-            episode_BE[row, 0 : 2 * len(shown) + 1 : 2] = query
-    relabel = None if symmetry is None else [symmetry(rng) for _ in task_B]
-    found = assemble(log, episode_BE, relabel)
-    if log.asks and log.longest == 1:  # a query, the end of a step, which tells its beginning too, a query, ...
-        return dataclasses.replace(found, kept=tuple(2 * e + e % 2 for e in range(E)))
-    return found
+            asked = np.arange(0, 2 * len(shown) + 1, 2)
+            episode_BE[row, asked] = log.queries[task][rng.integers(len(log.queries[task]), size=len(asked))]
+    return episode_BE
 
 
 def assemble(log: Log, episode_BE: np.ndarray, relabel=None) -> Sequences:
