@@ -1,8 +1,8 @@
-"""Hospitals that differ from ICU-Sepsis, K = 20 episodes of the clinicians' policy from each.
+"""Hospitals that differ from ICU-Sepsis, K = 10 episodes of the clinicians' policy from each.
 
     python -m experiments.run --config=experiments/configs/icu_sepsis_hospitals.py --workdir=runs/hospitals
 
-A hospital is half a gigabyte while it is being made and 51 MB afterwards, so training uses a pool of them.
+A hospital is 51 MB and takes a second or two to make, so training uses a pool of them.
 Needs the extra `clinical`.
 """
 
@@ -15,7 +15,8 @@ def get_config():
     c.horizon = 20
     c.problem = dict(concentration=100.0)
     c.context.episodes = 10
-    c.pretrain.update(mixture=("icu_sepsis:horizon=20",))
-    c.fine_tune.update(batch=32, pool=24)
-    c.evaluation.update(tasks=20, episodes=10, rows=20)
+    c.model.layers = 3
+    c.pretrain.update(steps=100, batch=32, mixture=("icu_sepsis:horizon=20",))
+    c.fine_tune.update(steps=800, batch=32, pool=20)
+    c.evaluation.update(tasks=10, episodes=10, rows=20)
     return c
