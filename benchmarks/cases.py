@@ -10,7 +10,13 @@ from benchmarks.timing import alternating, seconds
 
 def row(name, value, unit, *, reference=None, reference_name="", required=None, at_most=True):
     """A measured number, its ratio to a reference, and the bound that it must keep."""
-    found = {"name": name, "value": value, "unit": unit, "reference": reference, "reference_name": reference_name}
+    found = {
+        "name": name,
+        "value": value,
+        "unit": unit,
+        "reference": reference,
+        "reference_name": reference_name,
+    }
     found["ratio"] = None if reference is None else value / reference
     held = found["value"] if reference is None or required is None else found["ratio"]
     found["required"] = required
@@ -44,7 +50,9 @@ def language_model(width, layers, heads, length, batch, vocabulary, dtype):
 
     update = make_update(loss, optimizer)
     count = sum(x.size for x in jax.tree.leaves(model))
-    state = TrainState(model, jax.jit(optimizer.init)(model), jnp.int32(0), jax.random.key_data(jax.random.key(0)))
+    state = TrainState(
+        model, jax.jit(optimizer.init)(model), jnp.int32(0), jax.random.key_data(jax.random.key(0))
+    )
     held = [state]
     tokens = jax.random.randint(jax.random.key(1), (batch, length + 1), 0, vocabulary)
 
@@ -91,7 +99,9 @@ def large_training(quick):
     peak = 2 * size**3 / seconds(lambda: product(matrix).block_until_ready(), repeats=10, warmups=3)
     flops = (6 * count + 6 * layers * length * width) * batch * length  # causal attention: half of 12 X L D
     yield row(f"training, {count / 1e6:.0f} M weights, bfloat16", batch * length / taken, "tokens/s")
-    yield row("model FLOP utilisation", flops / taken / peak, "of a matrix product", required=0.45, at_most=False)
+    yield row(
+        "model FLOP utilisation", flops / taken / peak, "of a matrix product", required=0.45, at_most=False
+    )
 
 
 def decoding(quick):
@@ -113,7 +123,9 @@ def decoding(quick):
         return Tokens(id_BL1, jnp.zeros((1, n)), jnp.ones((1, n), bool))
 
     for n in (100, 500) if quick else (100, 500, 1000):
-        held = [jax.jit(lambda model, read: model(read, model.empty_cache(1, n + 64)).cache)(model, tokens(n))]
+        held = [
+            jax.jit(lambda model, read: model(read, model.empty_cache(1, n + 64)).cache)(model, tokens(n))
+        ]
         one, whole = tokens(1), tokens(n + 1)
 
         def next_one():
@@ -195,7 +207,9 @@ def online(quick):
     steps = 100 if quick else 500
     family = make_family("bandit", horizon=steps)
     layout = make_layout("transition", (family,), 2)
-    config = ModelConfig(width=32, layers=4, heads=1, kv_heads=1, hidden=64, rotary_base=0.0, max_length=steps + 1)
+    config = ModelConfig(
+        width=32, layers=4, heads=1, kv_heads=1, hidden=64, rotary_base=0.0, max_length=steps + 1
+    )
     model = Transformer(config, layout.size, nnx.Rngs(0))
     tasks = draw_tasks(family, jax.random.key(0), 200)
     run = jax.jit(lambda p, key: rollout(tasks.problem, jnp.arange(200), p, key).reward)
@@ -213,7 +227,9 @@ def planning(quick):
     from icdm.problems.families import make_family
 
     n = 500 if quick else 2000
-    mdps = to_float32(draw_problems(make_family("random_mdp", states=20, actions=5, horizon=50), jax.random.key(0), n))
+    mdps = to_float32(
+        draw_problems(make_family("random_mdp", states=20, actions=5, horizon=50), jax.random.key(0), n)
+    )
     solve = jax.jit(lambda mdps: jax.lax.map(lambda mdp: backward_induction(mdp)[1][0], mdps, batch_size=16))
     taken = seconds(lambda: solve(mdps).block_until_ready())
     yield row(

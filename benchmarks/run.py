@@ -19,9 +19,13 @@ from icdm.errors import UserError, one_line_errors, unknown
 
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.run",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="run this benchmark (again for more)")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="NAME", help="run this benchmark (again for more)"
+    )
     parser.add_argument("--quick", action="store_true", help="smaller and fewer runs")
     parser.add_argument("--json", metavar="FILE", help="write the numbers there")
     parser.add_argument("--compare", metavar="FILE", help="an earlier --json file")
@@ -84,7 +88,12 @@ def machine() -> dict[str, str]:
     import jax
 
     devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
-    return {"python": platform.python_version(), "jax": jax.__version__, "devices": devices, "cores": str(os.cpu_count())}
+    return {
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "devices": devices,
+        "cores": str(os.cpu_count()),
+    }
 
 
 if __name__ == "__main__":

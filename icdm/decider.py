@@ -16,7 +16,6 @@ from icdm.learning.train import TrainConfig, TrainState
 from icdm.models.lora import init_lora, merge_lora
 from icdm.models.policy import TransformerPolicy
 from icdm.models.transformer import ModelConfig, Transformer
-from icdm.problems.families import Family
 from icdm.trajectories.layouts import problem_of
 from icdm.trajectories.rollout import Trajectories
 
@@ -96,7 +95,10 @@ class Decider:
 
     def observe(self, action, reward) -> None:
         """Takes note of what was done, (B,) codes, and what it paid, (B,)."""
-        action, reward = np.atleast_1d(np.asarray(action, np.int32)), np.atleast_1d(np.asarray(reward, np.float32))
+        action, reward = (
+            np.atleast_1d(np.asarray(action, np.int32)),
+            np.atleast_1d(np.asarray(reward, np.float32)),
+        )
         self.carry = _observe(self.policy, self.carry, action, reward)
         self.t += 1
 
@@ -114,7 +116,9 @@ class Decider:
             raise UserError(f"the episode is over after {self.t} steps: reset the decider")
         n = self.policy.layout.n_observations
         if (observation < 0).any() or (observation >= n).any():
-            raise UserError(f"observation {observation[(observation < 0) | (observation >= n)][0]}: give codes from 0 to {n - 1}")
+            raise UserError(
+                f"observation {observation[(observation < 0) | (observation >= n)][0]}: give codes from 0 to {n - 1}"
+            )
 
 
 def read_config(directory) -> dict:
@@ -158,7 +162,9 @@ def _restored(directory: pathlib.Path, model: Transformer, training: TrainConfig
     step, state = checkpoints.restore(like)
     checkpoints.close()
     if step == 0:
-        raise UserError(f"{directory} holds no checkpoint: the run has not got there yet; start it again to go on")
+        raise UserError(
+            f"{directory} holds no checkpoint: the run has not got there yet; start it again to go on"
+        )
     return merge_lora(model, state.trainable) if training.lora_rank else state.trainable
 
 

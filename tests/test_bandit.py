@@ -33,10 +33,18 @@ def test_posterior_mean_by_quadrature():
     with jax.enable_x64(True):
         counts = count(zeros, jnp.array([0, 0, 2]), reward.astype(float), zeros, jnp.ones(3, bool), 1, 3)
         found = np.asarray(BANDIT.posterior_mean(counts).reward[0])
-        draws = np.asarray(jax.vmap(lambda k: BANDIT.posterior_sample(k, counts).reward[0])(jax.random.split(jax.random.key(0), 4000)))
+        draws = np.asarray(
+            jax.vmap(lambda k: BANDIT.posterior_sample(k, counts).reward[0])(
+                jax.random.split(jax.random.key(0), 4000)
+            )
+        )
     grid = (np.arange(20_000) + 0.5) / 20_000
     for arm, pulls in enumerate([[0.9, 1.1], [], [0.3]]):
-        weight = np.exp(-sum((np.array(r) - grid) ** 2 for r in pulls) / (2 * 0.09)) if pulls else np.ones_like(grid)
+        weight = (
+            np.exp(-sum((np.array(r) - grid) ** 2 for r in pulls) / (2 * 0.09))
+            if pulls
+            else np.ones_like(grid)
+        )
         mean = (weight * grid).sum() / weight.sum()
         assert found[arm] == pytest.approx(mean, abs=1e-5)
         assert draws[:, arm].mean() == pytest.approx(mean, abs=4 * draws[:, arm].std() / 4000**0.5)
@@ -69,9 +77,13 @@ def test_every_rule_learns_and_thompson_explores_more_than_greed():
     small = jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == jnp.float64 else x, problem)
     late = {}
     for rule in RULES:
-        episode = rollout(small, jnp.arange(300), BanditPolicy(rule, 3, 0.3), jax.random.key(1), jnp.asarray(q, jnp.float32))
+        episode = rollout(
+            small, jnp.arange(300), BanditPolicy(rule, 3, 0.3), jax.random.key(1), jnp.asarray(q, jnp.float32)
+        )
         regret = episode.q.max(-1) - jnp.take_along_axis(episode.q, episode.action[..., None], -1)[..., 0]
-        assert regret[:, 20:].mean() < 0.5 * 0.25  # a random arm loses 1/4 on average with three uniform means
+        assert (
+            regret[:, 20:].mean() < 0.5 * 0.25
+        )  # a random arm loses 1/4 on average with three uniform means
         late[rule] = float(jnp.mean(episode.action[:, 20:] != episode.action[:, 19:29]))
     assert late["thompson_sampling"] > late["posterior_mean_greedy"]
 
@@ -106,7 +118,9 @@ def test_symmetries_keep_the_problem(family):
     rng = np.random.default_rng(0)
     for _ in range(10):
         states, actions = family.symmetry(rng)
-        assert sorted(states) == list(range(family.n_states)) and sorted(actions) == list(range(family.n_actions))
+        assert sorted(states) == list(range(family.n_states)) and sorted(actions) == list(
+            range(family.n_actions)
+        )
         if family is ROOM:
             np.testing.assert_array_equal(states[ROOM.next_state], ROOM.next_state[states][:, actions])
             best = first_best_action(ROOM)
@@ -114,6 +128,11 @@ def test_symmetries_keep_the_problem(family):
 
 
 def test_parameters_are_checked():
-    for name, wrong in (("bandit", {"arms": 1}), ("bandit", {"noise": 0.0}), ("dark_room", {"size": 1}), ("recorded", {"states": 0})):
+    for name, wrong in (
+        ("bandit", {"arms": 1}),
+        ("bandit", {"noise": 0.0}),
+        ("dark_room", {"size": 1}),
+        ("recorded", {"states": 0}),
+    ):
         with pytest.raises(UserError):
             make_family(name, **wrong)

@@ -17,10 +17,11 @@ from icdm.learning.recorded import kept_labels, label_losses, sequence_tokens
 from icdm.models.policy import TransformerPolicy
 from icdm.models.transformer import ModelConfig, Transformer
 from icdm.problems.families import make_family
+from icdm.trajectories.dpt import bandit_rows, dark_room_rows
+from icdm.trajectories.dpt import load as load_npz
 from icdm.trajectories.layouts import Step, make_layout
 from icdm.trajectories.loader import batches, load, sequences
 from icdm.trajectories.table import NOTHING, plain_codings, write_table
-from icdm.trajectories.dpt import bandit_rows, dark_room_rows, load as load_npz
 
 RNG = np.random.default_rng(0)
 BANDIT, ROOM = make_family("bandit", horizon=6), make_family("dark_room", size=3, horizon=5)
@@ -30,11 +31,20 @@ def bandit_arrays(n, steps=6):
     means = RNG.uniform(size=(n, 5))
     actions = RNG.integers(0, 5, (n, steps))
     rewards = np.take_along_axis(means, actions, 1) + 0.3 * RNG.normal(size=(n, steps))
-    return {"means": means, "actions": actions, "rewards": rewards.astype(np.float32), "optimal": means.argmax(1)}
+    return {
+        "means": means,
+        "actions": actions,
+        "rewards": rewards.astype(np.float32),
+        "optimal": means.argmax(1),
+    }
 
 
 def room_arrays(n, steps=4):
-    goal, state, action = RNG.integers(0, 3, (n, 2)), RNG.integers(0, 3, (n, steps, 2)), RNG.integers(0, 5, (n, steps))
+    goal, state, action = (
+        RNG.integers(0, 3, (n, 2)),
+        RNG.integers(0, 3, (n, steps, 2)),
+        RNG.integers(0, 5, (n, steps)),
+    )
     after = ROOM.next_state[state[..., 0] * 3 + state[..., 1], action]
     paid = (after == (goal[:, 0] * 3 + goal[:, 1])[:, None]).astype(np.int8)
     after = np.stack(np.divmod(after, 3), -1)
@@ -56,7 +66,9 @@ def room_log(tmp_path):
 def small_model(family, heads=1, **changes):
     layout = make_layout("transition", (family,), 2)
     layout = dataclasses.replace(layout, n_observations=layout.n_observations + 1)
-    config = ModelConfig(width=16, layers=2, heads=heads, kv_heads=heads, hidden=32, rotary_base=0.0, **changes)
+    config = ModelConfig(
+        width=16, layers=2, heads=heads, kv_heads=heads, hidden=32, rotary_base=0.0, **changes
+    )
     return Transformer(config, layout.size, nnx.Rngs(0)), layout
 
 
@@ -178,7 +190,11 @@ def test_the_iterator_resumes_at_the_same_record(bandit_log):
         next(iterator)
     state = iterator.get_state()
     expected = [next(iterator) for _ in range(3)]
-    fresh = iter(batches(bandit_log, 8, 0, seed=3, symmetry=BANDIT.symmetry).to_iter_dataset(grain.ReadOptions(num_threads=0)))
+    fresh = iter(
+        batches(bandit_log, 8, 0, seed=3, symmetry=BANDIT.symmetry).to_iter_dataset(
+            grain.ReadOptions(num_threads=0)
+        )
+    )
     fresh.set_state(state)
     for i, batch in enumerate(expected):
         jax.tree.map(np.testing.assert_array_equal, batch, next(fresh))
@@ -195,7 +211,9 @@ def test_an_epoch_reads_every_task_once(bandit_log):
 def test_an_experiment_on_the_peers_file(kind, tmp_path):
     module, arrays = {"bandit": (dpt_bandit, bandit_arrays), "dark_room": (dpt_dark_room, room_arrays)}[kind]
     splits = {split: arrays(60) for split in ("train", "test", "eval")}
-    np.savez(tmp_path / "x.npz", **{f"{split}_{k}": x for split, found in splits.items() for k, x in found.items()})
+    np.savez(
+        tmp_path / "x.npz", **{f"{split}_{k}": x for split, found in splits.items() for k, x in found.items()}
+    )
     c = module.get_config()
     c.data, c.horizon = str(tmp_path / "x.npz"), 6
     c.problem = {"arms": 5, "noise": 0.3} if kind == "bandit" else {"size": 3}

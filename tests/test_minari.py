@@ -5,13 +5,12 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from test_table import GOOD, random_rows, write
 
 from icdm.errors import UserError
 from icdm.trajectories.convert import convert
 from icdm.trajectories.table import join, open_table, plain_codings, write_table
 from icdm.trajectories.vocabulary import Bins
-
-from test_table import GOOD, random_rows, write
 
 
 @pytest.fixture
@@ -55,7 +54,10 @@ def test_real_observations_are_binned(tmp_path):
             group["observations"], group["actions"] = observations[i], rng.integers(0, 3, 5)
             group["rewards"], group["terminations"] = rng.normal(size=5), np.arange(5) == 4
             group["truncations"] = np.zeros(5, bool)
-    spaces = {"observation_space": {"type": "Box", "shape": [2]}, "action_space": {"type": "Discrete", "n": 3}}
+    spaces = {
+        "observation_space": {"type": "Box", "shape": [2]},
+        "action_space": {"type": "Discrete", "n": 3},
+    }
     header = {"total_episodes": 3, "data_format": "hdf5", **{k: json.dumps(v) for k, v in spaces.items()}}
     (data / "metadata.json").write_text(json.dumps(header))
     convert(tmp_path / "set", tmp_path / "log.parquet", bins=8, binning="uniform")

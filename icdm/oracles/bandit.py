@@ -45,7 +45,9 @@ class BanditPolicy:
             low_BA, high_BA = -y_BA / scale_BA, (1 - y_BA) / scale_BA
             if self.rule == "thompson_sampling":
                 index_BA = y_BA + scale_BA * jax.random.truncated_normal(key, low_BA, high_BA)
-                index_BA = jnp.where(n_BA > 0, index_BA, jax.random.uniform(jax.random.fold_in(key, 1), n_BA.shape))
+                index_BA = jnp.where(
+                    n_BA > 0, index_BA, jax.random.uniform(jax.random.fold_in(key, 1), n_BA.shape)
+                )
             else:
                 normal = jax.scipy.stats.norm
                 mass_BA = jnp.maximum(normal.cdf(high_BA) - normal.cdf(low_BA), 1e-12)
@@ -58,7 +60,9 @@ class BanditPolicy:
         return carry[0] + one_BA, carry[1] + one_BA * reward_B[:, None]
 
 
-def best_arm_probabilities(action_BT: np.ndarray, reward_BT: np.ndarray, arms: int, noise: float) -> np.ndarray:
+def best_arm_probabilities(
+    action_BT: np.ndarray, reward_BT: np.ndarray, arms: int, noise: float
+) -> np.ndarray:
     """P(a has the highest mean | the first t pulls), (B, T + 1, A), for t = 0..T.
 
     P(a best) = int f_a(x) prod_{b != a} F_b(x) dx with the posterior densities f and distributions F of the
@@ -71,7 +75,11 @@ def best_arm_probabilities(action_BT: np.ndarray, reward_BT: np.ndarray, arms: i
     found = np.empty((rows, steps + 1, arms))
     for t in range(steps + 1):
         if t:
-            row, arm, reward_B1 = np.arange(rows), action_BT[:, t - 1], reward_BT[:, t - 1, None].astype(np.float64)
+            row, arm, reward_B1 = (
+                np.arange(rows),
+                action_BT[:, t - 1],
+                reward_BT[:, t - 1, None].astype(np.float64),
+            )
             log_BAG[row, arm] -= 0.5 * ((reward_B1 - grid_G) / noise) ** 2
         density_BAG = np.exp(log_BAG - log_BAG.max(-1, keepdims=True))
         density_BAG /= density_BAG.sum(-1, keepdims=True)

@@ -48,7 +48,9 @@ def to_table(source, out, *, repair=None, bins=16, binning="quantile", split="")
     source, out, report = pathlib.Path(source), pathlib.Path(out), Report()
     if is_table(source):
         table = open_table(source)
-        return write_table(out, checked(source, table.coded(), repair=repair, report=report), table.codings), report
+        return write_table(
+            out, checked(source, table.coded(), repair=repair, report=report), table.codings
+        ), report
     opened = open_source(source, split)
     codings = fit_codings(opened, bins, binning)
     chunks = checked(source, coded_parts(opened, codings), repair=repair, report=report)
@@ -82,11 +84,15 @@ def write_csv(out, table) -> int:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m icdm.trajectories.convert", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        prog="python -m icdm.trajectories.convert",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.add_argument("source", metavar="IN")
     parser.add_argument("out", metavar="OUT")
-    parser.add_argument("--repair", choices=("drop", "truncate"), help="drop episodes with a defect, or cut them before it")
+    parser.add_argument(
+        "--repair", choices=("drop", "truncate"), help="drop episodes with a defect, or cut them before it"
+    )
     parser.add_argument("--bins", type=int, default=16, help="intervals of a column of real numbers")
     parser.add_argument("--binning", choices=("quantile", "uniform"), default="quantile")
     parser.add_argument("--split", default="", help="train, test or eval, of a .npz")

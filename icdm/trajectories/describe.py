@@ -40,7 +40,9 @@ def describe(path, split: str = "") -> dict:
     probable = terminal = 0
     for rows, found in find_defects(parts):
         for column, row, message in found:
-            entry = defects.setdefault(column, {"rows": 0, "first_row": rows_before + row + 1, "first": message})
+            entry = defects.setdefault(
+                column, {"rows": 0, "first_row": rows_before + row + 1, "first": message}
+            )
             entry["rows"] += 1
         starts, acted = rows.starts, rows.acted
         np.add.at(pairs, (rows.observation[acted], rows.action[acted]), 1)
@@ -88,7 +90,10 @@ def _spread(values) -> dict:
     if not finite.size:
         return {}
     names = ("min", "median", "max")
-    return {"mean": float(finite.mean()), **{k: float(x) for k, x in zip(names, np.percentile(finite, [0, 50, 100]))}}
+    return {
+        "mean": float(finite.mean()),
+        **{k: float(x) for k, x in zip(names, np.percentile(finite, [0, 50, 100]))},
+    }
 
 
 def _least_covered(codings, pairs) -> list[dict]:
@@ -99,7 +104,11 @@ def _least_covered(codings, pairs) -> list[dict]:
     order = [s for s in np.argsort(-visits) if visits[s] and (pairs[s] == 0).any()][:5]
     state = codings["observation"].decode
     return [
-        {"observation": str(state(np.array([s]))[0]), "visits": int(visits[s]), "untried": int((pairs[s] == 0).sum())}
+        {
+            "observation": str(state(np.array([s]))[0]),
+            "visits": int(visits[s]),
+            "untried": int((pairs[s] == 0).sum()),
+        }
         for s in order
     ]
 
@@ -111,7 +120,9 @@ def show(found: dict) -> None:
         return "  ".join(f"{name} {value:.4g}" for name, value in numbers.items()) or "none"
 
     print(f"{found['file']}: {found['rows']} rows, {found['steps']} steps")
-    print(f"tasks {found['tasks']}, episodes {found['episodes']} ({found['terminal_episodes']} end in a terminal step)")
+    print(
+        f"tasks {found['tasks']}, episodes {found['episodes']} ({found['terminal_episodes']} end in a terminal step)"
+    )
     print(f"episode length: {spread(found['length'])}")
     print(f"reward: {spread(found['reward'])}\nreturn: {spread(found['return'])}")
     shown = sorted(found["actions"].items(), key=lambda item: -item[1])
@@ -123,18 +134,26 @@ def show(found: dict) -> None:
         f"{found['pairs_seen']} pairs seen, {found['pair_coverage']:.1%} of the actions in those states"
     )
     for state in found["least_covered"]:
-        print(f"  observation {state['observation']}: {state['visits']} visits, {state['untried']} actions never tried")
-    print(f"labels: {found['rows_with_oracle_action']} rows with an oracle action, {found['queries']} of them queries")
+        print(
+            f"  observation {state['observation']}: {state['visits']} visits, {state['untried']} actions never tried"
+        )
+    print(
+        f"labels: {found['rows_with_oracle_action']} rows with an oracle action, {found['queries']} of them queries"
+    )
     print(f"behaviour probabilities: {found['steps_with_behavior_probability']} of {found['steps']} steps")
     if not found["defects"]:
         print("defects: none")
     for column, entry in found["defects"].items():
-        print(f"defect: column {column}: {entry['rows']} rows, the first is row {entry['first_row']}: {entry['first']}")
+        print(
+            f"defect: column {column}: {entry['rows']} rows, the first is row {entry['first_row']}: {entry['first']}"
+        )
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m icdm.trajectories.describe", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        prog="python -m icdm.trajectories.describe",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.add_argument("file", metavar="FILE")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

@@ -16,7 +16,9 @@ from icdm.trajectories.rollout import Trajectories
 from icdm.trajectories.table import NOTHING, Rows, Table
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["trajectories", "label", "present"], meta_fields=["kept"])
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["trajectories", "label", "present"], meta_fields=["kept"]
+)
 @dataclasses.dataclass(frozen=True)
 class Sequences:
     """Recorded episodes side by side, with what should have been done.
@@ -120,7 +122,9 @@ def sequence_length(log: Log, context_episodes: int) -> int:
     return 2 * context_episodes + 1 if log.asks else context_episodes + 1
 
 
-def sequences(log: Log, task_B: np.ndarray, context_episodes: int, rng: np.random.Generator, symmetry=None) -> Sequences:
+def sequences(
+    log: Log, task_B: np.ndarray, context_episodes: int, rng: np.random.Generator, symmetry=None
+) -> Sequences:
     """One sequence of each of some tasks.
 
     Which episodes are shown, and which queries are asked, is drawn anew each time; all of a task's are shown in
@@ -133,12 +137,16 @@ def sequences(log: Log, task_B: np.ndarray, context_episodes: int, rng: np.rando
     episode_BE = draw_episodes(log, task_B, context_episodes, rng)
     relabel = None if symmetry is None else [symmetry(rng) for _ in task_B]
     found = assemble(log, episode_BE, relabel)
-    if log.asks and log.longest == 1:  # a query, the end of a step, which tells its beginning too, a query, ...
+    if (
+        log.asks and log.longest == 1
+    ):  # a query, the end of a step, which tells its beginning too, a query, ...
         return dataclasses.replace(found, kept=tuple(2 * e + e % 2 for e in range(episode_BE.shape[1])))
     return found
 
 
-def draw_episodes(log: Log, task_B: np.ndarray, context_episodes: int, rng: np.random.Generator) -> np.ndarray:
+def draw_episodes(
+    log: Log, task_B: np.ndarray, context_episodes: int, rng: np.random.Generator
+) -> np.ndarray:
     """(B, E) which episodes a sequence of each task shows."""
     E = sequence_length(log, context_episodes)
     places = np.arange(1, E, 2) if log.asks else np.arange(E)

@@ -84,7 +84,9 @@ class Rows:
 
 
 def join(parts: list[Rows]) -> Rows:
-    return Rows(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in dataclasses.fields(Rows)})
+    return Rows(
+        **{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in dataclasses.fields(Rows)}
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +142,9 @@ def open_table(path) -> Table:
     except (OSError, pa.ArrowException) as error:
         raise unreadable(path, error) from None
     if METADATA not in (file.metadata or {}):
-        raise UserError(f"{path} has no vocabulary: make a table of it with python -m icdm.trajectories.convert")
+        raise UserError(
+            f"{path} has no vocabulary: make a table of it with python -m icdm.trajectories.convert"
+        )
     header = json.loads(file.metadata[METADATA])
     codings = {name: coding_from_json(content) for name, content in header.pop("codings").items()}
     return Table(path, codings, file.num_rows, **header)
@@ -164,7 +168,10 @@ def write_table(path, chunks: Iterable[Rows], codings: dict[str, Coding]) -> Tab
             for rows in chunks:
                 acted = rows.acted
                 longest = max(longest, int(rows.t[acted].max(initial=-1)) + 1)
-                low, high = min(low, rows.reward[acted].min(initial=low)), max(high, rows.reward[acted].max(initial=high))
+                low, high = (
+                    min(low, rows.reward[acted].min(initial=low)),
+                    max(high, rows.reward[acted].max(initial=high)),
+                )
                 writer.write_batch(as_batch(rows), row_group_size=ROW_GROUP)
             if longest == 0:
                 raise UserError(f"{path}: there is not a single step to write")
@@ -204,7 +211,9 @@ def parquet_batches(path) -> Iterator[pa.RecordBatch]:
 def unreadable(path, error: Exception) -> UserError:
     if not pathlib.Path(path).exists():
         return UserError(f"{path}: no such file")
-    return UserError(f"{path} cannot be read ({str(error).splitlines()[0][:120]}): it may be cut short; make it again")
+    return UserError(
+        f"{path} cannot be read ({str(error).splitlines()[0][:120]}): it may be cut short; make it again"
+    )
 
 
 @dataclasses.dataclass
@@ -221,7 +230,9 @@ class Report:
         return f"{self.episodes} episodes repaired, {self.rows} rows dropped (first defect: {self.first})"
 
 
-def checked(path, parts: Iterable[tuple[Rows, dict]], *, repair: str | None, report: Report) -> Iterator[Rows]:
+def checked(
+    path, parts: Iterable[tuple[Rows, dict]], *, repair: str | None, report: Report
+) -> Iterator[Rows]:
     """Whole episodes of the parts, without defects.
 
     Args:
@@ -254,10 +265,15 @@ def find_defects(parts: Iterable[tuple[Rows, dict]]) -> Iterator[tuple[Rows, lis
     """Whole episodes of the parts, each time with their defects (column, row counted from 0, what is wrong)."""
     seen: set[tuple[int, int]] = set()
     for rows, cells in _whole_episodes(parts):
-        unreadable = [(name, i, told[i]) for name, told in cells.items() for i in np.flatnonzero(told != None)]  # noqa: E711
+        unreadable = [
+            (name, i, told[i]) for name, told in cells.items() for i in np.flatnonzero(told != None)
+        ]  # noqa: E711
         known = {(name, i) for name, i, _ in unreadable}
         wrong = [
-            (name, i, told(i)) for name, mask, told in _faults(rows, seen) for i in np.flatnonzero(mask) if (name, i) not in known
+            (name, i, told(i))
+            for name, mask, told in _faults(rows, seen)
+            for i in np.flatnonzero(mask)
+            if (name, i) not in known
         ]
         yield rows, unreadable + wrong
 
@@ -295,8 +311,16 @@ def _faults(rows: Rows, seen: set) -> list[tuple[str, np.ndarray, Callable[[int]
     probability = rows.behavior_probability
     improbable = rows.acted & ~np.isnan(probability) & ~((probability > 0) & (probability <= 1))
     return [
-        ("episode_id", again, lambda i: f"episode {rows.episode_id[i]} of task {rows.task_id[i]} goes on after others"),
-        ("t", rows.t != expected, lambda i: f"{rows.t[i]} where {expected[i]} is due: a step is missing or doubled"),
+        (
+            "episode_id",
+            again,
+            lambda i: f"episode {rows.episode_id[i]} of task {rows.task_id[i]} goes on after others",
+        ),
+        (
+            "t",
+            rows.t != expected,
+            lambda i: f"{rows.t[i]} where {expected[i]} is due: a step is missing or doubled",
+        ),
         ("action", ~rows.acted & ~last, lambda i: "missing; only the last row of an episode may do without"),
         ("reward", rows.acted & ~np.isfinite(rows.reward), lambda i: "missing, or not a finite number"),
         ("terminal", over, lambda i: "a step after the terminal one"),
@@ -311,7 +335,11 @@ def _whole_episodes(parts):
         if not rows.n:
             continue
         cut = int(rows.starts[-1])
-        same = held and held[-1][0].task_id[-1] == rows.task_id[0] and held[-1][0].episode_id[-1] == rows.episode_id[0]
+        same = (
+            held
+            and held[-1][0].task_id[-1] == rows.task_id[0]
+            and held[-1][0].episode_id[-1] == rows.episode_id[0]
+        )
         if cut == 0 and same:  # one long episode goes on
             held.append((rows, cells))
             continue
@@ -349,7 +377,9 @@ def _rows(batch: pa.RecordBatch) -> Rows:
         action=action,
         reward=np.where(action == NOTHING, 0.0, reward),
         oracle_action=integers("oracle_action"),
-        behavior_probability=batch.column("behavior_probability").fill_null(np.nan).to_numpy(zero_copy_only=False),
+        behavior_probability=batch.column("behavior_probability")
+        .fill_null(np.nan)
+        .to_numpy(zero_copy_only=False),
         terminal=batch.column("terminal").fill_null(False).to_numpy(zero_copy_only=False),
     )
 
@@ -357,4 +387,9 @@ def _rows(batch: pa.RecordBatch) -> Rows:
 def plain_codings(n_observations: int, n_actions: int) -> dict[str, Coding]:
     """Codings of a table whose columns are integers from the start."""
     ids = Integers(2**62)
-    return {"task_id": ids, "episode_id": ids, "observation": Integers(n_observations), "action": Integers(n_actions)}
+    return {
+        "task_id": ids,
+        "episode_id": ids,
+        "observation": Integers(n_observations),
+        "action": Integers(n_actions),
+    }
