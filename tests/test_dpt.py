@@ -210,7 +210,7 @@ def test_an_epoch_reads_every_task_once(bandit_log):
 @pytest.mark.parametrize("kind", ["bandit", "dark_room"])
 def test_an_experiment_on_the_peers_file(kind, tmp_path):
     module, arrays = {"bandit": (dpt_bandit, bandit_arrays), "dark_room": (dpt_dark_room, room_arrays)}[kind]
-    splits = {split: arrays(60) for split in ("train", "test", "eval")}
+    splits = {split: arrays(300) for split in ("train", "test", "eval")}
     np.savez(
         tmp_path / "x.npz", **{f"{split}_{k}": x for split, found in splits.items() for k, x in found.items()}
     )
@@ -220,7 +220,7 @@ def test_an_experiment_on_the_peers_file(kind, tmp_path):
     c.context.episodes = 0 if kind == "bandit" else 4
     c.model.update(width=16, layers=1)
     c.fine_tune.update(steps=4, batch=8, log_every=2)
-    c.evaluation.episodes = 1 if kind == "dark_room" else 2
+    c.evaluation.episodes = 10
     results = run(c, tmp_path / "run")
     written = json.loads((tmp_path / "run" / "results.json").read_text())
     for name in ("test_cross_entropy", "online_regret", "bayes_cross_entropy"):
