@@ -111,6 +111,7 @@ def summaries(values, optimal_N, random_N, expert_N=None) -> dict:
         found["ratios"] = {
             f"fine_tuned/{name}": ratio(normalized["fine_tuned"], normalized[name])
             for name in ("posterior_mean", "certainty_equivalence")
+            if normalized[name].mean() > 0
         }
     return found
 

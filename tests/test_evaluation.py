@@ -96,7 +96,7 @@ def test_posterior_mean_is_the_likelihood_weighted_mean_of_the_prior(name):
             shown.observation[:, :-1].ravel(), shown.action.ravel(), shown.reward.ravel(),
             shown.observation[:, 1:].ravel(), shown.valid.ravel(), family.n_states, family.n_actions,
         )  # fmt: skip
-        mean = family.posterior_mean(counts)
+        counts, mean = jax.tree.map(np.asarray, (counts, family.posterior_mean(counts)))
     transition, reward = np.asarray(problems.transition), np.asarray(problems.reward)
     with np.errstate(divide="ignore", invalid="ignore"):
         log_weight = np.nansum(np.where(counts.transition > 0, counts.transition * np.log(transition), 0), (1, 2, 3))

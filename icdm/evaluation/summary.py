@@ -47,9 +47,13 @@ def interval(sample_N: np.ndarray) -> dict:
 
 
 def ratio(above_N: np.ndarray, below_N: np.ndarray) -> dict:
-    """mean(above) / mean(below) of paired tasks, with interval and standard error by bootstrap."""
+    """mean(above) / mean(below) of paired tasks, with interval and standard error by bootstrap.
+
+    The mean of `below` must be positive; resamples in which it is not are left out.
+    """
     pair_N2 = np.stack([above_N, below_N], -1)
     draws = _resampled_means(pair_N2)
+    draws = draws[draws[:, 1] > 0]
     ratios = draws[:, 0] / draws[:, 1]
     return {
         "mean": float(above_N.mean() / below_N.mean()),
