@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import sys
 
 from absl import app, flags
 from ml_collections import config_flags
@@ -17,7 +18,8 @@ def parse(argv: list[str], program: str) -> list[str]:
     """Parses the command line; a mistake ends the program with one line and exit code 2."""
     with one_line_errors(program):
         if any(argument in ("--help", "-help", "-h", "--helpfull", "--helpshort") for argument in argv):
-            return app.parse_flags_with_usage(argv)
+            app.usage(shorthelp=True, writeto_stdout=True)
+            sys.exit(0)
         try:
             rest = flags.FLAGS(argv)
             config = flags.FLAGS.config

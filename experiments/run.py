@@ -18,6 +18,7 @@ STOPPED = 143  # exit code, as of a process ended by SIGTERM
 
 if __name__ == "__main__":
     define_config()
+    flags.declare_key_flag("config")
     flags.DEFINE_string("workdir", None, "directory of the run: config, metrics, checkpoints, results and report")
 
 

@@ -20,6 +20,7 @@ from icdm.errors import UserError, one_line_errors, unknown
 
 if __name__ == "__main__":
     define_config()
+    flags.declare_key_flag("config")
     flags.DEFINE_string("workdir", None, "directory of the sweep; each run gets one inside it")
     flags.DEFINE_multi_string("sweep", [], "config.FIELD=VALUE,VALUE,...; may be given several times")
     flags.DEFINE_integer("seeds", 1, "how many seeds, from config.seed on")

@@ -54,6 +54,10 @@ class Vocabulary:
     reward_high: float
     reward_bins: int
 
+    @property
+    def size(self) -> int:
+        return max(part.stop for part in self.slices.values())
+
     def reward_bin(self, reward: jax.Array) -> jax.Array:
         unit = (reward - self.reward_low) / (self.reward_high - self.reward_low)
         return jnp.clip(jnp.round(unit * (self.reward_bins - 1)), 0, self.reward_bins - 1).astype(jnp.int32)
@@ -80,10 +84,6 @@ class TransitionLayout(Vocabulary):
             step=self.horizon + 1,
             reward=self.reward_bins,
         )
-
-    @property
-    def size(self) -> int:
-        return self.slices["reward"].stop
 
     def append(self, t: jax.Array, before: Step, observation: jax.Array) -> Tokens:
         at = self.slices
@@ -123,10 +123,6 @@ class InterleavedLayout(Vocabulary):
     @property
     def slices(self) -> dict[str, slice]:
         return _slices(mark=1, observation=self.n_observations, action=self.n_actions, reward=self.reward_bins)
-
-    @property
-    def size(self) -> int:
-        return self.slices["reward"].stop
 
     def append(self, t: jax.Array, before: Step, observation: jax.Array) -> Tokens:
         at = self.slices
