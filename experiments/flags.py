@@ -4,7 +4,7 @@ import re
 import runpy
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from icdm.errors import UserError, one_line_errors, unknown
@@ -16,6 +16,7 @@ def define_config() -> None:
 
 def parse(argv: list[str], program: str) -> list[str]:
     """Parses the command line; a mistake ends the program with one line and exit code 2."""
+    logging.set_verbosity(logging.ERROR)  # what goes wrong is told by the program itself
     with one_line_errors(program):
         if any(argument in ("--help", "-help", "-h", "--helpfull", "--helpshort") for argument in argv):
             app.usage(shorthelp=True, writeto_stdout=True)

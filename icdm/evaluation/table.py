@@ -2,12 +2,13 @@
 
 import sys
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from icdm.evaluation.summary import METRICS
 
-WIDTH = 140  # where the output is not a terminal
+WIDTH = 160  # where the output is not a terminal
 PERCENT = {"gap", "normalized_gap", "failure_rate"}
 
 
@@ -27,7 +28,8 @@ def print_table(policies: dict[str, dict], published: dict[str, str], title: str
       policies: {name: {metric: {"mean", "ci95", "n_tasks"}}} as in results.json.
       published: {name: gap as a paper reports it}; a column for it appears if there is any.
     """
-    table = Table(title=title, title_justify="left", caption="mean [95 % interval over tasks]; gaps and failures in %")
+    caption = "mean [95 % interval over tasks]; gaps and failures in %"
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left", box=box.SIMPLE)
     table.add_column("policy", no_wrap=True)
     for metric in METRICS:
         table.add_column(metric.replace("_", " "), justify="right")
