@@ -73,6 +73,9 @@ class Settings:
         return settings
 
     def check(self) -> None:
+        for family in (self.family, *self.pretrain_mixture):
+            if hasattr(family, "n_observations"):
+                raise UserError(f"family {type(family).__name__} hides its state: experiments train on shown states so far")
         if not self.data:
             self.context.check(self.family)
         check_behavior(self.query_behavior, self.family)

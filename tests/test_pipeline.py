@@ -144,6 +144,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(finished, tmp_path):
     "field, value, message",
     [
         ("family", "enrgy", "did you mean 'energy'"),
+        ("family", "regimes", "hides its state"),
         ("horizon", 0, "horizon 0"),
         ("context.episodes", 0, "show at least 1"),
         ("context.episodes", 500, "the model's limit is 1024"),
@@ -162,6 +163,8 @@ def test_sigterm_saves_and_the_same_command_goes_on(finished, tmp_path):
 def test_values_that_cannot_be_run_are_refused(field, value, message):
     config = demo.get_config()
     config.update_from_flattened_dict({field: value})
+    if field == "family":
+        config.problem = {}
     with pytest.raises(UserError, match=message):
         Settings.from_config(config)
 
