@@ -205,11 +205,15 @@ class Experiment:
         else:
             test = make_test_tasks(s.family, s.context, s.evaluation, key)
             deciders = dict(reference_deciders(test)) | self._model_deciders(models)
+        shown = {name: (test, decider) for name, decider in deciders.items()}
+        if test.tasks.n > 1 and not self.data:
+            others = jax.tree.map(lambda x: jnp.roll(x, s.evaluation.episodes, axis=0), test.context)
+            shown["wrong_context"] = (dataclasses.replace(test, context=others), deciders["fine_tuned"])
         values = {}
-        for name, decider in deciders.items():
+        for name, (tasks, decider) in shown.items():
             if self.stop():
                 raise Stopped("stopped during the evaluation")
-            values[name] = measure(test, decider, s.evaluation, self.mesh)
+            values[name] = measure(tasks, decider, s.evaluation, self.mesh)
         n = len(values["oracle"])
         values["random"] = np.broadcast_to(test.random_N, n).copy()
         if test.expert_N is not None:
@@ -221,20 +225,14 @@ class Experiment:
     def _model_deciders(self, models) -> dict[str, Decider]:
         s = self.settings
 
-        def transformer(model, change=lambda context: context):
+        def transformer(model, reads_context=True):
             def decide(tasks, task_B, context, key):
-                return TransformerPolicy(model, change(context), s.layout, s.family.n_actions)
+                return TransformerPolicy(model, context if reads_context else None, s.layout, s.family.n_actions)
 
             return decide
 
         deciders = {name: transformer(model) for name, model in models.items()}
-        deciders["no_context"] = transformer(models["fine_tuned"], lambda context: None)
-        if s.family.n_tasks != 1:
-            rows = s.evaluation.episodes  # of one task
-            deciders["wrong_context"] = transformer(
-                models["fine_tuned"], lambda context: jax.tree.map(lambda x: jnp.roll(x, rows, axis=0), context)
-            )
-        return deciders
+        return deciders | {"no_context": transformer(models["fine_tuned"], reads_context=False)}
 
 
 def equal_tokens(s: Settings) -> TrainConfig:
