@@ -3,11 +3,13 @@
 import importlib.util
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from icdm.learning.data import draw_problems
 from icdm.oracles.backward_induction import optimal_value, plan, until_absorption
+from icdm.problems.counts import Counts
 from icdm.problems.families import make_family
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("icu_sepsis") is None, reason="needs the extra `clinical`")
@@ -39,3 +41,8 @@ def test_hospitals_keep_the_support_and_differ():
     assert (hospitals[:, nominal == 0] == 0).all()
     np.testing.assert_allclose(hospitals.sum(-1), 1, atol=1e-6)
     assert np.abs(hospitals[0] - hospitals[1]).max() > 0.1
+    with jax.enable_x64(True):
+        seen = jnp.zeros((25, 716, 716)).at[3, 10].set(1e6 * jnp.asarray(nominal[3, 10]))
+        drawn = np.asarray(family.posterior_sample(jax.random.key(1), Counts(seen, jnp.zeros((716, 25)))).transition)
+    np.testing.assert_allclose(drawn[3, 10], nominal[3, 10], atol=0.01)  # what was seen often is known
+    assert (drawn[nominal == 0] == 0).all()

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from icdm.errors import UserError
-from icdm.problems.counts import Counts, dirichlet_draw, dirichlet_mean
+from icdm.problems.counts import Counts, dirichlet_mean
 from icdm.problems.families import register
 from icdm.problems.mdp import MDP, check_horizon, make_mdp
 
@@ -92,17 +92,20 @@ class ICUSepsisHospitals(ICUSepsis):
             raise UserError(f"concentration {self.concentration}: give a number above 0")
 
     def sample(self, key: jax.Array) -> MDP:
-        transition = self.nominal().transition
-        support = np.nonzero(transition)  # draw the tenth of the entries that can be positive
-        gamma_X = jnp.exp(jax.random.loggamma(key, self.concentration * transition[support], dtype=jnp.float32))
-        drawn = jnp.zeros(transition.shape).at[support].set(gamma_X.astype(jnp.result_type(float)))
-        return self._with_rows(drawn / drawn.sum(-1, keepdims=True))
+        return self._draw(key, jnp.asarray(self.concentration * self.nominal().transition))
 
     def posterior_mean(self, counts: Counts) -> MDP:
         return self._with_rows(dirichlet_mean(self._concentration(counts)))
 
     def posterior_sample(self, key: jax.Array, counts: Counts) -> MDP:
-        return self._with_rows(dirichlet_draw(key, self._concentration(counts)))
+        return self._draw(key, self._concentration(counts))
+
+    def _draw(self, key, concentration_ASS) -> MDP:
+        """Rows ~ Dirichlet, by Gamma variables for the tenth of the entries that can be positive."""
+        support = np.nonzero(self.nominal().transition)
+        gamma_X = jnp.exp(jax.random.loggamma(key, concentration_ASS[support], dtype=jnp.float32))
+        drawn = jnp.zeros_like(concentration_ASS).at[support].set(gamma_X.astype(concentration_ASS.dtype))
+        return self._with_rows(drawn / drawn.sum(-1, keepdims=True))
 
     def _concentration(self, counts):
         return self.concentration * self.nominal().transition + counts.transition
