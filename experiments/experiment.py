@@ -183,8 +183,9 @@ class Experiment:
 
     def _train(self, phase, model, loss, batch, config, key):
         checkpoints = Checkpoints(self.workdir / "checkpoints" / phase)
+        monitor = Monitor(self.workdir / "metrics.jsonl", phase, config.steps)
         try:
-            with Monitor(self.workdir / "metrics.jsonl", phase, config.steps) as monitor:
+            with monitor:
                 return train(
                     model, loss, batch, config, key, mesh=self.mesh, checkpoints=checkpoints,
                     log=monitor, stop=self.stop,

@@ -9,18 +9,18 @@ import numpy as np
 
 from experiments.settings import Settings
 from icdm.errors import UserError
-from icdm.evaluation.evaluate import Decider, TestTasks, planning_decider
+from icdm.evaluation.evaluate import Decider, TestTasks, exact_bounds, planning_decider
 from icdm.evaluation.off_policy import LoggedEpisodes, estimated_behavior, off_policy_values
 from icdm.evaluation.summary import interval
 from icdm.learning.data import Tasks, draw_problems, to_float32
 from icdm.learning.recorded import label_logits, label_loss, label_losses
 from icdm.models.policy import TransformerPolicy
 from icdm.models.transformer import Transformer
-from icdm.oracles.backward_induction import optimal_value, plan, policy_value
+from icdm.oracles.backward_induction import plan
 from icdm.oracles.bandit import RULES, BanditPolicy, best_arm_probabilities
 from icdm.oracles.dark_room import optimal_action_probabilities
 from icdm.oracles.planners import planners_of
-from icdm.problems.policy import Sampled, greedy_policy, uniform_policy
+from icdm.problems.policy import Sampled, greedy_policy
 from icdm.trajectories import dpt
 from icdm.trajectories.convert import to_table
 from icdm.trajectories.labels import relabelled
@@ -116,7 +116,7 @@ class RecordedData:
         s, problems = self.settings, self.problems
         q = plan(problems)
         n = q.shape[0]
-        uniform = uniform_policy(s.family.n_states, s.family.n_actions).table
+        optimal_N, random_N = exact_bounds(s.family, problems, q)
         context = None
         if self.contexts is not None:
             context = assemble(self.test, self.contexts.reshape(-1, self.contexts.shape[-1])).trajectories
@@ -124,8 +124,8 @@ class RecordedData:
         return TestTasks(
             family=s.family,
             tasks=to_float32(Tasks(problems, q)),
-            optimal_N=np.asarray(optimal_value(problems, q)),
-            random_N=np.asarray(policy_value(problems, np.broadcast_to(uniform, (n, *uniform.shape[1:])))),
+            optimal_N=optimal_N,
+            random_N=random_N,
             expert_N=None,
             task_B=jnp.repeat(jnp.arange(n), s.evaluation.episodes),
             context=context,

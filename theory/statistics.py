@@ -37,9 +37,3 @@ def bootstrap_interval(
 def log_slope(x, y) -> float:
     """Least-squares slope of log y against log x."""
     return float(np.polyfit(np.log(x), np.log(y), 1)[0])
-
-
-def r_squared(target, prediction) -> float:
-    """1 - (residual sum of squares) / (total sum of squares about the mean)."""
-    target, prediction = np.asarray(target), np.asarray(prediction)
-    return float(1 - ((target - prediction) ** 2).sum() / ((target - target.mean()) ** 2).sum())

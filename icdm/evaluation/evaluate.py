@@ -69,24 +69,30 @@ def make_test_tasks(family: Family, context: ContextConfig, config: EvaluationCo
     n = family.n_tasks or config.tasks
     problem = draw_problems(family, task_key, n)
     q = plan(problem)
-    uniform = uniform_policy(n_observations(family), family.n_actions)
+    optimal_N, random_N = exact_bounds(family, problem, q)
     expert_N = None
     if hasattr(family, "expert"):
         expert_N = np.asarray(policy_value(problem, np.broadcast_to(family.expert, (n, 1, *family.expert.shape))))
-    table = np.broadcast_to(uniform.table, (n, *uniform.table.shape[1:]))
     tasks = to_float32(Tasks(problem, q))
     task_B = jnp.repeat(jnp.arange(n), config.episodes)
     shown = record(family, tasks, task_B, context_key, context.behavior, context.episodes, context.epsilon)
     return TestTasks(
         family=family,
         tasks=tasks,
-        optimal_N=np.asarray(optimal_value(problem, q)),
-        random_N=np.asarray(policy_value(problem, table)),
+        optimal_N=optimal_N,
+        random_N=random_N,
         expert_N=expert_N,
         task_B=task_B,
         context=dataclasses.replace(shown, q=None),
         key=key,
     )
+
+
+def exact_bounds(family: Family, problem, q: jax.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Values of the optimal and of the uniform random policy in each of N solved problems, float64."""
+    uniform = uniform_policy(n_observations(family), family.n_actions).table
+    table = np.broadcast_to(uniform, (q.shape[0], *uniform.shape[1:]))
+    return np.asarray(optimal_value(problem, q)), np.asarray(policy_value(problem, table))
 
 
 def measure(test: TestTasks, decider: Decider, config: EvaluationConfig, mesh: jax.sharding.Mesh) -> np.ndarray:

@@ -41,7 +41,7 @@ def action_loss(
 
     argmax:    cross-entropy with the first best action.
     boltzmann: cross-entropy with softmax(Q* / temperature).
-    advantage: mean over actions of (temperature (z - max-free mean z) - (Q* - mean Q*))^2 / temperature^2,
+    advantage: mean over actions of ((z - mean z) - (Q* - mean Q*) / temperature)^2,
                so that temperature z estimates Q* up to a constant: its minimiser is the posterior mean of
                the centred Q* given the context, whose argmax is the best single decision.
     """

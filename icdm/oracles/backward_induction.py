@@ -7,7 +7,7 @@ of tasks and runs them in float64.
 import jax
 import jax.numpy as jnp
 
-from icdm.problems.mdp import MDP, expected_reward
+from icdm.problems.mdp import MDP, expected_reward, tasks_at_once
 
 
 def backward_induction(mdp: MDP) -> tuple[jax.Array, jax.Array]:
@@ -79,9 +79,7 @@ def _value_all(mdps, policy_NTSA):
 
 
 def _batch(mdps: MDP) -> int:
-    """How many tasks to plan at once: many small ones, or one large one."""
-    n, *size = mdps.transition.shape
-    return max(1, min(n, 2**24 // (size[0] * size[1] * size[2])))
+    return tasks_at_once(mdps.transition.shape[0], mdps.n_actions, mdps.n_states)
 
 
 def _sweep(mdp, choose, policy_TSA=None):

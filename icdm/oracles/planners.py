@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from icdm.oracles.backward_induction import backward_induction
 from icdm.problems.counts import Counts, count
 from icdm.problems.families import Family
-from icdm.problems.mdp import MDP
+from icdm.problems.mdp import MDP, tasks_at_once
 
 PLANNERS = ("certainty_equivalence", "posterior_mean", "posterior_sampling")
 
@@ -60,7 +60,7 @@ def _plan_rows(family, planner, known, context, key):
         return backward_induction(model)[0]
 
     rows = context.action.shape[0]
-    batch = max(1, min(rows, 2**24 // (family.n_actions * family.n_states**2)))
+    batch = tasks_at_once(rows, family.n_actions, family.n_states)
     return jax.lax.map(plan_row, (context, jax.random.split(key, rows)), batch_size=batch)
 
 

@@ -23,7 +23,7 @@ from typing import Protocol
 import jax
 
 from icdm.errors import UserError, unknown
-from icdm.problems.mdp import MDP
+from icdm.problems.mdp import MDP, tasks_at_once
 
 
 class Family(Protocol):
@@ -111,8 +111,8 @@ def n_observations(family: Family) -> int:
 
 def sample_tasks(family: Family, key: jax.Array, n: int):
     """n tasks along a leading axis; large problems are drawn one after another to spare memory."""
-    size = family.n_actions * family.n_states**2
-    return jax.lax.map(family.sample, jax.random.split(key, n), batch_size=max(1, min(n, 2**24 // size)))
+    batch = tasks_at_once(n, family.n_actions, family.n_states)
+    return jax.lax.map(family.sample, jax.random.split(key, n), batch_size=batch)
 
 
 def _import_all() -> None:

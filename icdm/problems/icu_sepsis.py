@@ -60,7 +60,9 @@ class ICUSepsis:
         del key
         return jax.tree.map(jnp.asarray, self.nominal())
 
+    @functools.lru_cache(maxsize=1)
     def nominal(self) -> MDP:
+        """The MDP of the package's arrays in float64; kept, since checking its 13 million entries takes a while."""
         arrays = icu_arrays()
         absorbed = np.isin(np.arange(STATES), [DEATH, SURVIVAL, AFTER])
         return make_mdp(

@@ -137,6 +137,11 @@ def draw(probability_BS: jax.Array, uniform_B: jax.Array) -> jax.Array:
     return jnp.sum(cumulative_BS <= threshold_B[..., None], axis=-1).astype(jnp.int32)
 
 
+def tasks_at_once(n: int, n_actions: int, n_states: int) -> int:
+    """How many of n tasks to work on side by side: many small ones, or large ones one after another."""
+    return max(1, min(n, 2**24 // (n_actions * n_states**2)))
+
+
 def check_horizon(horizon) -> None:
     if int(horizon) < 1:
         raise UserError(f"horizon {horizon}: an episode needs at least 1 decision")
