@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import shutil
 import time
 
 import jax
@@ -16,16 +17,22 @@ from experiments.published import published_gaps
 from experiments.recorded import open_data
 from experiments.settings import Settings, as_json, config_hash, first_difference
 from icdm.errors import UserError
-from icdm.evaluation.evaluate import Decider, TestTasks, make_test_tasks, measure, reference_deciders
-from icdm.evaluation.summary import interval, ratio, summarize
+from icdm.evaluation.evaluate import Decider, make_test_tasks, measure, measure_members, reference_deciders
+from icdm.evaluation.summary import interval, mark_below_bracket, ratio, summarize, summarize_members
 from icdm.evaluation.table import print_table
 from icdm.learning.checkpoint import Checkpoints
-from icdm.learning.data import TaskStream, mixed_tokens, record, record_with_context
+from icdm.learning.data import HIDDEN_POOL, TaskStream, mixed_tokens, record, record_with_context
+from icdm.learning.episode_pool import EpisodePool
 from icdm.learning.objectives import action_loss, next_token_loss
 from icdm.learning.sharding import check_rows, make_mesh, place_rows
 from icdm.learning.train import Stopped, TrainConfig, train
 from icdm.models.policy import TransformerPolicy
 from icdm.models.transformer import Transformer
+from icdm.oracles.certified import OracleConfig
+from icdm.problems.families import hides_state
+
+# Oracles of hidden states that act in what is pretrained on, but do not label it.
+BEHAVING = OracleConfig(tolerance=1.0, points=1)
 
 # Each part of an experiment has its own random numbers.
 MODEL_KEY, PRETRAIN_KEY, FINE_TUNE_KEY, SCRATCH_KEY, EVALUATION_KEY = range(5)
@@ -43,16 +50,13 @@ def run(config, workdir: pathlib.Path) -> dict:
     stop = StopRequest()
     experiment = Experiment(settings, workdir, make_mesh(settings.mesh_model), stop)
     models = experiment.train_all()
-    values, bounds = {}, {}
     if experiment.data and experiment.data.problems is None:
+        arrays = {}
         policies, off_policy = experiment.data.logged_policies(models)
         found = {"policies": policies, "off_policy": off_policy}
     else:
-        values, test = experiment.evaluate(models)
-        found = summaries(values, test.optimal_N, test.random_N, test.expert_N)
-        bounds = {"optimal": test.optimal_N, "random": test.random_N}
-        if test.expert_N is not None:
-            bounds["expert"] = test.expert_N
+        arrays, method = experiment.evaluate(models)
+        found = {"oracle": method} | summaries(arrays)
     results = {
         "family": settings.family_name,
         "config_hash": config_hash(config),
@@ -62,11 +66,11 @@ def run(config, workdir: pathlib.Path) -> dict:
     }
     if experiment.data:
         results |= experiment.data.results(models, results["policies"])
-    np.savez(workdir / "values.npz", **{f"policy/{k}": v for k, v in values.items()}, **bounds)
+    np.savez(workdir / "values.npz", **arrays)
     write_json(workdir / "results.json", results)
     published = published_gaps(settings.family_name, settings.family.horizon)
     title = f"{settings.family_name}, horizon {settings.family.horizon}, {settings.context.episodes} context episodes"
-    print_table(results["policies"], published, title)
+    print_table(results["policies"], published, title, results.get("bracket"))
     report.write(workdir, results, as_json(config), title, published)
     print(f"results: {workdir / 'results.json'}  report: {workdir / 'report.html'}")
     return results
@@ -89,6 +93,27 @@ def claim(workdir: pathlib.Path, config) -> None:
         raise UserError(f"cannot use --workdir {workdir}: {error.strerror}") from None
 
 
+def share_pretraining(config, workdir: pathlib.Path, others: list[tuple[dict, pathlib.Path]]) -> None:
+    """Takes the pretrained model from another run in which pretraining is the same, to the last random number.
+
+    Args:
+      others: (config, directory) of runs that may have pretrained already.
+    """
+    ours = workdir / "checkpoints" / "pretrain"
+    for other, directory in others:
+        theirs = directory / "checkpoints" / "pretrain"
+        if not ours.exists() and theirs.exists() and _pretraining(other) == _pretraining(config):
+            shutil.copytree(theirs, ours.with_suffix(".partial"), dirs_exist_ok=True)
+            ours.with_suffix(".partial").replace(ours)
+
+
+def _pretraining(config) -> tuple:
+    """Everything that the pretrained model depends on."""
+    s = Settings.from_config(config)
+    data = s.pretrain, s.pretrain_mixture, s.pretrain_behavior, s.context.episodes, s.context.epsilon
+    return s.seed, s.model, s.layout, s.mesh_model, *data
+
+
 def load_results(workdir: pathlib.Path, config) -> dict | None:
     """The results of a run of this very config that has ended, or None."""
     path = workdir / "results.json"
@@ -98,22 +123,39 @@ def load_results(workdir: pathlib.Path, config) -> dict | None:
     return results if results["config_hash"] == config_hash(config) else None
 
 
-def summaries(values, optimal_N, random_N, expert_N=None) -> dict:
-    """The numbers of results.json from the values of each task."""
+def summaries(arrays: dict[str, np.ndarray]) -> dict:
+    """The numbers of results.json from the arrays of values.npz.
+
+    Args:
+      arrays: `policy/NAME` (N,) values in each task, `members/NAME` (N, M) those under each member of a cloud,
+        `optimal`, `upper` and `random` (N,), and `expert` if there is one.
+    """
+    optimal_N, upper_N, random_N = arrays["optimal"], arrays["upper"], arrays["random"]
+    values = _named(arrays, "policy/")
     found = {"policies": {name: summarize(value_N, optimal_N, random_N) for name, value_N in values.items()}}
-    if expert_N is not None:
-        closed = {name: (value - expert_N) / (optimal_N - expert_N) for name, value in values.items()}
+    if (upper_N > optimal_N).any():
+        found["bracket"] = interval((upper_N - optimal_N) / np.abs(upper_N))
+        mark_below_bracket(found["policies"], found["bracket"]["mean"])
+    for name, value_NM in _named(arrays, "members/").items():
+        found["policies"][name] |= summarize_members(value_NM, arrays["members/oracle"])
+    if "expert" in arrays:
+        closed = {name: (v - arrays["expert"]) / (optimal_N - arrays["expert"]) for name, v in values.items()}
         del closed["expert"]
         found["closed_from_expert"] = {name: interval(share) for name, share in closed.items()}
-    if "fine_tuned" in values and "posterior_mean" in values:
+    readers = [name for name in ("posterior_mean", "certainty_equivalence") if name in values]
+    if "fine_tuned" in values and readers:
         room = optimal_N - random_N > 1e-9
         normalized = {k: ((optimal_N - v) / (optimal_N - random_N))[room] for k, v in values.items()}
         found["ratios"] = {
             f"fine_tuned/{name}": ratio(normalized["fine_tuned"], normalized[name])
-            for name in ("posterior_mean", "certainty_equivalence")
+            for name in readers
             if normalized[name].mean() > 0
         }
     return found
+
+
+def _named(arrays, prefix):
+    return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
 
 
 class Experiment:
@@ -145,7 +187,10 @@ class Experiment:
         key = jax.random.fold_in(self.root, PRETRAIN_KEY)
         rows = s.pretrain.batch // len(s.pretrain_mixture)
         check_rows(self.mesh, "pretrain rows of each family", rows)
-        streams = [TaskStream(f, jax.random.fold_in(key, i), self.mesh) for i, f in enumerate(s.pretrain_mixture)]
+        streams = [
+            TaskStream(family, jax.random.fold_in(key, i), self.mesh, precision=BEHAVING)
+            for i, family in enumerate(s.pretrain_mixture)
+        ]
 
         def batch(step):
             return [stream(step, rows) for stream in streams]
@@ -169,13 +214,19 @@ class Experiment:
             recorded = self.data.batches(config.batch)
             batch = lambda step: place_rows(self.mesh, recorded[step], config.batch)  # noqa: E731
             return self._train(phase, model, self.data.loss, batch, config, key)
-        stream = TaskStream(s.family, key, self.mesh, s.pool)
+        if hides_state(s.family):
+            pool = s.pool or HIDDEN_POOL
+            stream = EpisodePool(s.family, key, self.mesh, pool, s.context, s.query_behavior)
+            episodes = lambda drawn, key: drawn  # noqa: E731
+        else:
+            stream = TaskStream(s.family, key, self.mesh, s.pool)
+            episodes = lambda drawn, key: record_with_context(s.family, *drawn, key, s.context, s.query_behavior)  # noqa: E731
 
         def batch(step):
             return stream(step, config.batch)
 
         def loss(model, drawn, key):
-            trajectories = record_with_context(s.family, *drawn, key, s.context, s.query_behavior)
+            trajectories = episodes(drawn, key)
             count = trajectories.valid.sum() * s.layout.positions
             return action_loss(model, s.layout, trajectories, s.labels, s.temperature), count
 
@@ -196,32 +247,42 @@ class Experiment:
             checkpoints.close()
             self.seconds[phase] = monitor.seconds
 
-    def evaluate(self, models) -> tuple[dict[str, np.ndarray], TestTasks]:
-        """Values of every policy in every unseen task."""
+    def evaluate(self, models) -> tuple[dict[str, np.ndarray], dict]:
+        """Values of every policy in every unseen task, as `summaries` reads them, and how the oracle was made."""
         s = self.settings
         began = time.perf_counter()
         key = jax.random.fold_in(self.root, EVALUATION_KEY)
         if self.data:
             test, deciders = self.data.test_tasks(key), self.data.deciders(models)
         else:
-            test = make_test_tasks(s.family, s.context, s.evaluation, key)
+            test = make_test_tasks(s.family, s.context, s.evaluation, s.oracle, key)
             deciders = dict(reference_deciders(test)) | self._model_deciders(models)
         shown = {name: (test, decider) for name, decider in deciders.items()}
         if test.tasks.n > 1 and not self.data:
             others = jax.tree.map(lambda x: jnp.roll(x, s.evaluation.episodes, axis=0), test.context)
             shown["wrong_context"] = (dataclasses.replace(test, context=others), deciders["fine_tuned"])
-        values = {}
+        values, members = {}, {}
         for name, (tasks, decider) in shown.items():
             if self.stop():
                 raise Stopped("stopped during the evaluation")
             values[name] = measure(tasks, decider, s.evaluation, self.mesh)
+            if test.members:
+                members[name] = measure_members(tasks, decider, s.evaluation, self.mesh, values[name])
         n = len(values["oracle"])
-        values["random"] = np.broadcast_to(test.random_N, n).copy()
-        if test.expert_N is not None:
-            values["expert"] = np.broadcast_to(test.expert_N, n).copy()
-        self.seconds["evaluate"] = time.perf_counter() - began
+        bounds = {"random": test.random_N, "expert": test.expert_N}
+        bounds = {name: np.broadcast_to(value_N, n).copy() for name, value_N in bounds.items() if value_N is not None}
+        values |= bounds
         order = sorted(values, key=lambda name: -values[name].mean())
-        return {name: values[name] for name in order}, test
+        self.seconds["evaluate"] = time.perf_counter() - began
+        solved = {"optimal": test.certified.lower_N, "upper": test.certified.upper_N, "random": test.random_N}
+        arrays = {f"policy/{name}": values[name] for name in order}
+        arrays |= {f"members/{name}": value_NM for name, value_NM in members.items()} | solved
+        if test.expert_N is not None:
+            arrays["expert"] = test.expert_N
+        method = {"method": test.certified.method}
+        if test.certified.error_N.any():
+            method["estimated_error"] = interval(test.certified.error_N)
+        return arrays, method
 
     def _model_deciders(self, models) -> dict[str, Decider]:
         s = self.settings

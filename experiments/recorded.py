@@ -9,18 +9,17 @@ import numpy as np
 
 from experiments.settings import Settings
 from icdm.errors import UserError
-from icdm.evaluation.evaluate import Decider, TestTasks, exact_bounds, planning_decider
+from icdm.evaluation.evaluate import Decider, TestTasks, planning_decider, solved_tasks
 from icdm.evaluation.off_policy import LoggedEpisodes, estimated_behavior, off_policy_values
 from icdm.evaluation.summary import interval
-from icdm.learning.data import Tasks, draw_problems, to_float32
+from icdm.learning.data import draw_problems
 from icdm.learning.recorded import label_logits, label_loss, label_losses
 from icdm.models.policy import TransformerPolicy
 from icdm.models.transformer import Transformer
-from icdm.oracles.backward_induction import plan
 from icdm.oracles.bandit import RULES, BanditPolicy, best_arm_probabilities
 from icdm.oracles.dark_room import optimal_action_probabilities
 from icdm.oracles.planners import planners_of
-from icdm.problems.policy import Sampled, greedy_policy
+from icdm.problems.policy import Sampled
 from icdm.trajectories import dpt
 from icdm.trajectories.convert import to_table
 from icdm.trajectories.labels import relabelled
@@ -113,29 +112,17 @@ class RecordedData:
         return -np.log(np.maximum(right, 1e-12)).mean(1)
 
     def test_tasks(self, key: jax.Array) -> TestTasks:
-        s, problems = self.settings, self.problems
-        q = plan(problems)
-        n = q.shape[0]
-        optimal_N, random_N = exact_bounds(s.family, problems, q)
-        context = None
-        if self.contexts is not None:
-            context = assemble(self.test, self.contexts.reshape(-1, self.contexts.shape[-1])).trajectories
-            context = jax.tree.map(jnp.asarray, context)
-        return TestTasks(
-            family=s.family,
-            tasks=to_float32(Tasks(problems, q)),
-            optimal_N=optimal_N,
-            random_N=random_N,
-            expert_N=None,
-            task_B=jnp.repeat(jnp.arange(n), s.evaluation.episodes),
-            context=context,
-            key=key,
-        )
+        s = self.settings
+        test = solved_tasks(s.family, self.problems, s.oracle, s.evaluation.episodes, key)
+        if self.contexts is None:
+            return test
+        context = assemble(self.test, self.contexts.reshape(-1, self.contexts.shape[-1])).trajectories
+        return dataclasses.replace(test, context=jax.tree.map(jnp.asarray, context))
 
     def deciders(self, models: dict[str, Transformer]) -> dict[str, Decider]:
         """The references, and every model acting greedily and sampling, with the context and without."""
         s = self.settings
-        found: dict[str, Decider] = {"oracle": lambda tasks, task_B, context, key: greedy_policy(tasks.q)}
+        found: dict[str, Decider] = {"oracle": lambda tasks, task_B, context, key: tasks.oracle}
         if s.family_name == "bandit":
             for rule in RULES:
                 found[rule] = _always(BanditPolicy(rule, s.family.arms, s.family.noise))

@@ -15,8 +15,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  (the backend is chosen first)
 
 from experiments.monitor import read_metrics  # noqa: E402
-from icdm.evaluation.summary import METRICS  # noqa: E402
-from icdm.evaluation.table import cell  # noqa: E402
+from icdm.evaluation.table import cell, columns_of  # noqa: E402
 
 COLORS = {"oracle": "#2a7f62", "random": "#9a9a9a", "fine_tuned": "#c8553d", "in_context": "#3d6bc8"}
 OTHER = "#c9a227"
@@ -32,7 +31,7 @@ def write(workdir: pathlib.Path, results: dict, config: dict, title: str, publis
     render(
         workdir / "report.html",
         title=title,
-        tables=[(title, policy_rows(results["policies"], published), bool(published))],
+        tables=[policy_table(title, results["policies"], published)],
         pictures=pictures,
         results=results,
         config=config,
@@ -45,7 +44,8 @@ def render(path: pathlib.Path, *, title, tables, pictures, results, config) -> N
     html = environment.get_template("report.html").render(
         title=title,
         tables=tables,
-        metrics=[name.replace("_", " ") for name in METRICS],
+        bracket=results.get("bracket"),
+        oracle=results.get("oracle"),
         pictures=pictures,
         extras={name: results[name] for name in ("closed_from_expert", "ratios") if name in results},
         seconds=results["seconds"],
@@ -57,11 +57,15 @@ def render(path: pathlib.Path, *, title, tables, pictures, results, config) -> N
     path.write_text(html)
 
 
-def policy_rows(policies: dict, published: dict[str, str]) -> list[dict]:
-    return [
-        {"name": name, "cells": [cell(m, metrics.get(m)) for m in METRICS], "published": published.get(name, "")}
-        for name, metrics in policies.items()
+def policy_table(heading: str, policies: dict, published: dict[str, str]) -> dict:
+    """One table of the page: a row for every policy, a column for every metric."""
+    metrics = columns_of(policies)
+    rows = [
+        {"name": name, "cells": [cell(m, numbers.get(m)) for m in metrics], "published": published.get(name, "")}
+        for name, numbers in policies.items()
     ]
+    names = [name.replace("_", " ") for name in metrics]
+    return {"heading": heading, "metrics": names, "rows": rows, "published": bool(published)}
 
 
 def learning_curves(metrics: list[dict]):

@@ -10,7 +10,8 @@ from icdm.learning.data import ContextConfig
 from icdm.learning.objectives import check_labels
 from icdm.learning.train import TrainConfig
 from icdm.models.transformer import ModelConfig
-from icdm.problems.families import Family, parse_family
+from icdm.oracles.certified import OracleConfig
+from icdm.problems.families import Family, hides_state, parse_family
 from icdm.trajectories.behavior import check_behavior
 from icdm.trajectories.layouts import Layout, problem_of
 
@@ -35,6 +36,7 @@ class Settings:
     pool: int
     from_scratch: bool
     evaluation: EvaluationConfig
+    oracle: OracleConfig
     mesh_model: int
     data: str
     data_labels: str
@@ -63,6 +65,7 @@ class Settings:
             fine_tune=TrainConfig(**fine_tune),
             from_scratch=c["from_scratch"],
             evaluation=EvaluationConfig(**c["evaluation"]),
+            oracle=OracleConfig(**c["oracle"]),
             mesh_model=c["mesh_model"],
             data=c["data"],
             data_labels=c["data_labels"],
@@ -73,9 +76,9 @@ class Settings:
         return settings
 
     def check(self) -> None:
-        for family in (self.family, *self.pretrain_mixture):
-            if hasattr(family, "n_observations"):
-                raise UserError(f"family {type(family).__name__} hides its state: experiments train on shown states so far")
+        if hides_state(self.family) and self.data:
+            raise UserError(f"family {self.family_name} hides its state: recorded data need a family that shows it")
+        self.oracle.check("oracle")
         if not self.data:
             self.context.check(self.family)
         check_behavior(self.query_behavior, self.family)

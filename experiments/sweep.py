@@ -3,7 +3,11 @@
     python -m experiments.sweep --config=experiments/configs/energy.py --workdir=runs/horizons \\
         --sweep config.horizon=5,10,15 --seeds=3
 
-Several --sweep flags make a grid. Stopped at any moment, the same command goes on where it was.
+Several --sweep flags make a grid. A config may bring a grid of its own, of problems and horizons:
+
+    python -m experiments.sweep --config=experiments/configs/paper_sweep.py --workdir=runs/paper --seeds=3
+
+Stopped at any moment, the same command goes on where it was.
 """
 
 import copy
@@ -32,11 +36,13 @@ def main(_) -> None:
             raise UserError("name a directory for the sweep: --workdir=runs/NAME")
         if flags.FLAGS.seeds < 1:
             raise UserError(f"seeds {flags.FLAGS.seeds}: give at least 1")
-        axes = [parse_axis(flags.FLAGS.config, text) for text in flags.FLAGS.sweep]
+        config = flags.FLAGS.config
+        own = [(axis, list(config.sweep[axis])) for axis in ("problem", "horizon")] if "sweep" in config else []
+        axes = own + [parse_axis(config, text) for text in flags.FLAGS.sweep]
         from icdm.learning.train import Stopped
 
         try:
-            sweep(flags.FLAGS.config, pathlib.Path(flags.FLAGS.workdir), axes, flags.FLAGS.seeds)
+            sweep(config, pathlib.Path(flags.FLAGS.workdir), axes, flags.FLAGS.seeds)
         except Stopped as stopped:
             print(f"{stopped}: the same command goes on from there")
             sys.exit(STOPPED)
@@ -72,28 +78,46 @@ def _typed(field, default, text):
 
 def sweep(config, workdir: pathlib.Path, axes: list[tuple[str, list]], n_seeds: int) -> dict:
     """Runs the grid, seeds innermost; returns what the sweep's results.json holds."""
-    from experiments import sweep_report
-    from experiments.experiment import load_results, run, write_json
+    import jax
 
+    from experiments import sweep_report
+    from experiments.experiment import load_results, run, share_pretraining, write_json
+
+    # Runs compile much the same programs.
+    jax.config.update("jax_compilation_cache_dir", str(workdir.absolute() / "compiled"))
     names = [name for name, _ in axes]
-    entries = []
-    for point in itertools.product(*(values for _, values in axes)):
-        runs = []
+    entries, begun = [], []
+    for values in itertools.product(*(values for _, values in axes)):
+        point, runs = dict(zip(names, values)), []
         for seed in range(config.seed, config.seed + n_seeds):
-            one = copy.deepcopy(config)
-            one.update_from_flattened_dict(dict(zip(names, point)) | {"seed": seed})
-            label = ",".join(f"{name}={value}" for name, value in zip((*names, "seed"), (*point, seed)))
+            one = config_at(config, point | {"seed": seed})
+            label = ",".join(f"{name}={value}" for name, value in (point | {"seed": seed}).items())
             print(f"--- {label}", flush=True)
-            directory = workdir / label
+            directory = workdir / label.replace(":", "-")
             if load_results(directory, one) is None:
+                share_pretraining(one, directory, begun)
                 run(one, directory)
             runs.append(directory)
-        entries.append(sweep_report.pool(dict(zip(names, point)), runs))
-    results = {"sweep": {name: values for name, values in axes}, "runs": entries}
-    write_json(workdir / "results.json", results)
-    sweep_report.write(workdir, results, config)
+            begun.append((one, directory))
+        entries.append(sweep_report.pool(point, runs))
+        results = {"sweep": {name: values for name, values in axes}, "runs": entries}
+        write_json(workdir / "results.json", results)
+        sweep_report.write(workdir, results, config)
     print(f"results: {workdir / 'results.json'}  report: {workdir / 'report.html'}")
     return results
+
+
+def config_at(config, point: dict):
+    """The config of one run: fields set as the point says; `problem` may name a family with its parameters."""
+    from icdm.problems.families import parse_parameters
+
+    one, fields = copy.deepcopy(config), dict(point)
+    with one.unlocked():
+        if "sweep" in one:
+            del one.sweep
+            one.family, one.problem = parse_parameters(fields.pop("problem"))
+        one.update_from_flattened_dict(fields)
+    return one
 
 
 if __name__ == "__main__":

@@ -10,8 +10,13 @@ from experiments import report
 from experiments.experiment import summaries
 from experiments.published import published_gaps
 from experiments.settings import as_json
+from icdm.problems.families import parse_parameters
 
-DRAWN = ("random", "in_context", "no_context", "fine_tuned", "posterior_mean", "certainty_equivalence")
+DRAWN = (
+    "random", "in_context", "no_context", "fine_tuned", "posterior_mean", "certainty_equivalence", "qmdp",
+    "most_likely_state",
+)  # fmt: skip
+LOWEST = 1e-4  # of a gap drawn on a logarithmic scale
 
 
 def pool(point: dict, runs: list[pathlib.Path]) -> dict:
@@ -23,33 +28,30 @@ def pool(point: dict, runs: list[pathlib.Path]) -> dict:
         arrays = [v[name] for v in values]
         return arrays[0] if all(a.size == 1 for a in arrays) else np.concatenate(arrays)
 
-    policies = {name.removeprefix("policy/"): together(name) for name in values[0].files if name.startswith("policy/")}
-    expert = together("expert") if "expert" in values[0].files else None
     return {
         "point": point,
         "family": found[0]["family"],
         "config_hash": [result["config_hash"] for result in found],
         "seeds": [seed for result in found for seed in result["seeds"]],
-        **summaries(policies, together("optimal"), together("random"), expert),
+        "oracle": found[0]["oracle"],
+        **summaries({name: together(name) for name in values[0].files}),
         "seconds": {phase: sum(r["seconds"][phase] for r in found) for phase in found[0]["seconds"]},
     }
 
 
 def write(workdir: pathlib.Path, results: dict, config) -> None:
-    """report.html of the sweep, with a table for each point and the gaps against each numeric axis."""
+    """report.html of the sweep, with a table for each point and the gaps against everything that was swept."""
     entries, axes = results["runs"], results["sweep"]
-    pictures, tables = [], []
-    for name, values in axes.items():
-        if len(values) > 1 and all(isinstance(value, (int, float)) for value in values):
-            for metric in ("gap", "normalized_gap"):
-                figure = curves(entries, name, metric)
-                caption = f"{metric.replace('_', ' ').capitalize()} against {name}"
-                pictures.append((caption, report.save(workdir, f"{metric}_against_{name}", figure)))
+    tables = []
     for entry in entries:
         horizon = entry["point"].get("horizon", config.horizon)
-        published = published_gaps(entry["family"], horizon)
         heading = ", ".join(f"{name} = {value}" for name, value in entry["point"].items()) or entry["family"]
-        tables.append((heading, report.policy_rows(entry["policies"], published), bool(published)))
+        if "bracket" in entry:
+            heading += f" (oracle {entry['oracle']['method']}, bracket {100 * entry['bracket']['mean']:.2f} %)"
+        tables.append(report.policy_table(heading, entry["policies"], published_gaps(entry["family"], horizon)))
+    pictures = [
+        (caption, report.save(workdir, name, figure)) for name, caption, figure in drawings(entries, axes)
+    ]
     report.render(
         workdir / "report.html",
         title=f"{config.family}: sweep over {', '.join(axes) or 'seeds'}",
@@ -64,9 +66,68 @@ def write(workdir: pathlib.Path, results: dict, config) -> None:
     )
 
 
-def curves(entries: list[dict], name: str, metric: str):
+def drawings(entries: list[dict], axes: dict):
+    """(file name, caption, figure) of every picture: gaps against each numeric axis, problem by problem."""
+    for name, values in axes.items():
+        if len(values) > 1 and all(isinstance(value, (int, float)) for value in values):
+            for metric in ("gap", "normalized_gap"):
+                caption = f"{metric.replace('_', ' ').capitalize()} against {name}"
+                yield f"{metric}_against_{name}", caption, panels(by_problem(entries), name, metric)
+    clouds = [entry for entry in entries if entry["family"] == "energy_apomdp"]
+    if clouds:
+        for name, other in (("pessimism", "n_models"), ("n_models", "pessimism")):
+            groups = {}
+            for entry in clouds:
+                numbers = parameters(entry)
+                title = f"{other.replace('_', ' ')} = {numbers[other]}"
+                groups.setdefault(title, []).append(entry | {"point": numbers})
+            for metric in ("gap", "worst_gap"):
+                caption = f"{metric.replace('_', ' ').capitalize()} against {name.replace('_', ' ')}, mean over horizons"
+                yield f"{metric}_against_{name}", caption, panels(groups, name, metric)
+
+
+def parameters(entry: dict) -> dict:
+    """The point of an entry with the parameters of its problem as numbers of their own."""
+    return entry["point"] | parse_parameters(entry["point"].get("problem", ""))[1]
+
+
+def by_problem(entries: list[dict]) -> dict[str, list[dict]]:
+    """Entries by what is drawn in one panel: a problem, or all clouds of one size."""
+    groups = {}
+    for entry in entries:
+        numbers = parameters(entry)
+        if "n_models" in numbers:
+            title = f"cloud of {numbers['n_models']}, mean over pessimism"
+        else:
+            title = entry["point"].get("problem", entry["family"]).replace(":", ", ").replace("=", " ")
+        groups.setdefault(title, []).append(entry)
+    return groups
+
+
+def panels(groups: dict[str, list[dict]], name: str, metric: str):
+    """One panel for each group of entries, on one logarithmic scale where there are several."""
+    columns = min(len(groups), 3)
+    rows = -(-len(groups) // columns)
+    size = (max(6.0, 4.0 * columns), 3.6 * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharey=True, layout="constrained")
+    for axis in axes.ravel()[len(groups) :]:
+        axis.set_visible(False)
+    for axis, (title, entries) in zip(axes.ravel(), groups.items()):
+        curves(axis, entries, name, metric)
+        if len(groups) > 1:
+            axis.set_title(title, fontsize=10)
+            axis.set_yscale("log")
+        else:
+            axis.set_ylim(bottom=min(0, axis.get_ylim()[0]))
+        axis.set(xlabel=name.replace("_", " "))
+    axes[0, 0].legend(fontsize=7)
+    for axis in axes[:, 0]:
+        axis.set(ylabel=f"{metric.replace('_', ' ')}, % (95 % interval)")
+    return figure
+
+
+def curves(axis, entries: list[dict], name: str, metric: str) -> None:
     """The metric of the main policies against one axis; points that differ elsewhere are averaged."""
-    figure, axis = plt.subplots(figsize=(6, 3.8), layout="constrained")
     for policy in DRAWN:
         points = {}
         for entry in entries:
@@ -76,12 +137,8 @@ def curves(entries: list[dict], name: str, metric: str):
         if not points:
             continue
         x = sorted(points)
-        mean, low, high = (100 * np.array([np.mean(points[v], axis=0) for v in x])).T
+        mean, low, high = 100 * np.maximum(np.array([np.mean(points[v], axis=0) for v in x]).T, LOWEST)
         color = report.COLORS.get(policy)
         line = axis.plot(x, mean, marker="o", ms=4, color=color, label=policy.replace("_", " "))[0]
         axis.fill_between(x, low, high, color=line.get_color(), alpha=0.18, lw=0)
-    axis.set(xlabel=name, ylabel=f"{metric.replace('_', ' ')}, % (95 % interval)")
-    axis.set_ylim(bottom=min(0, axis.get_ylim()[0]))
     axis.grid(alpha=0.25)
-    axis.legend(fontsize=8)
-    return figure

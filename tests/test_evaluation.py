@@ -17,6 +17,7 @@ from icdm.oracles.backward_induction import plan, policy_value
 from icdm.oracles.planners import maximum_likelihood, plan_from_context
 from icdm.problems.counts import Counts, count
 from icdm.problems.families import make_family
+from icdm.oracles.certified import OracleConfig
 from icdm.problems.policy import MarkovPolicy, uniform_policy
 from icdm.trajectories.layouts import make_layout
 from icdm.trajectories.rollout import rollout
@@ -27,7 +28,7 @@ FAMILY = make_family("random_mdp", horizon=5, discount=0.9)
 @pytest.fixture(scope="module")
 def test_tasks():
     config = EvaluationConfig(tasks=40, episodes=100, rows=1000)
-    return config, make_test_tasks(FAMILY, ContextConfig(2, "uniform"), config, jax.random.key(0))
+    return config, make_test_tasks(FAMILY, ContextConfig(2, "uniform"), config, OracleConfig(), jax.random.key(0))
 
 
 def test_the_regret_estimator_agrees_with_the_exact_value(test_tasks):
@@ -59,8 +60,8 @@ def test_common_random_numbers(test_tasks):
     """Two policies given the same key that choose alike live through the same episode."""
     _, test = test_tasks
     tasks, task_B = test.tasks, jnp.arange(40)
-    a = rollout(tasks.problem, task_B, uniform_policy(5, 3), jax.random.key(1), tasks.q)
-    b = rollout(tasks.problem, task_B, MarkovPolicy(jnp.ones((1, 1, 5, 3)) / 3), jax.random.key(1), tasks.q)
+    a = rollout(tasks.problem, task_B, uniform_policy(5, 3), jax.random.key(1))
+    b = rollout(tasks.problem, task_B, MarkovPolicy(jnp.ones((1, 1, 5, 3)) / 3), jax.random.key(1))
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 

@@ -109,7 +109,7 @@ def test_recorded_steps_hold_the_oracles_values():
         family, tasks, jnp.arange(5), jax.random.key(1), ContextConfig(3, "oracle"), "uniform"
     )
     assert trajectories.action.shape == (5, 4, 4)
-    q = np.asarray(tasks.q)
+    q = np.asarray(tasks.oracle.table)
     for b in range(5):
         for e in range(4):
             for t in range(4):

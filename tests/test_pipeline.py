@@ -144,7 +144,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(finished, tmp_path):
     "field, value, message",
     [
         ("family", "enrgy", "did you mean 'energy'"),
-        ("family", "regimes", "hides its state"),
+        ("oracle.tolerance", 0.0, "oracle.tolerance 0.0"),
         ("horizon", 0, "horizon 0"),
         ("context.episodes", 0, "show at least 1"),
         ("context.episodes", 500, "the model's limit is 1024"),

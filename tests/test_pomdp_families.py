@@ -10,17 +10,18 @@ from icdm.oracles.alpha_meu import solve_recursive
 from icdm.oracles.belief import belief_model
 from icdm.oracles.point_based import solve
 from icdm.oracles.pomdp_planners import (
+    AlphaVectors,
     Ambiguous,
     BeliefPolicy,
     LinearQ,
     MostLikelyState,
-    PointBased,
     fast_informed,
     qmdp,
 )
 from icdm.problems.energy_apomdp import drawn_back, relative_entropy
 from icdm.problems.families import make_family, sample_tasks
 from icdm.problems.policy import uniform_policy
+from icdm.trajectories.rollout import assess_along, rollout
 
 FAMILIES = ("energy_pomdp", "tiger", "random_pomdp", "regimes")
 N_TASKS, N_EPISODES = 4, 1000
@@ -88,7 +89,7 @@ def test_the_oracle_earns_its_bracket_and_beats_the_planners(name):
     model = belief_model(problem)
     solution = solve(model, jax.random.key(1), tolerance=0.05, time_limit=600)
     policies = {
-        "oracle": PointBased(model, solution.bounds),
+        "oracle": AlphaVectors(model, solution.bounds.alpha),
         "qmdp": LinearQ(qmdp(problem)),
         "informed": LinearQ(fast_informed(model)),
         "most_likely_state": MostLikelyState(qmdp(problem)),
@@ -103,18 +104,22 @@ def test_the_oracle_earns_its_bracket_and_beats_the_planners(name):
         assert difference.mean() >= -(solution.gap.mean() + 4 * difference.std() / np.sqrt(difference.size))
 
 
-def test_q_along_recorded_episodes_is_the_value_of_what_was_known():
+def test_what_the_oracle_says_along_recorded_episodes_is_what_it_saw_itself():
     """Labels recomputed from a record equal what the oracle itself saw, and average to its value."""
     problem = tasks(make_family("energy_pomdp"))
     model = belief_model(problem)
     solution = solve(model, jax.random.key(1), tolerance=0.05, time_limit=600)
-    policy = BeliefPolicy(problem, PointBased(model, solution.bounds))
-    task_B, observation_BT, action_BT, reward_BT = play(problem, policy)
-    q_BTA = np.asarray(policy.q_along(task_B, observation_BT, action_BT, reward_BT))
+    policy = BeliefPolicy(problem, AlphaVectors(model, solution.bounds.alpha))
+    task_B = jnp.repeat(jnp.arange(N_TASKS), N_EPISODES)
+    episodes = jax.jit(rollout)(in_float32(problem), task_B, in_float32(policy), jax.random.key(2))
+    with jax.enable_x64(True):
+        q_BTA, value_BT = jax.jit(assess_along)(policy, task_B, episodes)
+    q_BTA, action_BT = np.asarray(q_BTA), np.asarray(episodes.action)
     assert q_BTA.dtype == np.float64
     chosen_BT = np.take_along_axis(q_BTA, action_BT[..., None], 2)[..., 0]
     assert (q_BTA.max(-1) - chosen_BT).max() < 1e-4
-    at_start = q_BTA[:, 0].max(-1).reshape(N_TASKS, -1)
+    assert (q_BTA.max(-1) >= np.asarray(value_BT) - 1e-9).all(), "looking ahead never loses"
+    at_start = np.asarray(value_BT)[:, 0].reshape(N_TASKS, -1)
     assert np.allclose(at_start.mean(1), solution.lower, atol=4 * at_start.std(1).max() / np.sqrt(N_EPISODES))
 
 

@@ -27,7 +27,7 @@ def test_the_family_of_ones_own():
     tasks = draw_tasks(family, jax.random.key(0), 50)
     shown = record(family, tasks, jnp.arange(50), jax.random.key(1), "oracle", 20, 0.0)
     heads = np.asarray(tasks.problem.initial)[:, 1]
-    np.testing.assert_allclose(tasks.q[:, 0].max((-1, -2)), 4 * np.maximum(heads, 1 - heads), rtol=1e-5)
+    np.testing.assert_allclose(tasks.oracle.table[:, 0].max((-1, -2)), 4 * np.maximum(heads, 1 - heads), rtol=1e-5)
     assert abs(np.asarray(shown.reward).mean() - np.maximum(heads, 1 - heads).mean()) < 0.05
 
 

@@ -17,6 +17,7 @@ from icdm.learning.sharding import make_mesh, place_state
 from icdm.learning.train import Stopped, TrainConfig, TrainState, make_update, train
 from icdm.models.transformer import ModelConfig, Transformer
 from icdm.problems.families import make_family
+from icdm.problems.policy import TableOracle
 from icdm.trajectories.layouts import encode, make_layout
 
 FAMILY = make_family("random_mdp", states=3, actions=2, horizon=3)
@@ -44,7 +45,7 @@ def test_action_losses_by_hand(layout, trajectories):
     some = dataclasses.replace(trajectories, valid=trajectories.valid.at[:, 1, 2].set(False))
     model = make_model(layout)
     logits = np.asarray(action_logits(model, layout, some), np.float64)
-    q = np.asarray(some.q, np.float64)
+    q = np.asarray(some.oracle.table, np.float64)
     losses = {"argmax": [], "boltzmann": [], "advantage": []}
     for index in np.argwhere(np.asarray(some.valid)):
         z, value = logits[tuple(index)], q[tuple(index)]
@@ -158,7 +159,7 @@ def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_good_checkpoint(
     def batch(step):
         tasks, task_B = stream(step, 16)
         poison = jnp.float32(jnp.nan if step == 9 else 1.0)
-        return dataclasses.replace(tasks, q=tasks.q * poison), task_B
+        return dataclasses.replace(tasks, oracle=TableOracle(tasks.oracle.table * poison)), task_B
 
     with pytest.raises(UserError, match="at step 10"):
         train(

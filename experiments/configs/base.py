@@ -38,6 +38,9 @@ def get_config():
     c.fine_tune = config_dict.create(steps=500, labels="boltzmann", temperature=0.1, pool=0, **optimizer)
     c.from_scratch = False  # also train without pretraining, on equally many tokens
 
+    # How exactly hidden states are solved: to a bracket of this share of the value, or with this many points.
+    c.oracle = config_dict.create(tolerance=0.005, points=112, time_limit=120.0)
+
     # How it is measured.
     c.evaluation = config_dict.create(tasks=100, episodes=4, rows=2000)
     c.mesh_model = 1  # devices that share one copy of the weights

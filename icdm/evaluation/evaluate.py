@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +11,15 @@ import numpy as np
 from icdm.errors import UserError
 from icdm.learning.data import ContextConfig, Tasks, draw_problems, record, to_float32
 from icdm.learning.sharding import place_rows
-from icdm.oracles.backward_induction import optimal_value, plan, policy_value
+from icdm.oracles.backward_induction import policy_value
+from icdm.oracles.certified import Certified, OracleConfig, certify, informed_critic
 from icdm.oracles.planners import plan_from_context, planners_of
+from icdm.oracles.pomdp_planners import BeliefPolicy, LinearQ, MostLikelyState, qmdp
+from icdm.problems.ambiguous import AmbiguousPOMDP
 from icdm.problems.families import Family, n_observations
-from icdm.problems.policy import MarkovPolicy, Policy, greedy_policy, uniform_policy
-from icdm.trajectories.rollout import Trajectories, rollout
+from icdm.problems.mdp import MDP
+from icdm.problems.policy import MarkovPolicy, Oracle, Policy, greedy_policy, uniform_policy
+from icdm.trajectories.rollout import Trajectories, assess_along, rollout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,78 +47,140 @@ Decider = Callable[[Tasks, jax.Array, Trajectories, jax.Array], Policy]
 
 
 @dataclasses.dataclass(frozen=True)
-class TestTasks:
-    """Unseen tasks with their exact bounds, and every row's context.
+class World:
+    """N problems to act in, float32, with the critic by which deciders are valued there.
 
     Attributes:
-      tasks: N problems and their Q-functions in float32.
-      optimal_N, random_N, expert_N: float64 exact values of the optimal policy, of the uniform random
-        one, and of the family's expert if it has one.
+      critic: an oracle in float64 whose Q and V are consistent with each other in these problems.
+      start_N: (N,) its value at their starts, float64.
+    """
+
+    problem: Any
+    critic: Oracle
+    start_N: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class TestTasks:
+    """Unseen tasks with their bounds, and every row's context.
+
+    Attributes:
+      tasks: N problems and their oracle in float32.
+      certified: how they were solved, and the bracket of their optimal values in float64.
+      world: the same problems (the nominal ones, of clouds) and their critic.
+      members: the other members of clouds as worlds of their own.
+      random_N, expert_N: float64 exact values of the uniform random policy, and of the family's expert if
+        it has one.
       task_B: which task each of B = N R rows acts in; rows of a task lie side by side.
       context: Trajectories (B, K, ...).
     """
 
     family: Family
     tasks: Tasks
-    optimal_N: np.ndarray
+    certified: Certified
+    world: World
+    members: tuple[World, ...]
     random_N: np.ndarray
     expert_N: np.ndarray | None
     task_B: jax.Array
-    context: Trajectories
+    context: Trajectories | None
     key: jax.Array
 
+    @property
+    def optimal_N(self) -> np.ndarray:
+        """What gaps are counted from: exact where the state is shown, else what the oracle is certain to reach."""
+        return self.certified.lower_N
 
-def make_test_tasks(family: Family, context: ContextConfig, config: EvaluationConfig, key: jax.Array) -> TestTasks:
+
+def make_test_tasks(
+    family: Family, context: ContextConfig, config: EvaluationConfig, precision: OracleConfig, key: jax.Array
+) -> TestTasks:
     """Draws the tasks, solves them in float64 and records a context for every row."""
     task_key, context_key, key = jax.random.split(key, 3)
     n = family.n_tasks or config.tasks
     problem = draw_problems(family, task_key, n)
-    q = plan(problem)
-    optimal_N, random_N = exact_bounds(family, problem, q)
+    test = solved_tasks(family, problem, precision, config.episodes, key)
+    shown = record(family, test.tasks, test.task_B, context_key, context.behavior, context.episodes, context.epsilon)
+    return dataclasses.replace(test, context=dataclasses.replace(shown, q=None))
+
+
+def solved_tasks(
+    family: Family, problem, precision: OracleConfig, episodes: int, key: jax.Array
+) -> TestTasks:
+    """N problems in float64 as test tasks without a context, `episodes` rows of each."""
+    certified = certify(problem, precision, jax.random.fold_in(key, 0))
+    tasks = to_float32(Tasks(problem, certified.oracle))
+    nominal, members = problem, ()
+    if isinstance(problem, AmbiguousPOMDP):
+        nominal = problem.model(problem.nominal)
+        others = [problem.model(m) for m in range(problem.n_models) if m != problem.nominal]
+        members = tuple(World(to_float32(other), *informed_critic(other)) for other in others)
     expert_N = None
     if hasattr(family, "expert"):
-        expert_N = np.asarray(policy_value(problem, np.broadcast_to(family.expert, (n, 1, *family.expert.shape))))
-    tasks = to_float32(Tasks(problem, q))
-    task_B = jnp.repeat(jnp.arange(n), config.episodes)
-    shown = record(family, tasks, task_B, context_key, context.behavior, context.episodes, context.epsilon)
+        expert_N = _blind_value(nominal, family.expert[None, None])
     return TestTasks(
         family=family,
         tasks=tasks,
-        optimal_N=optimal_N,
-        random_N=random_N,
+        certified=certified,
+        world=World(to_float32(nominal), certified.critic, certified.start_N),
+        members=members,
+        random_N=_blind_value(nominal, np.full((1, 1, 1, family.n_actions), 1 / family.n_actions)),
         expert_N=expert_N,
-        task_B=task_B,
-        context=dataclasses.replace(shown, q=None),
+        task_B=jnp.repeat(jnp.arange(tasks.n), episodes),
+        context=None,
         key=key,
     )
 
 
-def exact_bounds(family: Family, problem, q: jax.Array) -> tuple[np.ndarray, np.ndarray]:
-    """Values of the optimal and of the uniform random policy in each of N solved problems, float64."""
-    uniform = uniform_policy(n_observations(family), family.n_actions).table
-    table = np.broadcast_to(uniform, (q.shape[0], *uniform.shape[1:]))
-    return np.asarray(optimal_value(problem, q)), np.asarray(policy_value(problem, table))
+def _blind_value(problem, policy_11SA: np.ndarray) -> np.ndarray:
+    """Exact value of a Markov policy over states in each of N problems, (N,); of one that looks at nothing
+    wherever the state is hidden."""
+    mdp: MDP = getattr(problem, "mdp", problem)
+    shape = (mdp.transition.shape[0], 1, mdp.n_states, mdp.n_actions)
+    return np.asarray(policy_value(mdp, np.broadcast_to(policy_11SA, shape)))
 
 
-def measure(test: TestTasks, decider: Decider, config: EvaluationConfig, mesh: jax.sharding.Mesh) -> np.ndarray:
+def measure(
+    test: TestTasks, decider: Decider, config: EvaluationConfig, mesh: jax.sharding.Mesh, world: World | None = None
+) -> np.ndarray:
     """Value of a decider in each of the N tasks, float64; where there is one task, in each episode.
 
-    By the performance-difference lemma (Kakade and Langford, 2002),
+    With a critic's V, and its Q_t(i, a) = r(i, a) + gamma E[V_{t+1}(i')] of what was seen so far, i,
 
-        V^pi = V* - E[ sum_t gamma^t (max_a Q*_t(s_t, a) - Q*_t(s_t, a_t)) ],
+        V^pi = E[V_0(i_0)] + E[ sum_t gamma^t (Q_t(i_t, a_t) - V_t(i_t)) ],
 
-    so the regret of each decision is averaged over episodes instead of the rewards: the mean is the
-    same, the luck of rewards and transitions is gone.
+    which holds for any function V (with V = V* it is the performance-difference lemma of Kakade and
+    Langford, 2002). Averaging these advantages instead of the rewards leaves the mean as it is, and takes
+    the luck of rewards and transitions away.
+
+    Args:
+      world: where to act, by default in the tasks themselves; the decider knows of those alone.
     """
+    world = world or test.world
     n = test.optimal_N.size if test.optimal_N.size > 1 else test.task_B.size
-    regret_B = np.concatenate([_regrets(test, decider, rows, mesh) for rows in _chunks(test.task_B.size, config.rows)])
-    return test.optimal_N - regret_B.reshape(n, -1).mean(1)
+    chunks = _chunks(test.task_B.size, config.rows)
+    advantage_B = np.concatenate([_advantages(test, world, decider, rows, mesh) for rows in chunks])
+    return world.start_N + advantage_B.reshape(n, -1).mean(1)
+
+
+def measure_members(
+    test: TestTasks, decider: Decider, config: EvaluationConfig, mesh: jax.sharding.Mesh, value_N: np.ndarray
+) -> np.ndarray:
+    """Value of a decider under every member of clouds, (N, M), the nominal one first: there it is `value_N`."""
+    others = [measure(test, decider, config, mesh, world) for world in test.members]
+    return np.stack([value_N, *others], axis=-1)
 
 
 def reference_deciders(test: TestTasks) -> Iterator[tuple[str, Decider]]:
     """The deciders that need no training, by their names in results.json."""
-    yield "oracle", lambda tasks, task_B, context, key: greedy_policy(tasks.q)
-    if test.tasks.n > 1:  # with one task there is nothing that a context could tell
+    yield "oracle", lambda tasks, task_B, context, key: tasks.oracle
+    if not isinstance(test.tasks.problem, MDP):
+        nominal = test.world.problem
+        table = to_float32(qmdp(nominal))
+        for name, planner in (("qmdp", LinearQ(table)), ("most_likely_state", MostLikelyState(table))):
+            policy = BeliefPolicy(nominal, planner)
+            yield name, lambda tasks, task_B, context, key, policy=policy: policy
+    elif test.tasks.n > 1:  # with one task there is nothing that a context could tell
         for planner in planners_of(test.family):
             yield planner, planning_decider(test.family, planner)
 
@@ -126,22 +193,29 @@ def planning_decider(family: Family, planner: str) -> Decider:
     return decide
 
 
-def _regrets(test, decider, rows, mesh):
-    """Discounted sum of the regrets of an episode's decisions, for a chunk of rows."""
+def _advantages(test, world, decider, rows, mesh):
+    """Discounted sum of the advantages of an episode's decisions, for a chunk of rows, float64."""
     chunk = jax.tree.map(lambda x: x[rows], (test.task_B, test.context))
     task_B, context = place_rows(mesh, chunk, rows.stop - rows.start)
     key = jax.random.fold_in(test.key, rows.start)
     policy = decider(test.tasks, task_B, context, jax.random.fold_in(key, 1))
-    return np.asarray(_episode_regrets(test.tasks, task_B, policy, key), np.float64)
+    episode = _play(world.problem, task_B, policy, key)
+    with jax.enable_x64(True):
+        return np.asarray(_summed(world.critic, world.problem.discount, task_B, episode))
 
 
 @jax.jit
-def _episode_regrets(tasks, task_B, policy, key):
-    episode = rollout(tasks.problem, task_B, policy, key, tasks.q)
-    taken_BT1 = jnp.take_along_axis(episode.q, episode.action[..., None], -1)
-    regret_BT = jnp.where(episode.valid, episode.q.max(-1) - taken_BT1[..., 0], 0)
-    discount_BT = tasks.problem.discount[task_B][:, None] ** jnp.arange(regret_BT.shape[1])[None]
-    return (discount_BT * regret_BT).sum(-1)
+def _play(problem, task_B, policy, key):
+    return rollout(problem, task_B, policy, key)
+
+
+@jax.jit
+def _summed(critic, discount_N, task_B, episode):
+    q_BTA, value_BT = assess_along(critic, task_B, episode)
+    taken_BT = jnp.take_along_axis(q_BTA, episode.action[..., None], -1)[..., 0]
+    advantage_BT = jnp.where(episode.valid, taken_BT - value_BT, 0)
+    discount_BT = discount_N[task_B][:, None] ** jnp.arange(advantage_BT.shape[1])[None]
+    return (discount_BT * advantage_BT).sum(-1)
 
 
 def _chunks(n: int, size: int) -> list[slice]:

@@ -4,6 +4,7 @@ import numpy as np
 
 RESAMPLES = 2000
 METRICS = ("value", "gap", "regret", "normalized_gap", "failure_rate")
+MEMBER_METRICS = ("worst_value", "worst_gap", "best_value", "best_gap")
 
 
 def summarize(value_N, optimal_N, random_N) -> dict:
@@ -38,6 +39,25 @@ def summarize(value_N, optimal_N, random_N) -> dict:
     if "gap" in summary and not positive_N.all():
         summary["gap"]["n_left_out"] = int((~positive_N).sum())
     return summary
+
+
+def mark_below_bracket(policies: dict[str, dict], bracket: float) -> None:
+    """Adds "below_bracket": true to every mean gap that is smaller than the oracle's mean relative bracket."""
+    for metrics in policies.values():
+        if "gap" in metrics and metrics["gap"]["mean"] < bracket:
+            metrics["gap"]["below_bracket"] = True
+
+
+def summarize_members(value_NM: np.ndarray, oracle_NM: np.ndarray) -> dict:
+    """A policy under the worst and the best member of each of N clouds of M models.
+
+    worst_value = min_m V_m, best_value = max_m V_m; worst_gap and best_gap = 1 - (the policy's / the oracle's).
+    """
+    found = {}
+    for name, extreme in (("worst", np.min), ("best", np.max)):
+        value_N, oracle_N = extreme(value_NM, axis=1), extreme(oracle_NM, axis=1)
+        found |= {f"{name}_value": interval(value_N), f"{name}_gap": interval((oracle_N - value_N) / np.abs(oracle_N))}
+    return found
 
 
 def interval(sample_N: np.ndarray) -> dict:

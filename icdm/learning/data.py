@@ -10,11 +10,14 @@ import numpy as np
 
 from icdm.errors import UserError
 from icdm.learning.sharding import place_copies, place_rows
-from icdm.oracles.backward_induction import plan
-from icdm.problems.families import Family, sample_tasks
+from icdm.oracles.certified import OracleConfig, oracle_of
+from icdm.problems.families import Family, hides_state, sample_tasks
 from icdm.trajectories.behavior import behavior_policy, check_behavior
 from icdm.trajectories.layouts import Layout, Tokens, encode
-from icdm.trajectories.rollout import Trajectories, episodes_per_row, join_episodes, rollout
+from icdm.problems.policy import Oracle
+from icdm.trajectories.rollout import Trajectories, assess_along, episodes_per_row, join_episodes, rollout
+
+HIDDEN_POOL = 512  # tasks of a family that hides its state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,23 +42,23 @@ class ContextConfig:
         check_behavior(self.behavior, family)
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["problem", "q"], meta_fields=[])
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["problem", "oracle"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class Tasks:
-    """N problems and their oracle's Q-function, float32 copies of what was computed in float64."""
+    """N problems and their oracle, float32 copies of what was computed in float64."""
 
     problem: Any
-    q: jax.Array
+    oracle: Oracle
 
     @property
     def n(self) -> int:
-        return self.q.shape[0]
+        return jax.tree.leaves(self.problem)[0].shape[0]
 
 
-def draw_tasks(family: Family, key: jax.Array, n: int) -> Tasks:
-    """n tasks of the family and their exact Q-functions."""
+def draw_tasks(family: Family, key: jax.Array, n: int, precision: OracleConfig = OracleConfig()) -> Tasks:
+    """n tasks of the family and their oracle, as exact as `precision` asks where states are hidden."""
     problem = draw_problems(family, key, n)
-    return to_float32(Tasks(problem, plan(problem)))
+    return to_float32(Tasks(problem, oracle_of(problem, precision, jax.random.fold_in(key, n))))
 
 
 def draw_problems(family: Family, key: jax.Array, n: int):
@@ -72,20 +75,33 @@ def _sample(family, key, n):
 class TaskStream:
     """The tasks of each training step: fresh ones, or rows of a fixed pool of them.
 
-    A pool is used when the family has only so many tasks, or when `pool` asks for one (tasks that are
-    expensive to make). It is copied to every device, once; rows and fresh tasks are split over them.
+    A pool is used when the family has only so many tasks, when `pool` asks for one (tasks that are expensive
+    to make), and where states are hidden, since their oracles are expensive. It is copied to every device,
+    once; rows and fresh tasks are split over them.
     """
 
-    def __init__(self, family: Family, key: jax.Array, mesh: jax.sharding.Mesh, pool: int = 0):
-        self.family, self.key, self.mesh = family, key, mesh
-        n = family.n_tasks or pool
-        self.pool = place_copies(mesh, draw_tasks(family, jax.random.fold_in(key, 0), n)) if n else None
+    def __init__(
+        self,
+        family: Family,
+        key: jax.Array,
+        mesh: jax.sharding.Mesh,
+        pool: int = 0,
+        precision: OracleConfig = OracleConfig(),
+    ):
+        self.family, self.key, self.mesh, self.precision = family, key, mesh, precision
+        self.n_tasks = family.n_tasks or pool or (HIDDEN_POOL if hides_state(family) else 0)
+
+    @functools.cached_property
+    def pool(self) -> Tasks:
+        tasks = draw_tasks(self.family, jax.random.fold_in(self.key, 0), self.n_tasks, self.precision)
+        return place_copies(self.mesh, tasks)
 
     def __call__(self, step: int, rows: int) -> tuple[Tasks, jax.Array]:
         """The tasks of a step and, for each row of its batch, which of them it shows."""
         key = jax.random.fold_in(self.key, step + 1)
-        if self.pool is None:
-            return place_rows(self.mesh, (draw_tasks(self.family, key, rows), jnp.arange(rows)), rows)
+        if not self.n_tasks:
+            tasks = draw_tasks(self.family, key, rows, self.precision)
+            return place_rows(self.mesh, (tasks, jnp.arange(rows)), rows)
         return self.pool, place_rows(self.mesh, jax.random.randint(key, (rows,), 0, self.pool.n), rows)
 
 
@@ -95,8 +111,10 @@ def record(
     """n_episodes of a behavior in each row's task, with the oracle's Q beside them: (B, E, ...)."""
     policy_key, key = jax.random.split(key)
     task_X = jnp.repeat(task_B, n_episodes)
-    policy = behavior_policy(behavior, family, tasks.q, policy_key, task_X.size, epsilon)
-    return episodes_per_row(rollout(tasks.problem, task_X, policy, key, tasks.q), n_episodes)
+    policy = behavior_policy(behavior, family, tasks.oracle, policy_key, task_X.size, epsilon)
+    recorded = rollout(tasks.problem, task_X, policy, key)
+    q_XTA, _ = assess_along(tasks.oracle, task_X, recorded)
+    return episodes_per_row(dataclasses.replace(recorded, q=q_XTA), n_episodes)
 
 
 def record_with_context(

@@ -1,9 +1,9 @@
 """Deciders that know the model of a hidden-state problem and track their belief.
 
 `BeliefPolicy(problem, planner)` filters everything that the problem shows and asks a planner for
-Q(belief, a):
+Q(belief, a) and V(belief):
 
-    PointBased(model, solve(model, ...).bounds)  the certified oracle
+    AlphaVectors(model, alpha)                   lookahead over a value that is a maximum of vectors: the oracle
     LinearQ(qmdp(problem))                       QMDP (Littman, Cassandra, Kaelbling 1995)
     LinearQ(fast_informed(model))                fast informed bound (Hauskrecht 2000)
     MostLikelyState(qmdp(problem))               acts as if the likeliest state were sure
@@ -21,7 +21,6 @@ import jax.numpy as jnp
 from icdm.oracles.alpha_meu import Interpolated
 from icdm.oracles.backward_induction import plan
 from icdm.oracles.belief import BeliefModel, first_belief, updated_belief
-from icdm.oracles.point_based import Bounds
 from icdm.problems.pomdp import POMDP
 
 
@@ -37,8 +36,9 @@ class LinearQ:
 
     table: jax.Array
 
-    def q_values(self, task_B, belief_BS, t_B):
-        return jnp.einsum("bs,bsa->ba", belief_BS, self.table[task_B, t_B])
+    def assess(self, task_B, belief_BS, t_B):
+        q_BA = jnp.einsum("bs,bsa->ba", belief_BS, self.table[task_B, t_B])
+        return q_BA, q_BA.max(-1)
 
 
 @_pytree
@@ -48,24 +48,40 @@ class MostLikelyState:
 
     table: jax.Array
 
-    def q_values(self, task_B, belief_BS, t_B):
-        return self.table[task_B, t_B, belief_BS.argmax(-1)]
+    def assess(self, task_B, belief_BS, t_B):
+        q_BA = self.table[task_B, t_B, belief_BS.argmax(-1)]
+        return q_BA, q_BA.max(-1)
 
 
 @_pytree
 @dataclasses.dataclass(frozen=True)
-class PointBased:
-    """Lower bound of Q from certified bounds: acting greedily on it is worth at least that bound."""
+class AlphaVectors:
+    """V_h(b) = max_k b . alpha_h,k with h decisions to go, and the lookahead
+
+        Q_h(b, a) = b . r_a + gamma sum_z max_k (b K_az) . alpha_{h-1},k,    K_az(s, s') = Pr(z, s' | s, a).
+
+    With the vectors of certified lower bounds, acting greedily on Q is worth at least V at the start.
+
+    Attributes:
+      model: N problems in planning form.
+      alpha: (N, H + 1, K, S).
+    """
 
     model: BeliefModel
-    bounds: Bounds
+    alpha: jax.Array
 
-    def q_values(self, task_B, belief_BS, t_B):
+    def assess(self, task_B, belief_BS, t_B):
+        to_go_B = self.model.horizon - t_B
         gain_BA = jnp.einsum("bs,bsa->ba", belief_BS, self.model.reward[task_B])
         joint = jnp.einsum("bs,bazst->bazt", belief_BS, self.model.kernel[task_B])
-        alpha = self.bounds.alpha[task_B, self.model.horizon - t_B - 1]
-        future_BA = jnp.einsum("bazs,bps->bazp", joint, alpha).max(-1).sum(-1)
-        return gain_BA + self.model.discount[task_B][:, None] * future_BA
+        after = self.alpha[task_B, jnp.maximum(to_go_B - 1, 0)]
+        future_BA = jnp.einsum("bazs,bks->bazk", joint, after).max(-1).sum(-1)
+        q_BA = gain_BA + self.model.discount[task_B][:, None] * future_BA
+        return q_BA, jnp.einsum("bs,bks->bk", belief_BS, self.alpha[task_B, to_go_B]).max(-1)
+
+    def start_value(self) -> jax.Array:
+        """E[V(belief after the first observation)] of the N problems, (N,)."""
+        return jnp.einsum("nos,nks->nok", self.model.first, self.alpha[:, -1]).max(-1).sum(-1)
 
 
 @_pytree
@@ -77,14 +93,15 @@ class Ambiguous:
     pessimism: jax.Array
     interpolated: Interpolated
 
-    def q_values(self, task_B, belief_BS, t_B):
+    def assess(self, task_B, belief_BS, t_B):
         def one(task, belief_S, t):
             models, pessimism, interpolated = jax.tree.map(
                 lambda leaf: leaf[task], (self.models, self.pessimism, self.interpolated)
             )
             return interpolated.q_values(models, pessimism, belief_S, self.models.horizon - t)
 
-        return jax.vmap(one)(task_B, belief_BS, t_B)
+        q_BA = jax.vmap(one)(task_B, belief_BS, t_B)
+        return q_BA, q_BA.max(-1)
 
 
 @_pytree
@@ -94,7 +111,7 @@ class BeliefPolicy:
 
     Attributes:
       problem: N problems; the filter's model.
-      planner: gives `q_values(task_B, belief_BS, t_B) -> (B, A)`.
+      planner: gives `assess(task_B, belief_BS, t_B) -> (Q (B, A), V (B,))`.
     """
 
     problem: POMDP
@@ -110,28 +127,22 @@ class BeliefPolicy:
             jnp.zeros(task_B.shape, jnp.float32),
         )
 
-    def act(self, carry, observation_B, key):
+    def assess(self, carry, observation_B):
         task_B, t_B, belief_BS, action_B, reward_B = carry
         problem, planner = _working((self.problem, self.planner))
         later_BS = updated_belief(problem, task_B, belief_BS, action_B, observation_B, reward_B)
         first_BS = first_belief(problem, task_B, observation_B)
         belief_BS = jnp.where((t_B == 0)[:, None], first_BS, later_BS)
-        q_BA = planner.q_values(task_B, belief_BS, t_B)
-        return q_BA.argmax(-1).astype(jnp.int32), q_BA, (task_B, t_B, belief_BS, action_B, reward_B)
+        q_BA, value_B = planner.assess(task_B, belief_BS, t_B)
+        return q_BA, value_B, (task_B, t_B, belief_BS, action_B, reward_B)
+
+    def act(self, carry, observation_B, key):
+        q_BA, _, carry = self.assess(carry, observation_B)
+        return q_BA.argmax(-1).astype(jnp.int32), q_BA, carry
 
     def observe(self, carry, action_B, reward_B):
         task_B, t_B, belief_BS, _, _ = carry
         return task_B, t_B + 1, belief_BS, action_B.astype(task_B.dtype), reward_B.astype(jnp.float32)
-
-    def q_along(
-        self, task_B: jax.Array, observation_BT: jax.Array, action_BT: jax.Array, reward_BT: jax.Array
-    ):
-        """Q at the beliefs that recorded episodes lead to, whoever acted, float64 (B, T, A).
-
-        Observations may hold one more step than actions and rewards; it is not used.
-        """
-        with jax.enable_x64(True):
-            return _q_along(self, task_B, observation_BT[:, : action_BT.shape[1]], action_BT, reward_BT)
 
 
 def _working(tree):
@@ -142,17 +153,6 @@ def _working(tree):
         return jnp.asarray(leaf, dtype if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype)
 
     return jax.tree.map(converted, tree)
-
-
-@jax.jit
-def _q_along(policy, task_B, observation_BT, action_BT, reward_BT):
-    def step(carry, recorded):
-        observation_B, action_B, reward_B = recorded
-        _, q_BA, carry = policy.act(carry, observation_B, None)
-        return policy.observe(carry, action_B, reward_B), q_BA
-
-    recorded = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), (observation_BT, action_BT, reward_BT))
-    return jnp.moveaxis(jax.lax.scan(step, policy.init(task_B), recorded)[1], 0, 1)
 
 
 def qmdp(problem: POMDP) -> jax.Array:

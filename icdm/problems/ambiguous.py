@@ -53,6 +53,10 @@ class AmbiguousPOMDP:
         return self.models.horizon
 
     @property
+    def shows_reward(self) -> bool:
+        return self.models.shows_reward
+
+    @property
     def discount(self) -> jax.Array:
         return self.model(self.nominal).discount
 

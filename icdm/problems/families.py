@@ -88,6 +88,12 @@ def parse_family(text: str) -> Family:
     Raises:
       UserError: text of another form, an unknown family or parameter.
     """
+    name, parameters = parse_parameters(text)
+    return make_family(name, **parameters)
+
+
+def parse_parameters(text: str) -> tuple[str, dict]:
+    """'random_mdp:states=3,horizon=8' -> ("random_mdp", {"states": 3, "horizon": 8}); raises UserError."""
     name, _, rest = text.partition(":")
     parameters = {}
     for item in filter(None, rest.split(",")):
@@ -96,7 +102,7 @@ def parse_family(text: str) -> Family:
             parameters[key.strip()] = json.loads(value)
         except json.JSONDecodeError:
             raise UserError(f"family {text!r}: write parameters as name:key=number,key=number") from None
-    return make_family(name, **parameters)
+    return name, parameters
 
 
 def family_names() -> list[str]:
@@ -107,6 +113,11 @@ def family_names() -> list[str]:
 def n_observations(family: Family) -> int:
     """How many observations a decider may see; a family that shows its state need not say."""
     return getattr(family, "n_observations", family.n_states)
+
+
+def hides_state(family: Family) -> bool:
+    """Whether what a decider sees is not the state itself."""
+    return hasattr(family, "n_observations")
 
 
 def sample_tasks(family: Family, key: jax.Array, n: int):

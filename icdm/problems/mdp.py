@@ -52,6 +52,7 @@ class MDP:
     horizon: int
     reward_noise: str = "none"
     noise_scale: float = 0.0
+    shows_reward = True  # a decider sees states and rewards alike
 
     @property
     def n_actions(self) -> int:

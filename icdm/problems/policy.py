@@ -28,39 +28,94 @@ class Policy(Protocol):
         """Takes note of what was done and what it paid."""
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["table", "epsilon", "index"], meta_fields=[])
+class Oracle(Policy, Protocol):
+    """A policy that knows what each action is worth; it acts greedily on that."""
+
+    def assess(self, carry: Carry, observation_B: jax.Array) -> tuple[jax.Array, jax.Array, Carry]:
+        """Returns (q_BA, value_B, carry): Q_t(what was seen, a) and V_t(what was seen), with
+
+        Q_t(i, a) = r(i, a) + gamma E[V_{t+1}(i')].
+        """
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["table", "index"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class MarkovPolicy:
-    """Acts by a table of probabilities, and with probability epsilon uniformly at random.
-
-    pi(a | t, o) = (1 - epsilon) table[n, t, o, a] + epsilon / A
+    """Acts by a table of probabilities.
 
     Attributes:
       table: (N, T, O, A) probabilities; N is 1 for a policy that is the same in every task, T is 1 for
         one that does not look at the clock.
-      epsilon: () or (B,), one per row: 0 follows the table, 1 is the uniform policy.
       index: (B,) which of the N tables each row follows; None: that of its task.
     """
 
     table: jax.Array
-    epsilon: jax.Array | float = 0.0
     index: jax.Array | None = None
 
     def init(self, task_B):
         return (task_B if self.index is None else self.index), jnp.zeros_like(task_B)
 
     def act(self, carry, observation_B, key):
-        index_B, t_B = carry
-        n, steps = self.table.shape[:2]
-        table_BA = self.table[jnp.minimum(index_B, n - 1), jnp.minimum(t_B, steps - 1), observation_B]
-        epsilon_B1 = jnp.broadcast_to(jnp.asarray(self.epsilon, jnp.float32), index_B.shape)[:, None]
-        probability_BA = (1 - epsilon_B1) * table_BA.astype(jnp.float32) + epsilon_B1 / table_BA.shape[-1]
-        action_B = draw(probability_BA, jax.random.uniform(key, index_B.shape, jnp.float32))
+        probability_BA = _entry(self.table, carry, observation_B).astype(jnp.float32)
+        action_B = draw(probability_BA, jax.random.uniform(key, observation_B.shape, jnp.float32))
         return action_B, jnp.log(probability_BA), carry
 
     def observe(self, carry, action_B, reward_B):
         index_B, t_B = carry
         return index_B, t_B + 1
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["table"], meta_fields=[])
+@dataclasses.dataclass(frozen=True)
+class TableOracle:
+    """The oracle of problems that show their state: Q* is a table, (N, T, S, A)."""
+
+    table: jax.Array
+
+    def init(self, task_B):
+        return task_B, jnp.zeros_like(task_B)
+
+    def assess(self, carry, observation_B):
+        q_BA = _entry(self.table, carry, observation_B)
+        return q_BA, q_BA.max(-1), carry
+
+    def act(self, carry, observation_B, key):
+        q_BA, _, carry = self.assess(carry, observation_B)
+        return q_BA.argmax(-1).astype(jnp.int32), q_BA, carry
+
+    def observe(self, carry, action_B, reward_B):
+        task_B, t_B = carry
+        return task_B, t_B + 1
+
+
+def _entry(table_NTOX: jax.Array, carry, observation_B: jax.Array) -> jax.Array:
+    """The rows of a table at (index, time, observation), (B, X); the last table and time hold for all later ones."""
+    index_B, t_B = carry
+    n, steps = table_NTOX.shape[:2]
+    return table_NTOX[jnp.minimum(index_B, n - 1), jnp.minimum(t_B, steps - 1), observation_B]
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["policy", "epsilon"], meta_fields=[])
+@dataclasses.dataclass(frozen=True)
+class EpsilonGreedy:
+    """Another policy's action, but with probability `epsilon`, () or (B,), one uniformly at random."""
+
+    policy: Policy
+    epsilon: jax.Array | float
+
+    def init(self, task_B):
+        return self.policy.init(task_B)
+
+    def act(self, carry, observation_B, key):
+        action_B, logits_BA, carry = self.policy.act(carry, observation_B, key)
+        n_actions = logits_BA.shape[-1]
+        epsilon_B1 = jnp.broadcast_to(jnp.asarray(self.epsilon, jnp.float32), action_B.shape)[:, None]
+        probability_BA = (1 - epsilon_B1) * jax.nn.one_hot(action_B, n_actions) + epsilon_B1 / n_actions
+        action_B = draw(probability_BA, jax.random.uniform(key, action_B.shape, jnp.float32))
+        return action_B, jnp.log(probability_BA), carry
+
+    def observe(self, carry, action_B, reward_B):
+        return self.policy.observe(carry, action_B, reward_B)
 
 
 def uniform_policy(n_observations: int, n_actions: int) -> MarkovPolicy:

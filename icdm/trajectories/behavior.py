@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from icdm.errors import UserError, unknown
-from icdm.problems.policy import MarkovPolicy, greedy_policy
+from icdm.problems.families import n_observations
+from icdm.problems.policy import EpsilonGreedy, MarkovPolicy, Oracle, Policy, uniform_policy
 
 BEHAVIORS = ("oracle", "uniform", "epsilon_greedy", "mixture", "expert")
 
@@ -16,19 +17,17 @@ def check_behavior(name: str, family) -> None:
         raise UserError(f"family {type(family).__name__} has no expert policy: choose another behavior")
 
 
-def behavior_policy(name: str, family, q_NTSA: jax.Array, key: jax.Array, n_rows: int, epsilon: float) -> MarkovPolicy:
+def behavior_policy(name: str, family, oracle: Oracle, key: jax.Array, n_rows: int, epsilon: float) -> Policy:
     """The recording policy of n_rows episodes.
 
     oracle: greedy in Q*; uniform: uniformly random; epsilon_greedy: the oracle, with probability
     epsilon uniform; mixture: epsilon-greedy with an epsilon ~ Uniform[0, 1] of each episode's own;
     expert: the family's own expert.
     """
+    if name == "oracle":
+        return oracle
+    if name == "uniform":
+        return uniform_policy(n_observations(family), family.n_actions)
     if name == "expert":
         return MarkovPolicy(jnp.asarray(family.expert, jnp.float32)[None, None])
-    epsilon_B = {
-        "oracle": 0.0,
-        "uniform": 1.0,
-        "epsilon_greedy": epsilon,
-        "mixture": jax.random.uniform(key, (n_rows,), jnp.float32),
-    }[name]
-    return MarkovPolicy(greedy_policy(q_NTSA).table, epsilon_B)
+    return EpsilonGreedy(oracle, epsilon if name == "epsilon_greedy" else jax.random.uniform(key, (n_rows,), jnp.float32))

@@ -58,6 +58,11 @@ class Vocabulary:
     def size(self) -> int:
         return max(part.stop for part in self.slices.values())
 
+    @property
+    def reward_unit(self) -> float:
+        """What rewards are divided by where they enter as numbers: 1, or the largest that a step can pay."""
+        return max(1.0, abs(self.reward_low), abs(self.reward_high))
+
     def reward_bin(self, reward: jax.Array) -> jax.Array:
         unit = (reward - self.reward_low) / (self.reward_high - self.reward_low)
         return jnp.clip(jnp.round(unit * (self.reward_bins - 1)), 0, self.reward_bins - 1).astype(jnp.int32)
@@ -95,14 +100,14 @@ class TransitionLayout(Vocabulary):
             at["next_observation"].start + observation,
             at["step"].start + t,
         ]
-        number = jnp.where(first, 0.0, before.reward)
+        number = jnp.where(first, 0.0, before.reward / self.reward_unit)
         id_1C = jnp.stack(ids, -1)[..., None, :].astype(jnp.int32)
         return Tokens(id_1C, number[..., None].astype(jnp.float32), jnp.ones((*observation.shape, 1), bool))
 
     def targets(self, tokens: Tokens) -> list[tuple[slice, jax.Array]]:
         """For each predicted component, its slice of the vocabulary and its index there at every position."""
         at = self.slices
-        reward_bin = jnp.where(tokens.id[..., 0] == NOTHING, NOTHING, self.reward_bin(tokens.number))
+        reward_bin = jnp.where(tokens.id[..., 0] == NOTHING, NOTHING, self.reward_bin(tokens.number * self.reward_unit))
         return [
             (at["action"], _relative(tokens.id[..., 1], at["action"])),
             (at["reward"], reward_bin),

@@ -1,4 +1,4 @@
-"""The one rollout, for every policy."""
+"""The one rollout, for every policy, and what an oracle says of it."""
 
 import dataclasses
 import functools
@@ -6,7 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from icdm.problems.policy import Policy
+from icdm.problems.policy import Oracle, Policy
 
 
 @functools.partial(
@@ -21,7 +21,7 @@ class Trajectories:
     Attributes:
       observation: (..., T + 1) int32; the last is what was seen after the last step.
       action: (..., T) int32.
-      reward: (..., T) float32.
+      reward: (..., T) float32, as the decider is shown it: 0 where the problem hides its rewards.
       valid: (..., T) bool, whether the step took place; false once a terminal state was reached.
       q: (..., T, A) float32, the oracle's Q-values where it was asked, or None.
     """
@@ -33,7 +33,7 @@ class Trajectories:
     q: jax.Array | None = None
 
 
-def rollout(problem, task_B: jax.Array, policy: Policy, key: jax.Array, q_NTSA: jax.Array | None = None):
+def rollout(problem, task_B: jax.Array, policy: Policy, key: jax.Array) -> Trajectories:
     """One episode for each of B rows, row i in problem `task_B[i]` of a batch of N.
 
     Luck of the environment and of the policy come from separate keys: two policies that are given the
@@ -41,10 +41,9 @@ def rollout(problem, task_B: jax.Array, policy: Policy, key: jax.Array, q_NTSA: 
 
     Args:
       problem: N problems, for instance an MDP whose arrays have a leading axis N.
-      q_NTSA: the oracle's Q-function of a problem that shows its state; recorded at each step.
 
     Returns:
-      Trajectories with leading axis B.
+      Trajectories with leading axis B, without Q-values.
     """
     world_key, policy_key = jax.random.split(key)
     state_B, observation_B = problem.reset(task_B, jax.random.fold_in(world_key, problem.horizon))
@@ -55,18 +54,31 @@ def rollout(problem, task_B: jax.Array, policy: Policy, key: jax.Array, q_NTSA: 
         next_state_B, reward_B, next_observation_B, now_done_B = problem.step(
             task_B, state_B, action_B, jax.random.fold_in(world_key, t)
         )
-        reward_B = reward_B.astype(jnp.float32)
+        reward_B = jnp.where(problem.shows_reward, reward_B, 0).astype(jnp.float32)
         memory = policy.observe(memory, action_B, reward_B)
-        q_BA = None if q_NTSA is None else q_NTSA[task_B, t, state_B].astype(jnp.float32)
-        record = (observation_B, action_B, reward_B, ~done_B, q_BA)
+        record = (observation_B, action_B, reward_B, ~done_B)
         return (next_state_B, next_observation_B, done_B | now_done_B, memory), record
 
     none_B = jnp.zeros(task_B.shape, bool)
     start = (state_B, observation_B, none_B, policy.init(task_B))
     (_, last_B, _, _), records = jax.lax.scan(step, start, jnp.arange(problem.horizon))
-    observation_BT, action_BT, reward_BT, valid_BT, q_BTA = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), records)
+    observation_BT, action_BT, reward_BT, valid_BT = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), records)
     observation_BT = jnp.concatenate([observation_BT, last_B[:, None]], axis=1)
-    return Trajectories(observation_BT, action_BT, reward_BT, valid_BT, q_BTA)
+    return Trajectories(observation_BT, action_BT, reward_BT, valid_BT)
+
+
+def assess_along(oracle: Oracle, task_B: jax.Array, trajectories: Trajectories) -> tuple[jax.Array, jax.Array]:
+    """What an oracle that watches B recorded episodes holds of every step, whoever acted: Q (B, T, A), V (B, T)."""
+
+    def step(carry, recorded):
+        observation_B, action_B, reward_B = recorded
+        q_BA, value_B, carry = oracle.assess(carry, observation_B)
+        return oracle.observe(carry, action_B, reward_B), (q_BA, value_B)
+
+    steps = (trajectories.observation[:, :-1], trajectories.action, trajectories.reward)
+    steps = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), steps)
+    _, found = jax.lax.scan(step, oracle.init(task_B), steps)
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), found)
 
 
 def episodes_per_row(trajectories: Trajectories, n_episodes: int) -> Trajectories:

@@ -1,0 +1,112 @@
+"""The oracle of any batch of problems, and the bracket in which the optimal values lie."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from icdm.errors import UserError
+from icdm.oracles.alpha_meu import solve_recursive
+from icdm.oracles.backward_induction import optimal_value, plan
+from icdm.oracles.belief import BeliefModel, belief_model
+from icdm.oracles.point_based import solve
+from icdm.oracles.pomdp_planners import AlphaVectors, Ambiguous, BeliefPolicy, fast_informed
+from icdm.problems.ambiguous import AmbiguousPOMDP
+from icdm.problems.mdp import MDP
+from icdm.problems.policy import Oracle, TableOracle
+from icdm.problems.pomdp import POMDP
+
+
+@dataclasses.dataclass(frozen=True)
+class OracleConfig:
+    """How exactly problems with hidden states are solved; shown states are always solved exactly.
+
+    Attributes:
+      tolerance: the bracket of the optimal value is refined to this share of it (of 1, if the value is smaller).
+      points: the most belief points beside the corners of the simplex.
+      time_limit: seconds after which no refinement is begun.
+    """
+
+    tolerance: float = 0.02
+    points: int = 48
+    time_limit: float = math.inf
+
+    def check(self, group: str) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            if not value > 0:
+                raise UserError(f"{group}.{name} {value}: give a number above 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Certified:
+    """N solved problems, in float64.
+
+    Attributes:
+      method: how, in words; of a cloud, which of its objectives.
+      oracle: what is imitated; of a cloud, the recursive alpha-maxmin oracle.
+      critic: an oracle whose Q and V are consistent with each other in the (nominal) problem.
+      start_N: the critic's value at the start of each problem.
+      lower_N, upper_N: bracket of the optimal value of the (nominal) problem.
+      error_N: estimated error of a cloud's recursive value at the start, else 0.
+    """
+
+    method: str
+    oracle: Oracle
+    critic: Oracle
+    start_N: np.ndarray
+    lower_N: np.ndarray
+    upper_N: np.ndarray
+    error_N: np.ndarray
+
+
+def oracle_of(problem: MDP | POMDP | AmbiguousPOMDP, config: OracleConfig, key: jax.Array) -> Oracle:
+    """The oracle of N problems: backward induction, point-based alpha-vectors, or recursive alpha-maxmin."""
+    if isinstance(problem, AmbiguousPOMDP):
+        return _recursive(problem, config, key)[0]
+    return certify(problem, config, key).oracle
+
+
+def certify(problem: MDP | POMDP | AmbiguousPOMDP, config: OracleConfig, key: jax.Array) -> Certified:
+    """The oracle of N problems with the bracket of their optimal values."""
+    if isinstance(problem, AmbiguousPOMDP):
+        oracle, error_N = _recursive(problem, config, key)
+        nominal = certify(problem.model(problem.nominal), config, key)
+        return dataclasses.replace(nominal, method="recursive alpha-maxmin", oracle=oracle, error_N=error_N)
+    if isinstance(problem, POMDP):
+        return _point_based(problem, config, key)
+    q = plan(problem)
+    optimal_N = np.asarray(optimal_value(problem, q))
+    oracle = TableOracle(q)
+    return Certified("exact", oracle, oracle, optimal_N, optimal_N, optimal_N, np.zeros_like(optimal_N))
+
+
+def informed_critic(problem: POMDP) -> tuple[Oracle, np.ndarray]:
+    """A critic made without solving: V is the fast informed bound. Returns it with its values at the starts."""
+    model = belief_model(problem)
+    after_NHAS = np.swapaxes(np.asarray(fast_informed(model))[:, ::-1], -1, -2)
+    alpha = np.concatenate([np.zeros_like(after_NHAS[:, :1]), after_NHAS], 1)
+    return _oracle_of_vectors(problem, model, alpha)
+
+
+def _point_based(problem: POMDP, config: OracleConfig, key: jax.Array) -> Certified:
+    model = belief_model(problem)
+    limits = dict(time_limit=config.time_limit, most_points=problem.n_states + config.points)
+    solution = solve(model, key, tolerance=config.tolerance, **limits)
+    oracle, start_N = _oracle_of_vectors(problem, model, solution.bounds.alpha)
+    no_error_N = np.zeros_like(start_N)
+    return Certified("point-based", oracle, oracle, start_N, solution.lower, solution.upper, no_error_N)
+
+
+def _oracle_of_vectors(problem, model: BeliefModel, alpha) -> tuple[Oracle, np.ndarray]:
+    planner = AlphaVectors(model, alpha)
+    with jax.enable_x64(True):
+        start_N = np.asarray(jax.tree.map(jnp.asarray, planner).start_value())
+    return BeliefPolicy(problem, planner), start_N
+
+
+def _recursive(problem: AmbiguousPOMDP, config: OracleConfig, key: jax.Array) -> tuple[Oracle, np.ndarray]:
+    solution = solve_recursive(problem, key, generations=max(2, config.points // 16))
+    planner = Ambiguous(belief_model(problem.models), problem.pessimism, solution.interpolated)
+    return BeliefPolicy(problem.model(problem.nominal), planner), solution.error
