@@ -17,7 +17,10 @@ import matplotlib.pyplot as plt  # noqa: E402  (the backend is chosen first)
 from experiments.monitor import read_metrics  # noqa: E402
 from icdm.evaluation.table import cell, columns_of  # noqa: E402
 
-COLORS = {"oracle": "#2a7f62", "random": "#9a9a9a", "fine_tuned": "#c8553d", "in_context": "#3d6bc8"}
+COLORS = {
+    "oracle": "#2a7f62", "random": "#9a9a9a", "fine_tuned": "#c8553d", "in_context": "#3d6bc8", "no_context": "#6fb7e0",
+    "posterior_mean": "#c9a227", "certainty_equivalence": "#8e5ba6", "qmdp": "#222222", "most_likely_state": "#7a9a3a",
+}  # fmt: skip
 OTHER = "#c9a227"
 
 

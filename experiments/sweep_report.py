@@ -120,7 +120,8 @@ def panels(groups: dict[str, list[dict]], name: str, metric: str):
         else:
             axis.set_ylim(bottom=min(0, axis.get_ylim()[0]))
         axis.set(xlabel=name.replace("_", " "))
-    axes[0, 0].legend(fontsize=7)
+    lines = {line.get_label(): line for axis in axes.ravel() for line in axis.get_lines()}
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     for axis in axes[:, 0]:
         axis.set(ylabel=f"{metric.replace('_', ' ')}, % (95 % interval)")
     return figure
@@ -138,7 +139,8 @@ def curves(axis, entries: list[dict], name: str, metric: str) -> None:
             continue
         x = sorted(points)
         mean, low, high = 100 * np.maximum(np.array([np.mean(points[v], axis=0) for v in x]).T, LOWEST)
-        color = report.COLORS.get(policy)
-        line = axis.plot(x, mean, marker="o", ms=4, color=color, label=policy.replace("_", " "))[0]
-        axis.fill_between(x, low, high, color=line.get_color(), alpha=0.18, lw=0)
+        color = report.COLORS[policy]
+        axis.plot(x, mean, marker="o", ms=4, color=color, label=policy.replace("_", " "))
+        axis.fill_between(x, low, high, color=color, alpha=0.18, lw=0)
+        axis.set_xticks(x)
     axis.grid(alpha=0.25)
