@@ -16,6 +16,7 @@ from icdm.oracles.backward_induction import plan
 from icdm.oracles.belief import belief_model, start_belief
 from icdm.oracles.belief_tree import tree_values
 from icdm.problems.ambiguous import make_ambiguous
+from icdm.problems.families import make_family, sample_tasks
 from test_pomdp import random_pomdp, tiger
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -106,6 +107,20 @@ def test_interpolation_meets_the_tree_on_small_problems(alpha):
     assert solution.value[0] == pytest.approx(by_tree(models, alpha), abs=0.02)
 
 
+@pytest.mark.parametrize("alpha", (0.0, 1.0))
+def test_the_estimated_error_is_as_large_as_the_true_one(alpha):
+    """On ten hidden levels, three steps from their end; the tree is exact."""
+    family = make_family("energy_apomdp", horizon=3, n_models=3, pessimism=alpha)
+    with jax.enable_x64(True):
+        cloud = jax.tree.map(np.asarray, sample_tasks(family, jax.random.key(0), 2))
+    solution, models = solve_recursive(cloud, jax.random.key(0)), belief_model(cloud.models)
+    for n in range(2):
+        one = jax.tree.map(lambda leaf: leaf[n], models)
+        exact = sum(first.sum() * tree_values(one, first / first.sum(), pessimism=alpha).max() for first in one.first[0])
+        assert abs(solution.value[n] - exact) <= 3 * solution.error[n]
+        assert solution.error[n] < 0.005
+
+
 def test_invariants_of_the_interpolation_on_the_same_points():
     models = variants(5, 3, horizon=4)
     points = np.concatenate([np.eye(2), np.random.default_rng(0).dirichlet(np.ones(2), 8)])[None]
@@ -146,7 +161,7 @@ def test_shown_states_are_exact(seed, alpha):
 
 def test_refusals():
     with pytest.raises(UserError, match="generations"):
-        solve_recursive(alone(make_ambiguous([tiger()], pessimism=0)), jax.random.key(0), generations=1)
+        solve_recursive(alone(make_ambiguous([tiger()], pessimism=0)), jax.random.key(0), generations=0)
     big = [random_pomdp(seed, horizon=3) for seed in range(2)]
     with pytest.raises(UserError, match="too large .*--form recursive"):
         committed(make_ambiguous(big, pessimism=0.5), most=2)

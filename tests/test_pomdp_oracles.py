@@ -95,6 +95,8 @@ def test_1d_as_written_has_its_published_values():
         "1d", 0.75
     ].items():  # the reward is paid at the goal, wherever one goes next
         assert tree_values(model, np.full(4, 0.25), horizon).max() == pytest.approx(value, abs=1e-7)
+    # 80 steps are as good as endless ones: 0.75^80 < 1e-9
+    assert tree_values(model, np.full(4, 0.25), 80).max() == pytest.approx(1.26034362, abs=1e-8)
 
 
 @settings(max_examples=15, deadline=None)

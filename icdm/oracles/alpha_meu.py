@@ -8,7 +8,7 @@ Recursive (Saghafian, "Ambiguous partially observable Markov decision processes"
     V_h(b) = max_a { alpha min_m g_m + (1 - alpha) max_m g_m },
     g_m = b . r_m,a + gamma sum_z Pr(z | b, a, m) V_{h-1}(filter of model m).
 
-`shown_recursive` is exact where the state is shown; `solve_recursive` interpolates on belief points where
+`shown_recursive` is exact where the state is shown; `solve_recursive` continues tangents at belief points where
 it is hidden (`belief_tree.tree_values` is exact there for small problems).
 
 Committed: a policy pi is chosen first, and alpha min_m V^pi_m + (1 - alpha) max_m V^pi_m is its worth;
@@ -26,13 +26,14 @@ from scipy.optimize import linprog
 from icdm.errors import UserError
 from icdm.oracles.alpha_vectors import alpha_vectors, prune
 from icdm.oracles.belief import BeliefModel, belief_model
-from icdm.oracles.point_based import add_distant, shares, solve
+from icdm.oracles.point_based import add_distant, solve
 from icdm.problems.ambiguous import AmbiguousPOMDP
 from icdm.problems.mdp import MDP, expected_reward
 from icdm.problems.pomdp import POMDP
 
-PEELS = 3  # points that share a belief before the rest goes to the corners
 GENERATION = 16  # points found together
+NOMINAL_POINTS = 112  # belief points of the nominal model's lower bound, beside the corners
+PATHS = 128  # along which the error is estimated
 
 
 def blend(q_M: jax.Array, pessimism, axis: int) -> jax.Array:
@@ -73,16 +74,14 @@ def _shown(models, pessimism):
 )
 @dataclasses.dataclass(frozen=True)
 class Interpolated:
-    """V_h(b) = max_k b . alpha_h,k + interpolation of the excess, for one cloud or N.
+    """V_h(b) = max_k b . alpha_h,k + b . excess_h,i(b), for one cloud or N; i(b) is the point nearest to b.
 
     The alpha-vectors are a lower bound of the nominal model's value and carry the kinks; what the cloud
-    adds to it is smooth, and is interpolated between P beliefs. For that a belief is written as a mixture
-    of points: as much as fits of the point of which most fits, three times over, and the rest as a mixture
-    of corners, so that the weights are non-negative and reproduce the belief.
+    adds to it is smooth, and is continued from the nearest of P beliefs along its tangent there.
 
     Attributes:
       points: (P, S), the corners first.
-      excess: (H + 1, P).
+      excess: (H + 1, P, S) tangents.
       alpha: (H + 1, K, S).
     """
 
@@ -90,32 +89,31 @@ class Interpolated:
     excess: jax.Array
     alpha: jax.Array
 
+    def value(self, joint: jax.Array, stage) -> jax.Array:
+        """V_h at joints (S, ...), times their mass, with h = `stage` decisions to go."""
+        return _value(joint, nearest(joint, self.points), self.excess[stage], self.alpha[stage])
+
+    def model_q_values(self, models: BeliefModel, belief: jax.Array, stage) -> jax.Array:
+        """What each action is worth under each model with h = `stage` decisions to go, (M, A)."""
+        joint = jnp.einsum("s,mazst->tmaz", belief, models.kernel)
+        future = self.value(joint, stage - 1).sum(-1)
+        return jnp.einsum("s,msa->ma", belief, models.reward) + models.discount[0] * future
+
     def q_values(self, models: BeliefModel, pessimism, belief: jax.Array, stage) -> jax.Array:
         """Q_h(belief, a) with h = `stage` decisions to go, (A,)."""
-        joint = jnp.einsum("s,mazst->tmaz", belief, models.kernel)
-        mixed = mixture(joint, self.points)
-        future = _value(joint, mixed, self.excess[stage - 1], self.alpha[stage - 1]).sum(-1)
-        gain = jnp.einsum("s,msa->ma", belief, models.reward)
-        return blend(gain + models.discount[0] * future, pessimism, 0)
+        return blend(self.model_q_values(models, belief, stage), pessimism, 0)
 
 
-def mixture(joint: jax.Array, points: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Weights of points in joints (S, ...): (index (K, ...), weight (K, ...), what is left (S, ...))."""
-
-    def peel(joint, _):
-        share = shares(joint, points)
-        index, weight = share.argmax(0), share.max(0)
-        return jnp.maximum(joint - weight[None] * jnp.moveaxis(points[index], -1, 0), 0), (index, weight)
-
-    rest, (index, weight) = jax.lax.scan(peel, joint, length=PEELS)
-    return index, weight, rest
+def nearest(joint: jax.Array, points: jax.Array) -> jax.Array:
+    """Index of the point with the least Euclidean distance to each normalised joint (S, ...)."""
+    half_P = (points**2).sum(-1) / 2
+    closeness = jnp.tensordot(points, joint, 1) - jnp.multiply.outer(half_P, joint.sum(0))
+    return closeness.argmax(0)
 
 
-def _value(joint, mixed, excess_P, alpha_KS):
-    """V at joints (S, ...) that are mixtures of points, times their mass."""
-    index, weight, rest = mixed
-    excess = (weight * excess_P[index]).sum(0) + jnp.tensordot(excess_P[: rest.shape[0]], rest, 1)
-    return jnp.tensordot(alpha_KS, joint, 1).max(0) + excess
+def _value(joint, index, excess_PS, alpha_KS):
+    """V at joints (S, ...) to which points are the nearest, times their mass."""
+    return jnp.tensordot(alpha_KS, joint, 1).max(0) + (joint * jnp.moveaxis(excess_PS[index], -1, 0)).sum(0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,61 +129,108 @@ def solve_recursive(problem: AmbiguousPOMDP, key: jax.Array, *, generations: int
     """The recursive objective of N clouds with hidden states, on `generations` x 16 points and the corners.
 
     Each generation of points holds those successors of the last one, under any action, signal and model,
-    that are the farthest from all points before, weighed by their chance. The error is estimated by the
-    difference to the value with half the points and half of the nominal model's alpha-vectors.
+    that are the farthest from all points before, weighed by their chance. The error is estimated by
+    `bellman_residual`.
 
     Raises:
-      UserError: fewer than 2 generations.
+      UserError: fewer than 1 generation.
     """
-    if generations < 2:
-        raise UserError(f"{generations} generations of belief points: give at least 2, to estimate the error")
+    if generations < 1:
+        raise UserError(f"{generations} generations of belief points: give at least 1")
     models = belief_model(problem.models)
     with jax.enable_x64(True):
         models = jax.tree.map(jnp.asarray, models)
         nominal = jax.tree.map(lambda leaf: leaf[:, problem.nominal], models)
         pessimism = jnp.broadcast_to(jnp.asarray(problem.pessimism, float), models.reward.shape[:1])
         points = spread_points(models, problem.nominal, generations)
-        results = []
-        for n_points, most in (
-            (points.shape[1], 112),
-            (points.shape[1] - GENERATION * (generations // 2), 48),
-        ):
-            most += points.shape[-1]
-            bounds = solve(nominal, key, tolerance=1e-12, time_limit=np.inf, most_points=most).bounds
-            results.append(
-                recursive_at_points(models, problem.nominal, pessimism, points[:, :n_points], bounds.alpha)
-            )
-    (fine, value), (_, coarse_value) = results
-    return RecursiveSolution(
-        jax.tree.map(np.asarray, fine), np.asarray(value), np.abs(np.asarray(value - coarse_value))
-    )
+        most = NOMINAL_POINTS + points.shape[-1]
+        bounds = solve(nominal, key, tolerance=1e-12, time_limit=np.inf, most_points=most).bounds
+        found, value = recursive_at_points(models, problem.nominal, pessimism, points, bounds.alpha)
+        error = bellman_residual(models, problem.nominal, pessimism, found, jax.random.split(key, value.size))
+    return RecursiveSolution(jax.tree.map(np.asarray, found), np.asarray(value), np.asarray(error))
 
 
 @functools.partial(jax.jit, static_argnums=1)
 def recursive_at_points(
     models: BeliefModel, nominal: int, pessimism, points, alpha
 ) -> tuple[Interpolated, jax.Array]:
-    """The recursion of N clouds on points (N, P, S) over alpha-vectors (N, H + 1, K, S); its start values."""
+    """The recursion of N clouds on points (N, P, S) over alpha-vectors (N, H + 1, K, S); its start values.
+
+    At each point the best action and the worst and the best model for it are found; blended with alpha, the
+    vectors of these two choices are V's tangent there.
+    """
 
     def one(arguments):
         models, pessimism, points, alpha = arguments
         joint = jnp.einsum("ps,mazst->tpmaz", points, models.kernel)
-        mixed = mixture(joint, points)
+        index = nearest(joint, points)
         gain = jnp.einsum("ps,msa->pma", points, models.reward)
+        discount = models.discount[0]
 
-        def step(excess_P, stage):
+        def step(excess_PS, stage):
             before, now = stage
-            q_PMA = gain + models.discount[0] * _value(joint, mixed, excess_P, before).sum(-1)
-            excess_P = blend(q_PMA, pessimism, 1).max(-1) - (now @ points.T).max(0)
-            return excess_P, excess_P
+            vector = before[jnp.tensordot(before, joint, 1).argmax(0)] + excess_PS[index]  # (P, M, A, Z, S)
+            q_PMA = gain + discount * jnp.einsum("tpmaz,pmazt->pma", joint, vector)
+            action_P = blend(q_PMA, pessimism, 1).argmax(-1)
+            q_PM = jnp.take_along_axis(q_PMA, action_P[:, None, None], 2)[..., 0]
 
-        start = jnp.zeros_like(points[:, 0])
-        last, excess = jax.lax.scan(step, start, (alpha[:-1], alpha[1:]))
-        first = models.first[nominal].T
-        at_start = _value(first, mixture(first, points), last, alpha[-1]).sum()
-        return Interpolated(points, jnp.concatenate([start[None], excess]), alpha), at_start
+            def tangent(model_P):
+                future = vector[jnp.arange(points.shape[0]), model_P, action_P]
+                future_PS = jnp.einsum("pzst,pzt->ps", models.kernel[model_P, action_P], future)
+                return models.reward[model_P, :, action_P] + discount * future_PS
+
+            tangent_PS = pessimism * tangent(q_PM.argmin(1)) + (1 - pessimism) * tangent(q_PM.argmax(1))
+            excess_PS = tangent_PS - now[(points @ now.T).argmax(1)]
+            return excess_PS, excess_PS
+
+        start = jnp.zeros_like(points)
+        _, excess = jax.lax.scan(step, start, (alpha[:-1], alpha[1:]))
+        found = Interpolated(points, jnp.concatenate([start[None], excess]), alpha)
+        return found, found.value(models.first[nominal].T, models.horizon).sum()
 
     return jax.lax.map(one, (models, pessimism, points, alpha))
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def bellman_residual(models: BeliefModel, nominal: int, pessimism, interpolated, keys) -> jax.Array:
+    """Estimated error of N clouds' values at their starts, (N,): E sum_t gamma^t |one step back - V|(b_t).
+
+    The expectation is over `PATHS` paths of the best action, under the worst model with probability alpha and
+    else under the best one: along these an error of V travels to the start, to first order.
+    """
+
+    def one(arguments):
+        models, pessimism, found, key = arguments
+
+        def successor(joint_SZ, key):
+            signal = jax.random.categorical(key, jnp.log(joint_SZ.sum(0)))
+            return joint_SZ[:, signal] / joint_SZ[:, signal].sum()
+
+        def path(key):
+            def step(belief_S, step):
+                t, key = step
+                model_key, signal_key = jax.random.split(key)
+                stage = models.horizon - t
+                q_MA = found.model_q_values(models, belief_S, stage)
+                q_A = blend(q_MA, pessimism, 0)
+                action = q_A.argmax()
+                pessimistic = jax.random.uniform(model_key) < pessimism
+                model = jnp.where(pessimistic, q_MA[:, action].argmin(), q_MA[:, action].argmax())
+                residual = jnp.abs(q_A.max() - found.value(belief_S, stage))
+                joint_SZ = jnp.einsum("s,zst->tz", belief_S, models.kernel[model, action])
+                alive = joint_SZ.sum() > 1e-12  # where the episode has ended nothing more follows
+                next_S = jnp.where(alive, successor(joint_SZ, signal_key), belief_S)
+                return next_S, (models.discount[0] ** t * residual, alive)
+
+            first_key, key = jax.random.split(key)
+            steps = jnp.arange(models.horizon), jax.random.split(key, models.horizon)
+            _, (residual_T, alive_T) = jax.lax.scan(step, successor(models.first[nominal].T, first_key), steps)
+            reached_T = jnp.concatenate([jnp.ones(1, bool), jnp.cumprod(alive_T)[:-1].astype(bool)])
+            return jnp.where(reached_T, residual_T, 0).sum()
+
+        return jax.vmap(path)(jax.random.split(key, PATHS)).mean()
+
+    return jax.lax.map(one, (models, pessimism, interpolated, keys))
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))

@@ -1,7 +1,8 @@
 """Beliefs: what a decider who is shown everything the problem shows knows about the state.
 
-`first_belief` and `updated_belief` are the Bayes filter that deciders run; `belief_model` is the same
-knowledge in planning form, the one description that every oracle for hidden states reads. Axis letters:
+`first_belief` and `updated_belief` are the Bayes filter that deciders run, `first_filter` and
+`filter_step` the same with the likelihood of what was shown (the forward algorithm); `belief_model` is
+that knowledge in planning form, the one description that every oracle for hidden states reads. Axis letters:
 N problems, B rows, S states, A actions, O observations, Z signals (what a step shows: the observation,
 together with the reward where rewards are shown).
 """
@@ -19,6 +20,11 @@ from icdm.problems.pomdp import POMDP
 
 def first_belief(problem: POMDP, task_B: jax.Array, observation_B: jax.Array) -> jax.Array:
     """Belief after the first observation, b(s) ∝ initial(s) first_emission(o | s), (B, S)."""
+    return first_filter(problem, task_B, observation_B)[0]
+
+
+def first_filter(problem: POMDP, task_B: jax.Array, observation_B: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`first_belief` (B, S), and Pr(o) of the first observation (B,)."""
     prior_BS = problem.mdp.initial[task_B]
     return _normalised(prior_BS * problem.first_emission[task_B, :, observation_B], prior_BS)
 
@@ -30,6 +36,11 @@ def updated_belief(problem: POMDP, task_B, belief_BS, action_B, observation_B, r
     Pr(r | ...) only where the problem shows rewards. A signal that the model holds impossible leaves
     the prediction sum_s b(s) P(s' | s, a) as it is.
     """
+    return filter_step(problem, task_B, belief_BS, action_B, observation_B, reward_B)[0]
+
+
+def filter_step(problem: POMDP, task_B, belief_BS, action_B, observation_B, reward_B):
+    """`updated_belief` (B, S), and the chance of what the step showed and that the episode goes on (B,)."""
     transition_BSS = problem.mdp.transition[task_B, action_B]
     prediction_BS = jnp.einsum("bs,bst->bt", belief_BS, transition_BSS)
     if problem.shows_reward:
@@ -137,7 +148,7 @@ def _with_signals(kernel: np.ndarray, n_signals: int) -> np.ndarray:
     return np.pad(kernel, [(0, more if axis == kernel.ndim - 3 else 0) for axis in range(kernel.ndim)])
 
 
-def _normalised(weight_BS: jax.Array, fallback_BS: jax.Array) -> jax.Array:
-    total_B1 = weight_BS.sum(-1, keepdims=True)
-    possible_B1 = total_B1 > 0
-    return jnp.where(possible_B1, weight_BS / jnp.where(possible_B1, total_B1, 1), fallback_BS)
+def _normalised(weight_BS: jax.Array, fallback_BS: jax.Array) -> tuple[jax.Array, jax.Array]:
+    total_B = weight_BS.sum(-1)
+    possible_B1 = total_B[:, None] > 0
+    return jnp.where(possible_B1, weight_BS / jnp.where(possible_B1, total_B[:, None], 1), fallback_BS), total_B
