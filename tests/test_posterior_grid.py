@@ -8,13 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from icdm.errors import UserError
 from icdm.oracles.belief import belief_model
+from icdm.oracles.certified import OracleConfig
 from icdm.oracles.posterior_grid import Plans, PosteriorGrid, mean_q, plan_grid, read
 from icdm.problems.counts import count
 from icdm.problems.energy import Energy
 from icdm.problems.families import make_family, sample_tasks
-from icdm.problems.grids import grid, has_grid
 from icdm.problems.policy import uniform_policy
 from icdm.problems.pomdp import shown
 from icdm.trajectories.rollout import episodes_per_row, rollout
@@ -77,8 +76,8 @@ def test_what_was_recorded_after_the_end_is_not_read():
 def test_a_perfect_meter_gives_the_posterior_of_the_chain():
     chain, family = Energy(horizon=8), make_family("energy_pomdp", horizon=8, fidelity=1.0)
     with jax.enable_x64(True):
-        mdp, prior = jax.tree.map(np.asarray, grid(chain, 20))
-        metered = jax.tree.map(np.asarray, grid(family, 20)[0])
+        mdp, prior = jax.tree.map(np.asarray, chain.grid(20))
+        metered = jax.tree.map(np.asarray, family.grid(20)[0])
     context = recorded(metered, 13, 3)
     ours = np.exp(read(unsolved(metered, prior), context)[0])
     assert np.allclose(ours, np.exp(read(unsolved(jax.tree.map(np.asarray, shown(mdp)), prior), context)[0]), atol=1e-12)
@@ -92,7 +91,7 @@ def test_a_perfect_meter_gives_the_posterior_of_the_chain():
 def test_an_endless_context_leads_to_the_oracles_decisions():
     """Regret, by the oracle's own Q, of the decisions in episodes of a random decider."""
     family = make_family("energy_pomdp", horizon=5)
-    plans = plan_grid(family, 8, KEY, tolerance=0.02, time_limit=600)
+    plans = plan_grid(family, 8, OracleConfig(), KEY)
     task = 2
     context = recorded(plans.problem, task, 1500)
     informed, none = read(plans, context), np.log(plans.prior)[None]
@@ -119,7 +118,7 @@ def test_shown_rewards_are_rounded_to_what_the_grid_pays():
     family = make_family("tiger", horizon=3)
     with jax.enable_x64(True):
         true = jax.tree.map(lambda leaf: np.asarray(leaf)[None], family.problem(0.8, 63.0, 8.2))
-    plans = plan_grid(family, 4, KEY, tolerance=0.05, time_limit=600)
+    plans = plan_grid(family, 4, OracleConfig(tolerance=0.05), KEY)
     context = recorded(true, 0, 60)
     weight_G = np.exp(read(plans, context)[0])
     bite_G, treasure_G = -plans.problem.mdp.reward[:, 0, 1], plans.problem.mdp.reward[:, 1, 1]
@@ -148,9 +147,8 @@ def test_beliefs_and_weights_follow_the_episode():
 @pytest.mark.parametrize("name", ["energy", "energy_pomdp", "energy_apomdp", "tiger", "regimes"])
 def test_grids_are_problems_of_the_family(name):
     family = make_family(name)
-    assert has_grid(family)
     with jax.enable_x64(True):
-        problem, weight_G = jax.tree.map(np.asarray, jax.jit(grid, static_argnums=(0, 1))(family, 6))
+        problem, weight_G = jax.tree.map(np.asarray, jax.jit(family.grid, static_argnums=0)(6))
         sampled = jax.tree.map(np.asarray, sample_tasks(family, KEY, 300))
     assert weight_G.sum() == pytest.approx(1) and weight_G.shape == problem.discount.shape
     assert (problem.horizon, problem.n_states, problem.n_actions) == (family.horizon, family.n_states, family.n_actions)
@@ -159,9 +157,3 @@ def test_grids_are_problems_of_the_family(name):
         slack = 0.05 * np.ptp(theirs.astype(float), 0) + 1e-12
         assert (ours.min(0) >= theirs.min(0) - slack).all() and (ours.max(0) <= theirs.max(0) + slack).all()
 
-
-def test_families_without_a_grid_are_refused():
-    family = make_family("random_pomdp")
-    assert not has_grid(family)
-    with pytest.raises(UserError, match="RandomPOMDP .* no grid"):
-        grid(family, 4)

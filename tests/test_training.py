@@ -45,7 +45,7 @@ def test_action_losses_by_hand(layout, trajectories):
     some = dataclasses.replace(trajectories, valid=trajectories.valid.at[:, 1, 2].set(False))
     model = make_model(layout)
     logits = np.asarray(action_logits(model, layout, some), np.float64)
-    q = np.asarray(some.oracle.table, np.float64)
+    q = np.asarray(some.q, np.float64)
     losses = {"argmax": [], "boltzmann": [], "advantage": []}
     for index in np.argwhere(np.asarray(some.valid)):
         z, value = logits[tuple(index)], q[tuple(index)]

@@ -13,13 +13,17 @@ from icdm.learning.data import ContextConfig, Tasks, draw_problems, record, to_f
 from icdm.learning.sharding import place_rows
 from icdm.oracles.backward_induction import policy_value
 from icdm.oracles.certified import Certified, OracleConfig, certify, informed_critic
+from icdm.oracles.fitted_pomdp import fitted_policy
 from icdm.oracles.planners import plan_from_context, planners_of
 from icdm.oracles.pomdp_planners import BeliefPolicy, LinearQ, MostLikelyState, qmdp
+from icdm.oracles.posterior_grid import PosteriorGrid, plan_grid, read
 from icdm.problems.ambiguous import AmbiguousPOMDP
 from icdm.problems.families import Family, n_observations
 from icdm.problems.mdp import MDP
 from icdm.problems.policy import MarkovPolicy, Oracle, Policy, greedy_policy, uniform_policy
 from icdm.trajectories.rollout import Trajectories, assess_along, rollout
+
+GRID = 16  # tasks along the first parameter of a family's grid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,6 +184,13 @@ def reference_deciders(test: TestTasks) -> Iterator[tuple[str, Decider]]:
         for name, planner in (("qmdp", LinearQ(table)), ("most_likely_state", MostLikelyState(table))):
             policy = BeliefPolicy(nominal, planner)
             yield name, lambda tasks, task_B, context, key, policy=policy: policy
+        if hasattr(test.family, "grid"):
+            plans = plan_grid(test.family, GRID, OracleConfig(), jax.random.fold_in(test.key, 1))
+            yield "posterior_mean", lambda tasks, task_B, context, key: PosteriorGrid(plans, read(plans, context))
+        else:
+            yield "certainty_equivalence", lambda tasks, task_B, context, key: fitted_policy(
+                test.family, nominal, context, key
+            )
     elif test.tasks.n > 1:  # with one task there is nothing that a context could tell
         for planner in planners_of(test.family):
             yield planner, planning_decider(test.family, planner)

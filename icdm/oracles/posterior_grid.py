@@ -1,6 +1,6 @@
 """The planner that reads the same context: a posterior over a grid of tasks, filtering and planning in each.
 
-Of G tasks with prior weights (`icdm.problems.grids`) each has after a context D and the episode so far the weight
+Of G tasks with prior weights (a family's `grid`) each has after a context D and the episode so far the weight
 
     w_g ∝ prior_g Pr(D | g) Pr(shown in this episode | g),
 
@@ -19,10 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from icdm.oracles.belief import BeliefModel, belief_model, filter_step, first_filter
-from icdm.oracles.point_based import solve
+from icdm.oracles.belief import BeliefModel, filter_step, first_filter
+from icdm.oracles.certified import OracleConfig, certify
 from icdm.problems.families import Family
-from icdm.problems.grids import grid
 from icdm.problems.mdp import MDP
 from icdm.problems.pomdp import POMDP, shown
 
@@ -54,21 +53,20 @@ class Plans:
     pays: np.ndarray | None
 
 
-def plan_grid(family: Family, n: int, key: jax.Array, *, tolerance: float = 5e-3, time_limit: float = 60.0) -> Plans:
-    """Solves the grid of a family, n points along its first parameter, to a bracket or until the time limit.
+def plan_grid(family: Family, n: int, precision: OracleConfig, key: jax.Array) -> Plans:
+    """Solves the grid of a family, n points along its first parameter.
 
     A family that shows its state is read as a POMDP whose observations are the states.
     """
     with jax.enable_x64(True):
-        problem, prior = grid(family, n)
+        problem, prior = family.grid(n)
         problem = jax.tree.map(np.asarray, shown(problem) if isinstance(problem, MDP) else problem)
-    model = belief_model(problem)
-    alpha = solve(model, key, tolerance=tolerance, time_limit=time_limit).bounds.alpha
+    planner = certify(problem, precision, key).critic.planner
     mdp = problem.mdp
     pays = None
     if problem.shows_reward and mdp.reward_noise == "none":
         pays = np.unique(mdp.reward[..., None] + mdp.arrival_reward[:, None, None])
-    return Plans(problem, model, alpha, np.asarray(prior), pays)
+    return Plans(problem, planner.model, planner.alpha, np.asarray(prior), pays)
 
 
 def read(plans: Plans, context) -> np.ndarray:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from icdm.errors import UserError
 from icdm.problems.counts import Counts
-from icdm.problems.families import register
+from icdm.problems.families import midpoints, register
 from icdm.problems.mdp import MDP, check_horizon
 
 LEVELS = 10
@@ -58,6 +58,10 @@ class Energy:
             discount=jnp.asarray(self.discount, jnp.result_type(float)),
             horizon=self.horizon,
         )
+
+    def grid(self, n: int) -> tuple[MDP, jax.Array]:
+        """The tasks of n values of p, midpoints of equal parts of its range, and their prior weights."""
+        return jax.vmap(self.problem)(midpoints(0.5, 1.0, n)), jnp.full(n, 1 / n)
 
     def posterior_mean(self, counts: Counts) -> MDP:
         """The transition is linear in p, so the mean problem is the problem of the mean p."""

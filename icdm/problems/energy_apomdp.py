@@ -11,6 +11,7 @@ from icdm.problems.counts import dirichlet_draw
 from icdm.problems.energy import CHARGE_COST, LEVELS, Energy
 from icdm.problems.energy_pomdp import EnergyPOMDP, check_fidelity
 from icdm.problems.families import register
+from icdm.problems.pomdp import POMDP
 
 
 @register("energy_apomdp")
@@ -47,6 +48,10 @@ class EnergyAPOMDP:
             raise UserError(
                 f"radius {self.radius}, concentration {self.concentration}: give positive numbers"
             )
+
+    def grid(self, n: int) -> tuple[POMDP, jax.Array]:
+        """That of the nominal model, which generates the episodes."""
+        return EnergyPOMDP(self.horizon, self.discount, self.fidelity).grid(n)
 
     def sample(self, key: jax.Array) -> AmbiguousPOMDP:
         task_key, cloud_key = jax.random.split(key)

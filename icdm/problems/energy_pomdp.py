@@ -37,6 +37,11 @@ class EnergyPOMDP:
     def sample(self, key: jax.Array) -> POMDP:
         return self.problem(Energy(self.horizon, self.discount).sample(key))
 
+    def grid(self, n: int) -> tuple[POMDP, jax.Array]:
+        """As of `Energy`."""
+        mdp_G, weight_G = Energy(self.horizon, self.discount).grid(n)
+        return jax.vmap(self.problem)(mdp_G), weight_G
+
     def problem(self, mdp) -> POMDP:
         """The chain `mdp` seen through the meter."""
         meter = meter_of(self.fidelity)

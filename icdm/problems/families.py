@@ -21,6 +21,7 @@ import pkgutil
 from typing import Protocol
 
 import jax
+import jax.numpy as jnp
 
 from icdm.errors import UserError, unknown
 from icdm.problems.mdp import MDP, tasks_at_once
@@ -37,8 +38,9 @@ class Family(Protocol):
       sample: key -> one problem, float64 arrays when x64 is enabled; pure, so it can be vmapped.
 
     Optional: `posterior_mean(counts)` and `posterior_sample(key, counts)`, the mean of, and a draw
-    from, the posterior over MDPs given the transition counts of a context; `expert`, an (S, A) policy
-    that comes with the data.
+    from, the posterior over MDPs given the transition counts of a context; `grid(n)`, where the task is a
+    few numbers: G problems on a grid of them, n along the first, and their prior weights (G,); `expert`, an
+    (S, A) policy that comes with the data.
     """
 
     horizon: int
@@ -124,6 +126,11 @@ def sample_tasks(family: Family, key: jax.Array, n: int):
     """n tasks along a leading axis; large problems are drawn one after another to spare memory."""
     batch = tasks_at_once(n, family.n_actions, family.n_states)
     return jax.lax.map(family.sample, jax.random.split(key, n), batch_size=batch)
+
+
+def midpoints(low: float, high: float, n: int) -> jax.Array:
+    """Midpoints of n equal parts of an interval, (n,): where a parameter's grid of tasks lies."""
+    return low + (high - low) * (jnp.arange(n) + 0.5) / n
 
 
 def _import_all() -> None:

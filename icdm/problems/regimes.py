@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from icdm.errors import UserError
-from icdm.problems.families import register
+from icdm.problems.families import register, sample_tasks
 from icdm.problems.mdp import MDP, check_horizon
 from icdm.problems.pomdp import POMDP
 
@@ -59,6 +59,10 @@ class Regimes:
             (low + (high - low) * jax.random.uniform(key, (6,), low.dtype)).reshape(2, 3).T
         )
         return self.problem(mean_R, deviation_R, stay_R)
+
+    def grid(self, n: int) -> tuple[POMDP, jax.Array]:
+        """Six numbers are too many for a lattice: n draws from the prior, equally likely."""
+        return sample_tasks(self, jax.random.key(0), n), jnp.full(n, 1 / n)
 
     def problem(self, mean_R, deviation_R, stay_R) -> POMDP:
         """The task with these monthly means, standard deviations and chances to stay, one per regime."""

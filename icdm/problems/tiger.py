@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from icdm.errors import UserError
-from icdm.problems.families import register
+from icdm.problems.families import midpoints, register
 from icdm.problems.mdp import MDP, check_horizon
 from icdm.problems.pomdp import POMDP, silent_start
 
 LISTEN_COST = 1.0
+PAYS = 5  # points along the bite and along the treasure in a grid of tasks
 
 
 @register("tiger")
@@ -40,6 +41,12 @@ class Tiger:
     def sample(self, key: jax.Array) -> POMDP:
         low, high = jnp.array([0.6, 50.0, 5.0]), jnp.array([0.95, 100.0, 10.0])
         return self.problem(*(low + (high - low) * jax.random.uniform(key, (3,), dtype=low.dtype)))
+
+    def grid(self, n: int) -> tuple[POMDP, jax.Array]:
+        """n accuracies x 5 bites x 5 treasures, midpoints of equal parts of their ranges, and their prior weights."""
+        axes = midpoints(0.6, 0.95, n), midpoints(50.0, 100.0, PAYS), midpoints(5.0, 10.0, PAYS)
+        points = jnp.meshgrid(*axes, indexing="ij")
+        return jax.vmap(self.problem)(*map(jnp.ravel, points)), jnp.full(n * PAYS**2, 1 / (n * PAYS**2))
 
     def problem(self, accuracy, bite, treasure) -> POMDP:
         """The task with these parameters."""
