@@ -45,6 +45,8 @@ def run(config, workdir: pathlib.Path) -> dict:
       UserError: the config or the directory cannot be used, or training failed.
       Stopped: SIGTERM or SIGINT asked it to stop, and it has saved.
     """
+    if "sweep" in config:
+        raise UserError("this config holds a sweep: run it with python -m experiments.sweep")
     settings = Settings.from_config(config)
     claim(workdir, config)
     stop = StopRequest()

@@ -187,6 +187,12 @@ def test_a_mistake_is_told_in_one_line(tmp_path, change, message):
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+def test_a_sweep_is_no_single_run(tmp_path):
+    done = run("experiments.run", "--config=experiments/configs/paper_sweep.py", f"--workdir={tmp_path / 'run'}")
+    assert done.returncode == 2 and "python -m experiments.sweep" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1 and not (tmp_path / "run").exists()
+
+
 def test_the_directory_of_another_config_is_refused(finished):
     workdir, _ = finished
     before = (workdir / "results.json").read_text()
@@ -219,6 +225,29 @@ def test_a_sweep_pools_seeds_and_draws_the_gap(tmp_path):
     assert (tmp_path / "gap_against_horizon.png").exists() and (tmp_path / "report.html").exists()
     again = run("experiments.sweep", *arguments)
     assert again.returncode == 0 and "fine_tune" not in again.stdout  # nothing is done twice
+
+
+def test_a_sweep_over_problems_shares_pretraining_and_draws_ambiguity(tmp_path):
+    cloud = "energy_apomdp:n_models=2,pessimism=0.5"
+    arguments = [
+        "--config=experiments/configs/paper_sweep.py", f"--workdir={tmp_path}", *TINY[5:],
+        f"--config.sweep.problem=('energy_pomdp:fidelity=0.5', '{cloud}')", "--config.sweep.horizon=(2,)",
+        "--config.pretrain.steps=4", "--config.pretrain.batch=8", "--config.fine_tune.pool=4", "--config.oracle.points=16",
+    ]  # fmt: skip
+    done = run("experiments.sweep", *arguments, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("pretrain: going on from step 4 of 4") == 1, "the second problem takes the first one's"
+    hidden, ambiguous = json.loads((tmp_path / "results.json").read_text())["runs"]
+    readers = {"oracle", "random", "in_context", "fine_tuned", "no_context", "qmdp", "most_likely_state", "posterior_mean"}
+    for entry, method in ((hidden, "point-based"), (ambiguous, "recursive alpha-maxmin")):
+        assert readers <= set(entry["policies"]) and entry["oracle"]["method"] == method
+        assert entry["bracket"]["mean"] >= 0
+    fine_tuned = ambiguous["policies"]["fine_tuned"]
+    assert fine_tuned["worst_value"]["mean"] <= fine_tuned["value"]["mean"] <= fine_tuned["best_value"]["mean"]
+    assert "worst_value" not in hidden["policies"]["fine_tuned"]
+    for name in ("gap_against_pessimism.png", "worst_gap_against_n_models.png", "report.html"):
+        assert (tmp_path / name).stat().st_size > 0
+    assert cloud in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.slow

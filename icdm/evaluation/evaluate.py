@@ -13,9 +13,10 @@ from icdm.learning.data import ContextConfig, Tasks, draw_problems, record, to_f
 from icdm.learning.sharding import place_rows
 from icdm.oracles.backward_induction import policy_value
 from icdm.oracles.certified import Certified, OracleConfig, certify, informed_critic
+from icdm.oracles.belief import belief_model
 from icdm.oracles.fitted_pomdp import fitted_policy
 from icdm.oracles.planners import plan_from_context, planners_of
-from icdm.oracles.pomdp_planners import BeliefPolicy, LinearQ, MostLikelyState, qmdp
+from icdm.oracles.pomdp_planners import BeliefPolicy, LinearQ, MostLikelyState, fast_informed, qmdp
 from icdm.oracles.posterior_grid import PosteriorGrid, plan_grid, read
 from icdm.problems.ambiguous import AmbiguousPOMDP
 from icdm.problems.families import Family, n_observations
@@ -180,8 +181,9 @@ def reference_deciders(test: TestTasks) -> Iterator[tuple[str, Decider]]:
     yield "oracle", lambda tasks, task_B, context, key: tasks.oracle
     if not isinstance(test.tasks.problem, MDP):
         nominal = test.world.problem
-        table = to_float32(qmdp(nominal))
-        for name, planner in (("qmdp", LinearQ(table)), ("most_likely_state", MostLikelyState(table))):
+        shown, informed = (to_float32(table) for table in (qmdp(nominal), fast_informed(belief_model(nominal))))
+        planners = {"qmdp": LinearQ(shown), "fast_informed": LinearQ(informed), "most_likely_state": MostLikelyState(shown)}
+        for name, planner in planners.items():
             policy = BeliefPolicy(nominal, planner)
             yield name, lambda tasks, task_B, context, key, policy=policy: policy
         if hasattr(test.family, "grid"):

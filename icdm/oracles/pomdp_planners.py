@@ -166,7 +166,7 @@ def fast_informed(model: BeliefModel) -> jax.Array:
     F_h(s, a) = r(s, a) + gamma sum_z max_a' sum_s' Pr(z, s' | s, a) F_{h-1}(s', a')
     """
     with jax.enable_x64(True):
-        return _fast_informed(jax.tree.map(jnp.asarray, model))
+        return _fast_informed(jax.tree.map(lambda leaf: jnp.asarray(leaf, float), model))
 
 
 @jax.jit
