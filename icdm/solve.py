@@ -142,7 +142,7 @@ def _cloud(problems, arguments):
         interpolated = jax.tree.map(lambda leaf: leaf[0], solution.interpolated)
         models = jax.tree.map(jax.numpy.asarray, models)
         q_values = interpolated.q_values(models, arguments.pessimism, belief, arguments.horizon)
-    method = "recursive alpha-maxmin: interpolated between belief points, error estimated by refinement"
+    method = "recursive alpha-maxmin: tangents at belief points, error estimated by Bellman residuals"
     return value - error, value + error, int(np.asarray(q_values).argmax()), method
 
 

@@ -116,7 +116,9 @@ def test_the_estimated_error_is_as_large_as_the_true_one(alpha):
     solution, models = solve_recursive(cloud, jax.random.key(0)), belief_model(cloud.models)
     for n in range(2):
         one = jax.tree.map(lambda leaf: leaf[n], models)
-        exact = sum(first.sum() * tree_values(one, first / first.sum(), pessimism=alpha).max() for first in one.first[0])
+        exact = sum(
+            first.sum() * tree_values(one, first / first.sum(), pessimism=alpha).max() for first in one.first[0]
+        )
         assert abs(solution.value[n] - exact) <= 3 * solution.error[n]
         assert solution.error[n] < 0.005
 

@@ -106,7 +106,8 @@ def log_likelihood(parameters, context):
 
 def parameters_of(problem) -> Parameters:
     mean_AS = problem.mdp.reward.T
-    return Parameters(problem.mdp.initial, problem.mdp.transition, problem.first_emission, np.stack([mean_AS, 1 - mean_AS], -1))
+    pay = np.stack([mean_AS, 1 - mean_AS], -1)
+    return Parameters(problem.mdp.initial, problem.mdp.transition, problem.first_emission, pay)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,9 +119,8 @@ class Sizes:
 def test_much_data_gives_the_model_back():
     """Up to names of states: episodes that were not fitted are as likely as under the truth, and not under others."""
     emission = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]])
-    problem = random_pomdp(
-        1, n_states=3, n_observations=3, horizon=10, first_emission=emission, reward_noise="bernoulli", shows_reward=True
-    )
+    fields = {"first_emission": emission, "reward_noise": "bernoulli", "shows_reward": True}
+    problem = random_pomdp(1, n_states=3, n_observations=3, horizon=10, **fields)
     problem = dataclasses.replace(problem, emission=np.broadcast_to(emission, (2, 3, 3)))
     context, others = (recorded(problem, n, jax.random.key(n)) for n in (800, 500))
     found = fit(Sizes(), batch(problem), context, jax.random.key(2), restarts=3, iterations=100)

@@ -41,13 +41,15 @@ def unsolved(problem, prior):
 
 @pytest.mark.parametrize("noise, shows", [("none", False), ("bernoulli", True)])
 def test_weights_are_bayes_rule_over_all_paths_of_states(noise, shows):
-    problems = [random_pomdp(s, n_states=2, n_observations=2, horizon=3, reward_noise=noise, shows_reward=shows) for s in range(3)]
+    fields = {"n_states": 2, "n_observations": 2, "horizon": 3, "reward_noise": noise, "shows_reward": shows}
+    problems = [random_pomdp(seed, **fields) for seed in range(3)]
     context = recorded(stacked(problems), 1, 2)
     prior = np.array([0.5, 0.3, 0.2])
     log_weight_G = read(unsolved(stacked(problems), prior), context)[0]
     expected_G = prior.copy()
     for episode in range(2):
-        seen, acted, paid = (np.asarray(leaf)[0, episode] for leaf in (context.observation, context.action, context.reward))
+        record = context.observation, context.action, context.reward
+        seen, acted, paid = (np.asarray(leaf)[0, episode] for leaf in record)
         for g, problem in enumerate(problems):
             total = 0.0
             for path in itertools.product(range(2), repeat=4):
@@ -67,9 +69,8 @@ def test_what_was_recorded_after_the_end_is_not_read():
     plans = unsolved(problem, np.full(3, 1 / 3))
     context = recorded(problem, 0, 1)
     short = dataclasses.replace(context, valid=context.valid.at[:, :, 2:].set(False))
-    cut = dataclasses.replace(
-        context, observation=context.observation[..., :3], **{f: getattr(context, f)[..., :2] for f in ("action", "reward", "valid")}
-    )
+    two_steps = {name: getattr(context, name)[..., :2] for name in ("action", "reward", "valid")}
+    cut = dataclasses.replace(context, observation=context.observation[..., :3], **two_steps)
     assert np.allclose(read(plans, short), read(plans, cut), atol=1e-12)
 
 
@@ -79,11 +80,13 @@ def test_a_perfect_meter_gives_the_posterior_of_the_chain():
         mdp, prior = jax.tree.map(np.asarray, chain.grid(20))
         metered = jax.tree.map(np.asarray, family.grid(20)[0])
     context = recorded(metered, 13, 3)
-    ours = np.exp(read(unsolved(metered, prior), context)[0])
-    assert np.allclose(ours, np.exp(read(unsolved(jax.tree.map(np.asarray, shown(mdp)), prior), context)[0]), atol=1e-12)
+    uncovered = jax.tree.map(np.asarray, shown(mdp))
+    ours, theirs = (np.exp(read(unsolved(problem, prior), context)[0]) for problem in (metered, uncovered))
+    assert np.allclose(ours, theirs, atol=1e-12)
     with jax.enable_x64(True):
-        arrays = context.observation[..., :-1], context.action, context.reward, context.observation[..., 1:], context.valid
-        p_X, weight_X = chain._posterior(count(*(jnp.ravel(leaf) for leaf in arrays), 10, 3), n_points=20)
+        before, after = context.observation[..., :-1], context.observation[..., 1:]
+        steps = before, context.action, context.reward, after, context.valid
+        p_X, weight_X = chain._posterior(count(*(jnp.ravel(leaf) for leaf in steps), 10, 3), n_points=20)
     assert np.allclose(ours, weight_X, atol=1e-9)
     assert np.allclose(mdp.transition[:, 0, 3, 4], p_X)
 

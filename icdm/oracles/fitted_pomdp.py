@@ -132,7 +132,8 @@ def _fit_rows(sizes, shown, restarts, iterations, episodes, key):
 
 def random_parameters(key: jax.Array, n_states: int, n_observations: int, n_actions: int) -> Parameters:
     """A start: every distribution uniform on its simplex."""
-    shapes = Parameters((n_states,), (n_actions, n_states, n_states), (n_states, n_observations), (n_actions, n_states, 2))
+    by_action = (n_actions, n_states)
+    shapes = Parameters((n_states,), (*by_action, n_states), (n_states, n_observations), (*by_action, 2))
     leaves, structure = jax.tree.flatten(shapes, is_leaf=lambda leaf: isinstance(leaf, tuple))
     weights = [jax.random.exponential(k, shape) for k, shape in zip(jax.random.split(key, 4), leaves)]
     return structure.unflatten([weight / weight.sum(-1, keepdims=True) for weight in weights])
