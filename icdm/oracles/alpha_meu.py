@@ -32,8 +32,6 @@ from icdm.problems.mdp import MDP, expected_reward
 from icdm.problems.pomdp import POMDP
 
 GENERATION = 16  # points found together
-NOMINAL_POINTS = 112  # belief points of the nominal model's lower bound, beside the corners
-PATHS = 128  # along which the error is estimated
 
 
 def blend(q_M: jax.Array, pessimism, axis: int) -> jax.Array:
@@ -125,12 +123,16 @@ class RecursiveSolution:
     error: np.ndarray
 
 
-def solve_recursive(problem: AmbiguousPOMDP, key: jax.Array, *, generations: int = 4) -> RecursiveSolution:
+def solve_recursive(
+    problem: AmbiguousPOMDP, key: jax.Array, *, generations: int = 4, nominal_points: int = 112, paths: int = 128
+) -> RecursiveSolution:
     """The recursive objective of N clouds with hidden states, on `generations` x 16 points and the corners.
+
+    The nominal model's lower bound has `nominal_points` belief points beside the corners.
 
     Each generation of points holds those successors of the last one, under any action, signal and model,
     that are the farthest from all points before, weighed by their chance. The error is estimated by
-    `bellman_residual`.
+    `bellman_residual` along so many `paths`; with none it is not a number.
 
     Raises:
       UserError: fewer than 1 generation.
@@ -143,10 +145,13 @@ def solve_recursive(problem: AmbiguousPOMDP, key: jax.Array, *, generations: int
         nominal = jax.tree.map(lambda leaf: leaf[:, problem.nominal], models)
         pessimism = jnp.broadcast_to(jnp.asarray(problem.pessimism, float), models.reward.shape[:1])
         points = spread_points(models, problem.nominal, generations)
-        most = NOMINAL_POINTS + points.shape[-1]
+        most = nominal_points + points.shape[-1]
         bounds = solve(nominal, key, tolerance=1e-12, time_limit=np.inf, most_points=most).bounds
         found, value = recursive_at_points(models, problem.nominal, pessimism, points, bounds.alpha)
-        error = bellman_residual(models, problem.nominal, pessimism, found, jax.random.split(key, value.size))
+        error = np.full(value.size, np.nan)
+        if paths:
+            keys = jax.random.split(key, value.size * paths).reshape(value.size, paths)
+            error = bellman_residual(models, problem.nominal, pessimism, found, keys)
     return RecursiveSolution(jax.tree.map(np.asarray, found), np.asarray(value), np.asarray(error))
 
 
@@ -192,15 +197,15 @@ def recursive_at_points(
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def bellman_residual(models: BeliefModel, nominal: int, pessimism, interpolated, keys) -> jax.Array:
+def bellman_residual(models: BeliefModel, nominal: int, pessimism, interpolated, keys_NP) -> jax.Array:
     """Estimated error of N clouds' values at their starts, (N,): E sum_t gamma^t |one step back - V|(b_t).
 
-    The expectation is over `PATHS` paths of the best action, under the worst model with probability alpha and
+    The expectation is over paths (one for each key) of the best action, under the worst model with probability alpha and
     else under the best one: along these an error of V travels to the start, to first order.
     """
 
     def one(arguments):
-        models, pessimism, found, key = arguments
+        models, pessimism, found, keys_P = arguments
 
         def successor(joint_SZ, key):
             signal = jax.random.categorical(key, jnp.log(joint_SZ.sum(0)))
@@ -228,9 +233,9 @@ def bellman_residual(models: BeliefModel, nominal: int, pessimism, interpolated,
             reached_T = jnp.concatenate([jnp.ones(1, bool), jnp.cumprod(alive_T)[:-1].astype(bool)])
             return jnp.where(reached_T, residual_T, 0).sum()
 
-        return jax.vmap(path)(jax.random.split(key, PATHS)).mean()
+        return jax.vmap(path)(keys_P).mean()
 
-    return jax.lax.map(one, (models, pessimism, interpolated, keys))
+    return jax.lax.map(one, (models, pessimism, interpolated, keys_NP))
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from icdm.errors import UserError
-from icdm.oracles.alpha_meu import solve_recursive
+from icdm.oracles.alpha_meu import GENERATION, solve_recursive
 from icdm.oracles.backward_induction import optimal_value, plan
 from icdm.oracles.belief import BeliefModel, belief_model
 from icdm.oracles.point_based import solve
@@ -17,6 +17,8 @@ from icdm.problems.ambiguous import AmbiguousPOMDP
 from icdm.problems.mdp import MDP
 from icdm.problems.policy import Oracle, TableOracle
 from icdm.problems.pomdp import POMDP
+
+ERROR_PATHS = 32  # along which the error of a cloud's recursive value is estimated
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,14 +66,14 @@ class Certified:
 def oracle_of(problem: MDP | POMDP | AmbiguousPOMDP, config: OracleConfig, key: jax.Array) -> Oracle:
     """The oracle of N problems: backward induction, point-based alpha-vectors, or recursive alpha-maxmin."""
     if isinstance(problem, AmbiguousPOMDP):
-        return _recursive(problem, config, key)[0]
+        return _recursive(problem, config, key, paths=0)[0]
     return certify(problem, config, key).oracle
 
 
 def certify(problem: MDP | POMDP | AmbiguousPOMDP, config: OracleConfig, key: jax.Array) -> Certified:
     """The oracle of N problems with the bracket of their optimal values."""
     if isinstance(problem, AmbiguousPOMDP):
-        oracle, error_N = _recursive(problem, config, key)
+        oracle, error_N = _recursive(problem, config, key, ERROR_PATHS)
         nominal = certify(problem.model(problem.nominal), config, key)
         return dataclasses.replace(nominal, method="recursive alpha-maxmin", oracle=oracle, error_N=error_N)
     if isinstance(problem, POMDP):
@@ -106,7 +108,8 @@ def _oracle_of_vectors(problem, model: BeliefModel, alpha) -> tuple[Oracle, np.n
     return BeliefPolicy(problem, planner), start_N
 
 
-def _recursive(problem: AmbiguousPOMDP, config: OracleConfig, key: jax.Array) -> tuple[Oracle, np.ndarray]:
-    solution = solve_recursive(problem, key, generations=max(2, config.points // 16))
+def _recursive(problem: AmbiguousPOMDP, config: OracleConfig, key: jax.Array, paths: int) -> tuple[Oracle, np.ndarray]:
+    points = dict(generations=max(1, config.points // GENERATION), nominal_points=config.points)
+    solution = solve_recursive(problem, key, paths=paths, **points)
     planner = Ambiguous(belief_model(problem.models), problem.pessimism, solution.interpolated)
     return BeliefPolicy(problem.model(problem.nominal), planner), solution.error

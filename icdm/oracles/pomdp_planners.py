@@ -23,6 +23,8 @@ from icdm.oracles.backward_induction import plan
 from icdm.oracles.belief import BeliefModel, first_belief, updated_belief
 from icdm.problems.pomdp import POMDP
 
+AT_ONCE = 32  # beliefs that are looked at side by side in a cloud: what they gather stays in the cache
+
 
 def _pytree(cls):
     fields = [field.name for field in dataclasses.fields(cls)]
@@ -100,7 +102,8 @@ class Ambiguous:
             )
             return interpolated.q_values(models, pessimism, belief_S, self.models.horizon - t)
 
-        q_BA = jax.vmap(one)(task_B, belief_BS, t_B)
+        rows = (task_B, belief_BS, t_B)
+        q_BA = jax.lax.map(lambda row: one(*row), rows, batch_size=min(task_B.size, AT_ONCE))
         return q_BA, q_BA.max(-1)
 
 
