@@ -49,6 +49,7 @@ def render(path: pathlib.Path, *, title, tables, pictures, results, config) -> N
         tables=tables,
         bracket=results.get("bracket"),
         oracle=results.get("oracle"),
+        trends=results.get("trends"),
         pictures=pictures,
         extras={name: results[name] for name in ("closed_from_expert", "ratios") if name in results},
         seconds=results["seconds"],

@@ -100,7 +100,7 @@ def sweep(config, workdir: pathlib.Path, axes: list[tuple[str, list]], n_seeds: 
             runs.append(directory)
             begun.append((one, directory))
         entries.append(sweep_report.pool(point, runs))
-        results = {"sweep": {name: values for name, values in axes}, "runs": entries}
+        results = {"sweep": dict(axes), "trends": sweep_report.trends(entries), "runs": entries}
         write_json(workdir / "results.json", results)
         sweep_report.write(workdir, results, config)
     print(f"results: {workdir / 'results.json'}  report: {workdir / 'report.html'}")

@@ -10,6 +10,7 @@ from experiments import report
 from experiments.experiment import summaries
 from experiments.published import published_gaps
 from experiments.settings import as_json
+from icdm.evaluation.summary import interval
 from icdm.problems.families import parse_parameters
 
 DRAWN = (
@@ -39,6 +40,31 @@ def pool(point: dict, runs: list[pathlib.Path]) -> dict:
     }
 
 
+def trends(entries: list[dict]) -> dict[str, dict]:
+    """Does the gain from fine-tuning, gap(in_context) - gap(fine_tuned), grow along each parameter of the problems?
+
+    For every parameter: of all settings that differ in it alone, the change of the gain from its smallest to its
+    largest value, mean and 95 % interval over settings, and in how many of them it grows.
+    """
+    found = {}
+    points = [(parameters(entry), gain(entry)) for entry in entries if "in_context" in entry["policies"]]
+    for name in ("horizon", "fidelity", "n_models", "pessimism"):
+        settings = {}
+        for point, gained in points:
+            if name in point:
+                rest = tuple((k, v) for k, v in sorted(point.items()) if k not in (name, "problem"))
+                settings.setdefault((*rest, point.get("problem", "").split(":")[0]), {})[point[name]] = gained
+        changes = np.array([s[max(s)] - s[min(s)] for s in settings.values() if len(s) > 1])
+        if changes.size:
+            found[name] = {"grows_in": int((changes > 0).sum()), "settings": int(changes.size), **interval(changes)}
+            del found[name]["n_tasks"]
+    return found
+
+
+def gain(entry: dict) -> float:
+    return entry["policies"]["in_context"]["gap"]["mean"] - entry["policies"]["fine_tuned"]["gap"]["mean"]
+
+
 def write(workdir: pathlib.Path, results: dict, config) -> None:
     """report.html of the sweep, with a table for each point and the gaps against everything that was swept."""
     entries, axes = results["runs"], results["sweep"]
@@ -61,6 +87,7 @@ def write(workdir: pathlib.Path, results: dict, config) -> None:
             "seconds": {phase: sum(e["seconds"][phase] for e in entries) for phase in entries[0]["seconds"]},
             "seeds": entries[0]["seeds"],
             "config_hash": ", ".join(h for e in entries for h in e["config_hash"]),
+            "trends": results["trends"],
         },
         config=as_json(config),
     )
