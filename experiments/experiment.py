@@ -130,12 +130,13 @@ def summaries(arrays: dict[str, np.ndarray]) -> dict:
 
     Args:
       arrays: `policy/NAME` (N,) values in each task, `members/NAME` (N, M) those under each member of a cloud,
-        `optimal`, `upper` and `random` (N,), and `expert` if there is one.
+        `optimal` (exact, or what the oracle reaches), `upper` (its upper bound) and `random` (N,), and `expert`
+        if there is one.
     """
     optimal_N, upper_N, random_N = arrays["optimal"], arrays["upper"], arrays["random"]
     values = _named(arrays, "policy/")
     found = {"policies": {name: summarize(value_N, optimal_N, random_N) for name, value_N in values.items()}}
-    if (upper_N > optimal_N).any():
+    if (upper_N != optimal_N).any():
         found["bracket"] = interval((upper_N - optimal_N) / np.abs(upper_N))
         mark_below_bracket(found["policies"], found["bracket"]["mean"])
     for name, value_NM in _named(arrays, "members/").items():
@@ -276,7 +277,9 @@ class Experiment:
         values |= bounds
         order = sorted(values, key=lambda name: -values[name].mean())
         self.seconds["evaluate"] = time.perf_counter() - began
-        solved = {"optimal": test.certified.lower_N, "upper": test.certified.upper_N, "random": test.random_N}
+        exact = test.certified.method == "exact"
+        optimal_N = test.certified.lower_N if exact else values[test.counted_from]
+        solved = {"optimal": optimal_N, "upper": test.certified.upper_N, "random": test.random_N}
         arrays = {f"policy/{name}": values[name] for name in order}
         arrays |= {f"members/{name}": value_NM for name, value_NM in members.items()} | solved
         if test.expert_N is not None:

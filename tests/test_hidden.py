@@ -118,11 +118,14 @@ def test_members_of_a_cloud():
     config = EvaluationConfig(tasks=3, episodes=50, rows=1000)
     test = make_test_tasks(family, ContextConfig(1, "oracle"), config, COARSE, jax.random.key(0))
     deciders = dict(reference_deciders(test))
-    values = {name: measure(test, deciders[name], config, make_mesh()) for name in ("oracle", "qmdp")}
+    values = {name: measure(test, deciders[name], config, make_mesh()) for name in ("oracle", "nominal_oracle", "qmdp")}
     members = {name: measure_members(test, deciders[name], config, make_mesh(), v) for name, v in values.items()}
     assert test.certified.method == "recursive alpha-maxmin" and members["oracle"].shape == (3, 3)
     found = summarize_members(members["qmdp"], members["oracle"])
     assert found["worst_value"]["mean"] <= values["qmdp"].mean() <= found["best_value"]["mean"]
+    assert test.counted_from == "nominal_oracle"
+    assert values["nominal_oracle"].mean() >= values["oracle"].mean() - 0.01, "caution costs under the nominal model"
+    assert members["oracle"].min(1).mean() >= members["nominal_oracle"].min(1).mean() - 0.01, "and pays under the worst"
     same = summarize_members(members["oracle"], members["oracle"])
     assert same["worst_gap"]["mean"] == same["best_gap"]["mean"] == 0
 
