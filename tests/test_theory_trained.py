@@ -20,17 +20,16 @@ from theory.claims import attention_reads_returns, logits_are_q, q_is_decodable,
 from theory.configs import quick, trained_small
 
 RNG = np.random.default_rng(0)
+small_config = trained_small.get_config
 
 
 def tiny(layout="transition"):
-    """One state and two actions: what followed an action is all there is to know; learned in seconds."""
-    c = trained_small.get_config(layout)
-    c.horizon = 2
-    c.problem.update(states=1)
+    """Six episodes of two decisions each: learned well enough in seconds."""
+    c = small_config(layout)
     c.context.episodes = 6
     c.model.update(width=16, layers=2, heads=2, kv_heads=2, hidden=32)
-    c.pretrain.update(steps=2, mixture=("random_mdp:states=1,actions=2,horizon=2",))
-    c.fine_tune.update(steps=250, checkpoint_every=250)
+    c.pretrain.steps = 2
+    c.fine_tune.update(steps=200, learning_rate=1e-2, checkpoint_every=200)
     return c
 
 
@@ -57,8 +56,10 @@ def directory(settings):
     return trained.experiments_of(settings.logits_are_q)["transition"][0][0]
 
 
-def random_mdp_rows(n=20, **changes):
-    c = trained_small.get_config()
+def random_mdp_rows(n=30, **changes):
+    c = small_config()
+    c.horizon = 3
+    c.problem.update(states=3)
     c.update(changes)
     config = c.to_dict()
     family, layout = problem_of(config)
@@ -76,7 +77,7 @@ def test_the_reader_knows_what_came_before_and_nothing_else(episode, step):
     context = dataclasses.replace(rows.episodes, valid=jnp.asarray(known), q=None)
     planned = plan_from_context(rows.family, rows.problem, context, "posterior_mean", jax.random.key(0))
     state = np.asarray(rows.episodes.observation)[:, e, step]
-    np.testing.assert_allclose(found, np.asarray(planned)[np.arange(20), step, state])
+    np.testing.assert_allclose(found, np.asarray(planned)[np.arange(30), step, state])
     changed = np.asarray(rows.episodes.reward).copy()
     changed[:, e, step:] = 1 - changed[:, e, step:]
     later = dataclasses.replace(rows, episodes=dataclasses.replace(rows.episodes, reward=jnp.asarray(changed)))
@@ -87,7 +88,7 @@ def test_the_reader_knows_what_came_before_and_nothing_else(episode, step):
 
 @pytest.mark.parametrize("name", ["transition", "interleaved"])
 def test_attention_falls_on_the_positions_that_hold_each_step(name):
-    layout, rows = random_mdp_rows(n=3, layout=name)
+    layout, rows = random_mdp_rows(layout=name)
     config = ModelConfig(width=16, layers=2, heads=2, kv_heads=2, hidden=16)
     model = Transformer(config, layout.size, nnx.Rngs(0))
     reading = trained.read(layout, model, rows.episodes)
@@ -106,10 +107,10 @@ def test_attention_falls_on_the_positions_that_hold_each_step(name):
 
 
 def test_values_read_against_loops():
-    _, rows = random_mdp_rows(n=5)
+    _, rows = random_mdp_rows()
     episodes = rows.episodes
     n, n_episodes, n_steps = episodes.action.shape
-    attention = RNG.random((2, n, 3, n_episodes, n_steps))
+    attention = RNG.random((2, n, 2, n_episodes, n_steps))
     found = attention_reads_returns.values_read(attention, episodes, 0.5)
     reward, action = np.asarray(episodes.reward), np.asarray(episodes.action)
     first_rewards = np.zeros(found.shape)
@@ -127,9 +128,9 @@ def test_values_read_against_loops():
 
 
 def test_an_action_that_is_never_shown_has_the_value_of_all():
-    _, rows = random_mdp_rows(n=5)
+    _, rows = random_mdp_rows()
     episodes = dataclasses.replace(rows.episodes, action=jnp.zeros_like(rows.episodes.action))
-    values = attention_reads_returns.values_read(np.ones((1, 5, 1, *episodes.action.shape[1:])), episodes, 1.0)
+    values = attention_reads_returns.values_read(np.ones((1, 30, 1, *episodes.action.shape[1:])), episodes, 1.0)
     np.testing.assert_allclose(values[..., 1], values[..., 0])
     assert (attention_reads_returns.spearman(values[0, :, 0], rows.true_q()) == 0).all()
 
@@ -169,25 +170,29 @@ def test_the_minimiser_is_linear_in_q_only_at_high_temperature(study):
 def test_probes_find_what_is_linear_and_no_more():
     target = RNG.normal(size=(400, 2))
     stream = np.concatenate([target @ RNG.normal(size=(2, 8)), RNG.normal(size=(400, 4))], axis=1)
-    found = q_is_decodable.squares(stream, target, 1e-4)
+    found = q_is_decodable.squares(stream, target, (1e-4, 1.0))
     assert q_is_decodable.r_squared(found[:, None]) > 0.99
-    other = q_is_decodable.squares(stream, RNG.normal(size=(400, 2)), 1e-4)
+    other = q_is_decodable.squares(stream, RNG.normal(size=(400, 2)), (1e-4, 1.0))
     assert q_is_decodable.r_squared(other[:, None]) < 0.05
-    fitted_on_all = 1 - (other[:, 0] / other[:, 1]).mean()
-    assert fitted_on_all < 0.05
     assert len(found) == 200, "scored on tasks it was not fitted on"
+    wide = RNG.normal(size=(80, 38))  # 40 tasks to fit, 38 numbers each: the probe of least ridge knows them all
+    seen = q_is_decodable.errors(np.tile(wide[:40], (2, 1)), np.tile(target[:40], (2, 1)), 40, 1e-6)
+    unseen = q_is_decodable.errors(wide, target[:80], 40, 1e-6)
+    chosen = q_is_decodable.squares(wide, target[:80], (1e-6, 100.0))
+    assert q_is_decodable.r_squared(seen[:, None]) > 0.5 and q_is_decodable.r_squared(unseen[:, None]) < 0
+    assert q_is_decodable.r_squared(chosen[:, None]) > q_is_decodable.r_squared(unseen[:, None])
 
 
 def test_the_control_target_is_another_task_at_the_same_state():
-    _, rows = random_mdp_rows(n=60)
+    _, rows = random_mdp_rows()
     other = q_is_decodable.another_task(rows)
-    for i in range(60):
+    for i in range(30):
         same = np.flatnonzero(np.isclose(rows.true_q(), other[i]).all(-1))
         assert same.size == 1 and same[0] != i and rows.queries[same[0]] == rows.queries[i]
 
 
 def test_shuffled_actions_are_the_same_actions_elsewhere():
-    _, rows = random_mdp_rows(n=30)
+    _, rows = random_mdp_rows()
     shuffled = trained.shuffle_actions(rows.episodes, np.random.default_rng(0))
     before, after = np.asarray(rows.episodes.action), np.asarray(shuffled.action)
     np.testing.assert_array_equal(before.sum((1, 2)), after.sum((1, 2)))
@@ -200,7 +205,7 @@ def test_shuffled_actions_are_the_same_actions_elsewhere():
 
 @pytest.mark.parametrize("place", q_is_used.PLACES)
 def test_flips_change_one_reward_and_what_the_planner_makes_of_it(place):
-    _, rows = random_mdp_rows(n=40)
+    _, rows = random_mdp_rows()
     flipped = q_is_used.flip(rows, place, np.random.default_rng(0))
     after = flipped.applied(rows.episodes, rows.family)
     change = np.asarray(after.reward) - np.asarray(rows.episodes.reward)
@@ -232,7 +237,7 @@ def test_heads_are_removed_and_the_model_left_as_it_was(study):
 
 
 def test_regret_of_greedy_decisions():
-    _, rows = random_mdp_rows(n=30)
+    _, rows = random_mdp_rows()
     q = np.asarray(rows.episodes.q, np.float64)
     assert (q_is_used.regrets(q, rows.episodes) == 0).all()
     uniform = q_is_used.regrets(np.zeros(q.shape), rows.episodes)
@@ -240,18 +245,17 @@ def test_regret_of_greedy_decisions():
     assert (q_is_used.regrets(-q, rows.episodes) >= uniform).all()
 
 
-def test_a_trained_run_is_told_from_its_controls(settings, study):
+def test_a_trained_run_is_told_from_its_controls(settings):
     claim, _ = logits_are_q.check(settings.logits_are_q)
-    assert claim.measured["r2_reader_transition"] > 0.7
+    assert claim.measured["r2_reader_transition"] > 0.6
     for name in trained.CONTROLS:
-        assert claim.control[f"r2_reader_{name}_transition"] < 0.4, name
+        assert claim.control[f"r2_reader_{name}_transition"] < 0.3, name
     claim, _ = attention_reads_returns.check(settings.attention_reads_returns)
-    assert claim.measured["largest_p_value_transition"] < 0.05
-    assert claim.control["steps_at_the_query_state_alike"] == claim.control["all_steps_alike"], "there is one state"
+    assert claim.measured["largest_p_value_transition"] < 0.2
     claim, _ = q_is_used.check(settings.q_is_used)
     assert claim.measured["sign_agreement_here_transition"] > 0.8
     claim, _ = q_is_decodable.check(settings.q_is_decodable)
-    assert claim.measured["selectivity_transition"] > 0.2
+    assert claim.measured["selectivity_transition"] > 0.1
 
 
 def test_what_was_trained_is_not_trained_again_and_other_settings_are_refused(settings, monkeypatch):
@@ -266,7 +270,7 @@ def test_what_was_trained_is_not_trained_again_and_other_settings_are_refused(se
 
 
 def test_attention_vs_q_writes_a_page_with_its_pictures(directory, capsys):
-    attention_vs_q.main(["--run", str(directory), "--tasks", "40", "--head", "1"])
+    attention_vs_q.main(["--run", str(directory), "--tasks", "64", "--head", "1"])
     page = (directory / "attention_vs_q.html").read_text()
     assert page.count("data:image/png;base64,") == 3 and 'src="http' not in page and "head 1" in page
     pictures = {p.name for p in (directory / "attention_vs_q").iterdir()}

@@ -55,7 +55,7 @@ def pictures(run, rows, reading, layer: int | None, head: int | None):
 
 def draw_heat_map(means_XH, x: int, h: int) -> Figure:
     figure, (axis,) = panels(height=1.6 + 0.45 * len(means_XH))
-    heat_map(axis, means_XH, "rank correlation of each head's values with Q*")
+    heat_map(axis, means_XH, "rank correlation with Q*(s, $\\cdot$)")
     axis.add_patch(plt.Rectangle((h - 0.5, x - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=1.5))
     return figure
 
@@ -109,6 +109,7 @@ def draw_context(rows, attention_ET, values: Values, x: int, h: int) -> Figure:
         strip.plot(place, 0, "o", color="black", markersize=4, fillstyle="full" if reward > 0 else "none", markeredgewidth=0.7)
     strip.set(yticks=[2, 1, 0], yticklabels=["state", "action", "reward"], ylim=(-0.6, 2.6), xlabel="steps of the context")
     strip.set(xticks=place_ET.mean(1), xticklabels=[f"episode {e}" if n_episodes <= 12 else e for e in range(n_episodes)])
+    strip.set(xlim=(-1, place_ET.max() + 1))
     strip.grid(False)
     top.tick_params(labelbottom=False, bottom=False)
     top.grid(axis="x", visible=False)

@@ -1,10 +1,11 @@
 """Q*(s, a) can be read off the residual stream by a linear probe, layer by layer.
 
-For each stream at the query (the embedding, then after every layer) a ridge regression on the standardised stream predicts Q*(s, .) of
-the task, fitted on one half of the tasks and scored on the other: R2 against the mean over the first half. The
-control target is Q*(s, .) of another task at the same query: what a probe finds of it says nothing of the context, and R2
-less the control's is the probe's selectivity. The perfect reader's R2 is that of a regression on the
-posterior-mean planner's Q(s, .) in the stream's place. The decision is on the last stream, chosen beforehand.
+For each stream at the query (the embedding, then after every layer) a ridge regression on the standardised stream
+predicts Q*(s, .) of the task, fitted on one half of the tasks and scored on the other: R2 against the mean over the first
+half, where the strength of the ridge is chosen too. The control target is Q*(s, .) of another task at the same query:
+what a probe finds of it says nothing of the context, and R2 less the control's is the probe's selectivity. The perfect
+reader's R2 is that of a regression on the posterior-mean planner's Q(s, .) in the stream's place. The decision is
+on the last stream, chosen beforehand. Q* less its mean over actions, which is all that training asks for, is probed beside it.
 """
 
 import numpy as np
@@ -14,6 +15,7 @@ from theory import trained
 from theory.figures import BLUE, CYCLE, GREY, panels
 from theory.ledger import Claim
 from theory.statistics import bootstrap_interval
+from theory.trained import centred
 
 NAMES = ("fine_tuned", *trained.CONTROLS)
 
@@ -25,9 +27,11 @@ def check(config) -> tuple[Claim, Figure]:
     for layout, seeds in studies.items():
         rows = seeds[0].rows
         target, other = rows.true_q(), another_task(rows)
-        found = {name: probes(seeds, name, target, config.ridge) for name in NAMES}
-        other_task = probes(seeds, "fine_tuned", other, config.ridge)
-        reader_NR2 = squares(rows.reader_q(), target, config.ridge)[:, None]
+        found = {name: probes(seeds, name, target, config.ridges) for name in NAMES}
+        other_task = probes(seeds, "fine_tuned", other, config.ridges)
+        reader_NR2 = squares(rows.reader_q(), target, config.ridges)[:, None]
+        differences_NR2 = probes(seeds, "fine_tuned", centred(target), config.ridges)[-1]
+        reader_differences_NR2 = squares(rows.reader_q(), centred(target), config.ridges)[:, None]
         last = {name: errors[-1] for name, errors in found.items()}
         rival = max(trained.CONTROLS, key=lambda name: r_squared(last[name]))
         numbers = {
@@ -35,6 +39,8 @@ def check(config) -> tuple[Claim, Figure]:
             f"selectivity_{layout}": (difference, (last["fine_tuned"], other_task[-1])),
             f"share_of_reader_{layout}": (share, (last["fine_tuned"], reader_NR2)),
             f"margin_{layout}": (difference, (last["fine_tuned"], last[rival])),
+            f"r2_differences_{layout}": (r_squared, (differences_NR2,)),
+            f"share_of_reader_differences_{layout}": (share, (differences_NR2, reader_differences_NR2)),
         }
         for name, (statistic, samples) in numbers.items():
             measured[name] = statistic(*samples)
@@ -73,24 +79,37 @@ def another_task(rows) -> np.ndarray:
     return other
 
 
-def probes(seeds, name: str, target_NA, ridge: float) -> list[np.ndarray]:
+def probes(seeds, name: str, target_NA, ridges) -> list[np.ndarray]:
     """For every stream, the squared errors of R seeds' probes, (N / 2, R, 2)."""
     streams = range(seeds[0].readings[name].residual.shape[0])
     return [
-        np.stack([squares(s.readings[name].residual[x], target_NA, ridge) for s in seeds], axis=1) for x in streams
+        np.stack([squares(study.readings[name].residual[x], target_NA, ridges) for study in seeds], axis=1)
+        for x in streams
     ]
 
 
-def squares(stream_ND, target_NA, ridge: float) -> np.ndarray:
-    """Of each task of the second half: squared error of the probe fitted on the first, and of the first's mean, (N/2, 2)."""
+def squares(stream_ND, target_NA, ridges) -> np.ndarray:
+    """Of each task of the second half: squared error of the probe fitted on the first, and of the first's mean, (N/2, 2).
+
+    The ridge is the one whose probe of the first quarter predicts the second quarter best.
+    """
     half = len(stream_ND) // 2
-    x = np.asarray(stream_ND, np.float64)
-    spread_D = x[:half].std(0)
-    x = (x - x[:half].mean(0)) / np.where(spread_D > 1e-6, spread_D, 1.0)
-    y = target_NA - target_NA[:half].mean(0)
-    gram = x[:half].T @ x[:half] + ridge * half * np.eye(x.shape[1])
-    weights_DA = np.linalg.solve(gram, x[:half].T @ y[:half])
-    return np.stack([((y - x @ weights_DA) ** 2).sum(-1), (y**2).sum(-1)], axis=-1)[half:]
+    x_ND, y_NA = np.asarray(stream_ND, np.float64), np.asarray(target_NA)
+
+    def score(ridge):
+        error, spread = errors(x_ND[:half], y_NA[:half], half // 2, ridge).sum(0)
+        return error / spread
+
+    return errors(x_ND, y_NA, half, min(ridges, key=score))
+
+
+def errors(x_ND, y_NA, n: int, ridge: float) -> np.ndarray:
+    """Squared errors, of the tasks after the first n, of the ridge regression on these and of their mean, (N - n, 2)."""
+    spread_D = x_ND[:n].std(0)
+    x = (x_ND - x_ND[:n].mean(0)) / np.where(spread_D > 1e-6, spread_D, 1.0)
+    y = y_NA - y_NA[:n].mean(0)
+    weights_DA = np.linalg.solve(x[:n].T @ x[:n] + ridge * n * np.eye(x.shape[1]), x[:n].T @ y[:n])
+    return np.stack([((y - x @ weights_DA) ** 2).sum(-1), (y**2).sum(-1)], axis=-1)[n:]
 
 
 def r_squared(squares_NR2) -> float:
@@ -107,7 +126,7 @@ def share(ours_NR2, theirs_NR2) -> float:
 
 
 def draw(curves) -> Figure:
-    figure, axes = panels(len(curves), height=3.2)
+    figure, axes = panels(len(curves), height=3.4)
     for axis, (layout, found) in zip(axes, curves.items()):
         for (name, errors), color in zip(found.items(), (BLUE, *CYCLE[1:5], "black")):
             points = [r_squared(squares_NR2) for squares_NR2 in errors]
@@ -115,5 +134,5 @@ def draw(curves) -> Figure:
             axis.plot(points, style, color=GREY if name == "another_task" else color, label=name.replace("_", " "))
         names = ["embedding", *(f"layer {x}" for x in range(len(points) - 1))]
         axis.set(xticks=range(len(points)), xticklabels=names, ylabel="R$^2$ of Q*(s, a), unseen tasks", title=layout)
-        axis.legend(fontsize=7)
+        axis.legend(fontsize=7, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.12))
     return figure

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
+from icdm.errors import UserError
 from theory import trained
 from theory.claims.attention_reads_returns import ranked_heads
 from theory.claims.logits_are_q import pair_products, r_squared, slope
@@ -122,6 +123,8 @@ def flip(rows, place: str, rng) -> Flip:
     flipped = dataclasses.replace(rows, episodes=chosen.applied(rows.episodes, rows.family))
     change_NA = centred(flipped.reader_q() - rows.reader_q())
     kept = eligible_NX.any(-1) & (np.abs(change_NA).max(-1) > 1e-6)
+    if not kept.any():
+        raise UserError(f"no context has a reward {place} that matters to its query: show more episodes or states")
     return Flip(every[kept], chosen.episode_M[kept], chosen.step_M[kept], change_NA[kept])
 
 

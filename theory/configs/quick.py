@@ -112,6 +112,6 @@ def get_config():
     )
     config.logits_are_q = config_dict.create(**trained, draws=32)
     config.attention_reads_returns = config_dict.create(**trained, permutations=1000)
-    config.q_is_decodable = config_dict.create(**trained, ridge=0.01)
+    config.q_is_decodable = config_dict.create(**trained, ridges=(0.01, 0.1, 1.0))
     config.q_is_used = config_dict.create(**trained, heads=1, head_sets=3)
     return config
