@@ -106,14 +106,16 @@ def draw_context(rows, attention_ET, values: Values, x: int, h: int) -> Figure:
             top.axvspan(place - 0.5, place + 0.5, color="#f3e3b3", zorder=0, linewidth=0)
         strip.text(place, 2, str(state), ha="center", va="center", fontsize=7 if place_ET.size <= 80 else 4)
         strip.plot(place, 1, "s", color=color_A[action], markersize=4.5)
-        strip.plot(place, 0, "o", color="black", markersize=4, fillstyle="full" if reward > 0 else "none", markeredgewidth=0.7)
-    strip.set(yticks=[2, 1, 0], yticklabels=["state", "action", "reward"], ylim=(-0.6, 2.6), xlabel="steps of the context")
-    strip.set(xticks=place_ET.mean(1), xticklabels=[f"episode {e}" if n_episodes <= 12 else e for e in range(n_episodes)])
-    strip.set(xlim=(-1, place_ET.max() + 1))
+        fill = "full" if reward > 0 else "none"
+        strip.plot(place, 0, "o", color="black", markersize=4, fillstyle=fill, markeredgewidth=0.7)
+    names = [f"episode {e}" if n_episodes <= 12 else e for e in range(n_episodes)]
+    strip.set(xticks=place_ET.mean(1), xticklabels=names, xlim=(-1, place_ET.max() + 1), xlabel="steps of the context")
+    strip.set(yticks=[2, 1, 0], yticklabels=["state", "action", "reward"], ylim=(-0.6, 2.6))
     strip.grid(False)
     top.tick_params(labelbottom=False, bottom=False)
     top.grid(axis="x", visible=False)
-    top.set(ylabel="attention", title=f"where the query, state {query}, attends: layer {x}, head {h} (shaded: the same state)")
+    where = f"where the query, state {query}, attends: layer {x}, head {h} (shaded: the same state)"
+    top.set(ylabel="attention", title=where)
     opinions = {"head": values.head, "logits": values.logits, "planner": values.reader, "Q*": values.true}
     for action in range(n_actions):
         heights = [centred(v)[EXAMPLE, action] for v in opinions.values()]
@@ -125,8 +127,8 @@ def draw_context(rows, attention_ET, values: Values, x: int, h: int) -> Figure:
     return figure
 
 
-def write_page(page: pathlib.Path, directory, measured: dict[str, np.ndarray], figures: dict[str, Figure]) -> pathlib.Path:
-    """Saves the pictures beside the page and the page with the pictures inside."""
+def write_page(page: pathlib.Path, directory, measured: dict[str, np.ndarray], figures: dict[str, Figure]) -> None:
+    """Saves the pictures beside the page, and the page with the pictures inside."""
     folder = page.with_suffix("")
     folder.mkdir(exist_ok=True)
     for name, figure in figures.items():
@@ -145,4 +147,3 @@ def write_page(page: pathlib.Path, directory, measured: dict[str, np.ndarray], f
             versions=versions(),
         )
     )
-    return page

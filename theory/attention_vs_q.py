@@ -2,9 +2,9 @@
 
     python -m theory.attention_vs_q --run runs/random_mdp [--layer 1 --head 2] [--tasks 500]
 
-Unseen tasks are shown to the run's fine-tuned model; the query is the first decision after the context. The value of an
-action is read off a head as the mean return that followed the action in the context, weighted by the head's attention. Writes into
-the run's directory attention_vs_q.html, and attention_vs_q/{scatter,heat_map,context}.{png,pdf}:
+Unseen tasks are shown to the run's fine-tuned model; the query is the first decision after the context. The value of
+an action is read off a head as the mean return that followed the action in the context, weighted by the head's
+attention. Writes into the run's directory attention_vs_q.html, and attention_vs_q/{scatter,heat_map,context}.{png,pdf}:
 
     scatter    a head's values against Q*(s, a), and the logits' against it
     heat_map   rank correlation with Q*(s, .) of every layer and head
@@ -54,7 +54,8 @@ def attention_vs_q(directory, layer: int | None = None, head: int | None = None,
     rows = trained.unseen_rows(run, tasks, seed=0)
     reading = trained.read(run.layout, run.models["fine_tune"], rows.episodes)
     page = pathlib.Path(directory) / "attention_vs_q.html"
-    return write_page(page, directory, *pictures(run, rows, reading, layer, head))
+    write_page(page, directory, *pictures(run, rows, reading, layer, head))
+    return page
 
 
 if __name__ == "__main__":

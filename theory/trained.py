@@ -1,7 +1,7 @@
 """Trained runs, and what can be seen of them: logits, attention and residual streams on unseen tasks.
 
-Every unseen task is one row of E = K + 1 recorded episodes; the first decision of the last one is the query, which
-the K episodes before it are the context of. Axis letters: N tasks, E episodes, T steps, A actions, X layers, H heads, D width.
+Every unseen task is one row of E = K + 1 recorded episodes: a context of K, and one whose first decision is the query.
+Axis letters: N tasks, E episodes, T steps, A actions, X layers, H heads, D width.
 """
 
 import dataclasses

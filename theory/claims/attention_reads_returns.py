@@ -48,8 +48,8 @@ def check(config) -> tuple[Claim, Figure]:
         id="attention_reads_returns",
         claim="returns weighted by the attention of one head rank the actions as Q* does",
         source="derived here",
-        metric="Spearman correlation over actions with Q*(s, .), mean over the tasks that the head was not chosen on and "
-        "over seeds; margin over the strongest control; largest permutation p-value of the seeds",
+        metric="Spearman correlation over actions with Q*(s, .), mean over the tasks that the head was not chosen on "
+        "and over seeds; margin over the strongest control; largest permutation p-value of the seeds",
         measured=measured,
         ci95=ci95,
         control=control,
@@ -165,5 +165,6 @@ def heat_map(axis, means_XH, title: str) -> None:
     for layer, head in np.ndindex(means_XH.shape):
         strong = abs(means_XH[layer, head]) > 0.6 * limit
         axis.text(head, layer, f"{means_XH[layer, head]:.2f}", ha="center", va="center", color="w" if strong else "k")
-    axis.set(xlabel="head", ylabel="layer", title=title, xticks=range(means_XH.shape[1]), yticks=range(means_XH.shape[0]))
+    layers, heads = map(range, means_XH.shape)
+    axis.set(xlabel="head", ylabel="layer", title=title, xticks=heads, yticks=layers)
     axis.grid(False)

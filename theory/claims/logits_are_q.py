@@ -1,9 +1,9 @@
-"""A transformer fine-tuned on Boltzmann labels has action logits that are Q-functions, as far as its context tells them.
+"""The logits of a transformer fine-tuned on Boltzmann labels are Q-functions, as far as its context tells them.
 
-Logit differences z(a) - z(a') are regressed, through the origin and over all pairs of actions, on (Q(a) - Q(a')) / tau; this
-is the regression of centred logits on centred Q / tau. Q is the task's own Q*, or that of the posterior-mean planner
-that has read the same steps, the current episode's included. All decisions of the episode that follows 1, ..., K context
-episodes count; those of its first and its last step are also reported apart. Intervals are over tasks.
+Logit differences z(a) - z(a') are regressed, through the origin and over all pairs of actions, on (Q(a) - Q(a')) / tau;
+this is the regression of centred logits on centred Q / tau. Q is the task's own Q*, or that of the posterior-mean
+planner that has read the same steps, the current episode's included. All decisions of the episode that follows 1 to K
+context episodes count; those of its first and its last step are also reported apart. Intervals are over tasks.
 
 Cross-entropy is least at log E[softmax(Q*/tau) | context], which is not quite linear in either; how much of the
 planner's Q this minimiser itself explains is computed from posterior draws and reported beside the model's.
@@ -56,12 +56,12 @@ def check(config) -> tuple[Claim, Figure]:
     control["r2_true_of_the_reader"] = r_squared(pair_products(q_reader, study.rows.true_q())[:, None])
     claim = Claim(
         id="logits_are_q",
-        claim="action-logit differences of the fine-tuned transformer are Q differences over the temperature, as far as "
-        "the context tells them",
+        claim="action-logit differences of the fine-tuned transformer are Q differences over the temperature, as far "
+        "as the context tells them",
         source="derived here; Lee et al., NeurIPS 2023 (the method)",
-        metric="R2 and slope of logit differences on Q differences / temperature, over the decisions of the episode that "
-        "follows all context episodes, mean over seeds, against the posterior-mean planner (reader) and the task's Q* "
-        "(true); rise: from one context episode to all",
+        metric="R2 and slope of logit differences on Q differences / temperature, over the decisions of the episode "
+        "that follows all context episodes, mean over seeds, against the posterior-mean planner (reader) and the "
+        "task's Q* (true); rise: from one context episode to all",
         measured=measured,
         ci95=ci95,
         control=control,
@@ -127,7 +127,9 @@ def draw(studies, curves) -> Figure:
     ends = [x.min(), x.max()]
     axes[0].plot(ends, ends, color=GREY, linewidth=0.8, label="equal")
     axes[0].set(
-        xlabel="posterior-mean planner's Q less its mean", ylabel="$\\tau$ (logit - mean logit)", title=f"first decision, {layout}, seed 0"
+        xlabel="posterior-mean planner's Q less its mean",
+        ylabel="$\\tau$ (logit - mean logit)",
+        title=f"first decision, {layout}, seed 0",
     )
     axes[0].legend(loc="upper left")
     for axis, (layout, found) in zip(axes[1:], curves.items()):

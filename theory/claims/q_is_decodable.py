@@ -1,11 +1,11 @@
 """Q*(s, a) can be read off the residual stream by a linear probe, layer by layer.
 
 For each stream at the query (the embedding, then after every layer) a ridge regression on the standardised stream
-predicts Q*(s, .) of the task, fitted on one half of the tasks and scored on the other: R2 against the mean over the first
-half, where the strength of the ridge is chosen too. The control target is Q*(s, .) of another task at the same query:
-what a probe finds of it says nothing of the context, and R2 less the control's is the probe's selectivity. The perfect
-reader's R2 is that of a regression on the posterior-mean planner's Q(s, .) in the stream's place. The decision is
-on the last stream, chosen beforehand. Q* less its mean over actions, which is all that training asks for, is probed beside it.
+predicts Q*(s, .) of the task, fitted on one half of the tasks and scored on the other: R2 against the mean over the
+first half, where the strength of the ridge is chosen too. The control target is Q*(s, .) of another task at the same
+query: what a probe finds of it says nothing of the context, and R2 less the control's is the probe's selectivity. The
+perfect reader's R2 is that of a regression on the posterior-mean planner's Q(s, .) in the stream's place. The last
+stream, chosen beforehand, decides. Q* less its mean over actions, all that training asks for, is probed beside it.
 """
 
 import numpy as np
@@ -59,8 +59,8 @@ def check(config) -> tuple[Claim, Figure]:
         id="q_is_decodable",
         claim="a linear probe of the last residual stream at the query tells Q*(s, a) of tasks it was not fitted on",
         source="Hewitt and Liang, EMNLP 2019 (selectivity)",
-        metric="R2 of Q*(s, .) on unseen tasks, mean over seeds; selectivity: less the R2 of another task's Q*; share of the "
-        "perfect reader's R2; margin over the strongest control",
+        metric="R2 of Q*(s, .) on unseen tasks, mean over seeds; selectivity: less the R2 of another task's Q*; share "
+        "of the perfect reader's R2; margin over the strongest control; differences: Q* less its mean over actions",
         measured=measured,
         ci95=ci95,
         control=control,
@@ -89,7 +89,7 @@ def probes(seeds, name: str, target_NA, ridges) -> list[np.ndarray]:
 
 
 def squares(stream_ND, target_NA, ridges) -> np.ndarray:
-    """Of each task of the second half: squared error of the probe fitted on the first, and of the first's mean, (N/2, 2).
+    """Squared errors, of the second half's tasks, of the probe fitted on the first and of the first's mean, (N/2, 2).
 
     The ridge is the one whose probe of the first quarter predicts the second quarter best.
     """
@@ -104,7 +104,7 @@ def squares(stream_ND, target_NA, ridges) -> np.ndarray:
 
 
 def errors(x_ND, y_NA, n: int, ridge: float) -> np.ndarray:
-    """Squared errors, of the tasks after the first n, of the ridge regression on these and of their mean, (N - n, 2)."""
+    """Squared errors, of the tasks after the first n, of the ridge regression on these and of their mean."""
     spread_D = x_ND[:n].std(0)
     x = (x_ND - x_ND[:n].mean(0)) / np.where(spread_D > 1e-6, spread_D, 1.0)
     y = y_NA - y_NA[:n].mean(0)

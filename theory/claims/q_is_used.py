@@ -1,12 +1,12 @@
 """The Q-function that the transformer reads from its context is what it acts on: two interventions.
 
-Flips. One reward of each context is replaced by its opposite, at a step in the query's own state (or, reported beside it,
-in another state, whence it can matter through planning alone). The change of centred logits times tau is compared with the change of the
-posterior-mean planner's centred Q: sign agreement on the action that the planner moves most, R2 and slope through
-the origin over all actions.
+Flips. One reward of each context is replaced by its opposite, at a step in the query's own state (or, reported beside
+it, in another state, whence it can matter through planning alone). The change of centred logits times tau is compared
+with the change of the posterior-mean planner's centred Q: sign agreement on the action that the planner moves most,
+R2 and slope through the origin over all actions.
 
-Ablations. What the heads that read Q best (claim attention_reads_returns, chosen on one half of the tasks) write into the stream is
-set to 0, and so is that of as many other heads, set after set. The optimality gap is the regret of the
+Ablations. What the heads that read Q best (claim attention_reads_returns, chosen on one half of the tasks) write into
+the stream is set to 0, and so is that of as many other heads, set after set. The optimality gap is the regret of the
 greedy decisions in the recorded query episode over that of uniformly random ones, on the other half of the tasks.
 """
 
@@ -76,9 +76,9 @@ def check(config) -> tuple[Claim, Figure]:
         claim="a changed reward moves the logits as it moves the posterior's Q, and without the heads that read Q the "
         "decisions are worse than without as many others",
         source="derived here",
-        metric="one reward of the context flipped at the query's state (here) or at another (elsewhere): sign agreement on the "
-        "action that the posterior-mean planner moves most, R2 and slope of all changes; rise of regret over the "
-        "uniform policy's when heads are ablated; mean over seeds",
+        metric="one reward of the context flipped at the query's state (here) or at another (elsewhere): sign agreement "
+        "on the action that the posterior-mean planner moves most, R2 and slope of all changes; rise of regret over "
+        "the uniform policy's when heads are ablated; mean over seeds",
         measured=measured,
         ci95=ci95,
         control=control,
@@ -187,7 +187,8 @@ def draw(pictures) -> Figure:
             scatter.plot(x, y, ".", color=color, alpha=0.3, markersize=3, markeredgewidth=0, label=f"flipped {place}")
         limit = 1.05 * np.abs(flips["here"].q_change).max()
         scatter.plot([-limit, limit], [-limit, limit], color=GREY, linewidth=0.8)
-        scatter.set(xlabel="change of the posterior-mean planner's Q", ylabel="change of $\\tau$ logit", title=f"{layout}, seed 0")
+        scatter.set(xlabel="change of the posterior-mean planner's Q", ylabel="change of $\\tau$ logit")
+        scatter.set(title=f"{layout}, seed 0")
         scatter.legend(markerscale=2)
         kept = list(gaps.items())[:2]
         means = np.array([mean for _, (mean, _) in kept])

@@ -3,8 +3,8 @@
     python -m experiments.run --config=theory/configs/trained.py:interleaved --workdir=runs/interleaved
 
 Cross-entropy with softmax(Q*/tau) is least at the logits log E[softmax(Q*/tau) | context]. They are the posterior
-mean of Q*/tau, up to a constant, only where tau is large against the posterior's spread. At tau = 0.5 the exact minimiser
-explains 97 % of the variance of the posterior-mean planner's Q differences, at the 0.1 of other configs 89 %.
+mean of Q*/tau, up to a constant, only where tau is large against the posterior's spread. At tau = 0.5 97 % of the
+variance of their differences is explained by the posterior-mean planner's Q, at the 0.1 of other configs 89 %.
 """
 
 from experiments.configs import random_mdp
