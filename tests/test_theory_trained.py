@@ -135,6 +135,18 @@ def test_an_action_that_is_never_shown_has_the_value_of_all():
     assert (attention_reads_returns.spearman(values[0, :, 0], rows.true_q()) == 0).all()
 
 
+def test_what_heads_attend_to(study):
+    episodes, queries = study.rows.episodes, study.rows.queries
+    here = np.asarray(episodes.observation)[..., :-1] == queries[:, None, None]
+    second = np.asarray(episodes.action) == 1
+    for weight, expected in ((here & second, (1.0, 1.0)), (here, (1.0, None)), (second, (None, 1.0))):
+        attention = weight[None, :, None].astype(float)
+        reading = study.readings["fine_tuned"]._replace(attention=attention)
+        shares = attention_reads_returns.attended_shares(study._replace(readings={"x": reading}), "x")
+        for found, e in zip(shares, expected):
+            assert found == pytest.approx(e) if e else 0.3 < found < 0.8
+
+
 def test_rank_correlation_with_ties():
     x, y = RNG.integers(0, 4, (50, 5)), RNG.normal(size=(50, 5))
     found = attention_reads_returns.spearman(x, y)

@@ -156,6 +156,8 @@ def load(directory) -> Run:
         raise UserError(f"{directory}: its contexts are not episodes, so there are no returns to attend to")
     if hasattr(family, "n_observations"):
         raise UserError(f"{directory}: family {config['family']} hides its state, on which Q* would depend")
+    if family.n_tasks == 1:
+        raise UserError(f"{directory}: family {config['family']} has one task, whose Q* no context need tell")
     models = load_models(directory, config)
     if "fine_tune" not in models:
         raise UserError(f"{directory} was not fine-tuned: set fine_tune.steps above 0 and start it again")

@@ -6,8 +6,9 @@ The query is the first decision after the context. A head's attention to the ste
 
 G_i the discounted return from step i to the end of its episode. Its Spearman correlation over the actions with Q*(s, .)
 is averaged over tasks. The best head is chosen on one half of the tasks and measured on the other; there its
-p-value is that of attention dealt to other tasks. References: attention to all steps alike, and to the
-steps at the query's own state alike.
+p-value is that of attention dealt to other tasks. References: attention to all steps alike, and to the steps at the
+query's own state alike. To say what heads attend to at all: the share of their attention to the context that falls on
+the query's own state, and the largest share that falls on one and the same action, means over all heads.
 """
 
 import numpy as np
@@ -20,6 +21,7 @@ from theory.ledger import Claim
 from theory.statistics import bootstrap_interval
 
 NAMES = ("fine_tuned", *trained.CONTROLS)
+SHARES = ("query_state", "one_action")
 
 
 def check(config) -> tuple[Claim, Figure]:
@@ -39,6 +41,10 @@ def check(config) -> tuple[Claim, Figure]:
         measured[f"largest_p_value_{layout}"] = max(
             p_value(study, head, config.permutations, rng) for study, (head, _) in zip(seeds, found["fine_tuned"])
         )
+        for name in ("fine_tuned", "random_start"):
+            shares = np.mean([attended_shares(study, name) for study in seeds], axis=0)
+            kept, label = (measured, "") if name == "fine_tuned" else (control, f"_{name}")
+            kept |= {f"attention_on_{what}{label}_{layout}": float(x) for what, x in zip(SHARES, shares)}
         control |= {f"best_head_{name}_{layout}": float(own[name].mean()) for name in trained.CONTROLS}
         threshold |= {f"largest_p_value_{layout}": "<= 0.01", f"margin_lower_end_{layout}": ">= 0"}
         pictures[layout] = head_means(seeds[0], "fine_tuned"), own
@@ -49,7 +55,8 @@ def check(config) -> tuple[Claim, Figure]:
         claim="returns weighted by the attention of one head rank the actions as Q* does",
         source="derived here",
         metric="Spearman correlation over actions with Q*(s, .), mean over the tasks that the head was not chosen on "
-        "and over seeds; margin over the strongest control; largest permutation p-value of the seeds",
+        "and over seeds; margin over the strongest control; largest permutation p-value of the seeds; shares of all "
+        "heads' attention to the context on the query's state and on the action that a head attends to most",
         measured=measured,
         ci95=ci95,
         control=control,
@@ -84,6 +91,17 @@ def head_correlations(study, name: str) -> np.ndarray:
     episodes = study.shuffled if name == "shuffled_context" else study.rows.episodes
     values_XNHA = values_read(study.readings[name].attention, episodes, discount(study.run))
     return np.moveaxis(spearman(values_XNHA, study.rows.true_q()[None, :, None]), 0, 1)
+
+
+def attended_shares(study, name: str) -> tuple[float, float]:
+    """Of all heads' attention to the context: on the query's state; on the action that each head attends to most."""
+    weight_XNHET = study.readings[name].attention[:, :, :, :-1]
+    episodes, total_XH = study.rows.episodes, weight_XNHET.sum((1, 3, 4))
+    here_NET = np.asarray(episodes.observation)[:, :-1, :-1] == study.rows.queries[:, None, None]
+    taken_NETA = np.asarray(episodes.action)[:, :-1, :, None] == np.arange(episodes.q.shape[-1])
+    on_state_XH = np.einsum("xnhet,net->xh", weight_XNHET, here_NET)
+    on_action_XHA = np.einsum("xnhet,neta->xha", weight_XNHET, taken_NETA)
+    return float((on_state_XH / total_XH).mean()), float((on_action_XHA.max(-1) / total_XH).mean())
 
 
 def discount(run) -> float:

@@ -76,7 +76,7 @@ def check(config) -> tuple[Claim, Figure]:
         claim="a changed reward moves the logits as it moves the posterior's Q, and without the heads that read Q the "
         "decisions are worse than without as many others",
         source="derived here",
-        metric="one reward of the context flipped at the query's state (here) or at another (elsewhere): sign agreement "
+        metric="one context reward flipped at the query's state (here) or at another (elsewhere): sign agreement "
         "on the action that the posterior-mean planner moves most, R2 and slope of all changes; rise of regret over "
         "the uniform policy's when heads are ablated; mean over seeds",
         measured=measured,

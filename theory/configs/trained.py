@@ -18,7 +18,7 @@ def get_config(layout="transition"):
     c.fine_tune.update(steps=3000, batch=32, learning_rate=4e-3, labels="boltzmann", temperature=0.5)
     if layout == "interleaved":  # three times the positions, five times the seconds a step
         c.model.update(mixing=2, rotary_base=10_000.0)
-        c.pretrain.steps = 50
-        c.fine_tune.steps = 600
+        c.pretrain.steps = 30
+        c.fine_tune.steps = 400
     c.evaluation.update(tasks=1000, episodes=2)
     return c
