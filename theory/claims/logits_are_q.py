@@ -143,5 +143,5 @@ def draw(studies, curves) -> Figure:
             axis.plot(range(1, len(points) + 1), points, style, color=color, label=label.replace("_", " "))
         axis.axhline(0.9, color="black", linewidth=0.6)
         axis.set(xlabel="context episodes", ylabel="R$^2$, all decisions of the next", title=layout, ylim=(-0.03, 1.03))
-        axis.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.2))
+    figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     return figure

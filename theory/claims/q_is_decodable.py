@@ -134,5 +134,6 @@ def draw(curves) -> Figure:
             axis.plot(points, style, color=GREY if name == "another_task" else color, label=name.replace("_", " "))
         names = ["embedding", *(f"layer {x}" for x in range(len(points) - 1))]
         axis.set(xticks=range(len(points)), xticklabels=names, ylabel="R$^2$ of Q*(s, a), unseen tasks", title=layout)
-        axis.legend(fontsize=7, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.12))
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3 * len(axes), fontsize=7)
     return figure
