@@ -142,14 +142,24 @@ def load_model(directory, config: dict) -> Transformer:
     Raises:
       UserError: a phase that has no checkpoint.
     """
+    return list(load_models(directory, config).values())[-1]
+
+
+def load_models(directory, config: dict) -> dict[str, Transformer]:
+    """The model as it was before training, "start", and as each phase of the run left it, in order.
+
+    Raises:
+      UserError: a phase that has no checkpoint.
+    """
     family, layout = problem_of(config)
     seed = jax.random.fold_in(jax.random.key(config["seed"]), 0)
-    model = Transformer(ModelConfig(**config["model"]), layout.size, nnx.Rngs(seed))
+    models = {"start": Transformer(ModelConfig(**config["model"]), layout.size, nnx.Rngs(seed))}
     for phase in PHASES:
         training = TrainConfig(**{name: x for name, x in config[phase].items() if name in TRAINING})
         if training.steps:
-            model = _restored(pathlib.Path(directory) / "checkpoints" / phase, model, training)
-    return model
+            before = list(models.values())[-1]
+            models[phase] = _restored(pathlib.Path(directory) / "checkpoints" / phase, before, training)
+    return models
 
 
 def _restored(directory: pathlib.Path, model: Transformer, training: TrainConfig) -> Transformer:

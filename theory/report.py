@@ -41,16 +41,17 @@ def print_summary(out: rich.console.Console, claims: list[Claim], workdir: pathl
 
 def write(path: pathlib.Path, claims: list[Claim], figures: pathlib.Path) -> None:
     """Writes the page with every claim's figure, numbers, controls and settings inside."""
-    pictures = {
-        claim.id: "data:image/png;base64,"
-        + base64.b64encode((figures / f"{claim.id}.png").read_bytes()).decode()
-        for claim in claims
-    }
+    pictures = {claim.id: as_picture(figures / f"{claim.id}.png") for claim in claims}
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True)
     page = environment.get_template("report.html").render(
         claims=claims, pictures=pictures, lines=lines, number=number, verdict=verdict, versions=versions()
     )
     path.write_text(page)
+
+
+def as_picture(png: pathlib.Path) -> str:
+    """The file as the source of an image inside a page."""
+    return "data:image/png;base64," + base64.b64encode(png.read_bytes()).decode()
 
 
 def verdict(claim: Claim) -> markupsafe.Markup:

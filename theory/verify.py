@@ -3,7 +3,8 @@
     python -m theory.verify --config=theory/configs/quick.py --workdir=runs/theory [--only=slopes,shift]
     [--strict]
 
-Writes DIR/claims.json (after every claim), DIR/report.html and DIR/figures/CLAIM.{png,pdf}. The exit code
+Writes DIR/claims.json (after every claim), DIR/report.html and DIR/figures/CLAIM.{png,pdf}; claims about trained
+transformers train them first, into DIR/runs, if they are not there yet. The exit code
 is 0 when all claims were evaluated, whatever the verdicts; with --strict it is 1 when one of them does not
 hold.
 """
@@ -56,6 +57,8 @@ def verify(config, workdir: pathlib.Path, only: list[str] | None = None) -> list
     claims = []
     console = report.console()
     for i, name in enumerate(names, 1):
+        if "runs" in config[name]:
+            train_missing(config[name], workdir, console)
         with console.status(f"[{i}/{len(names)}] {name}"):
             claim = check(name, config[name], figures)
         claims.append(claim)
@@ -64,6 +67,18 @@ def verify(config, workdir: pathlib.Path, only: list[str] | None = None) -> list
         report.print_claim(console, claim, f"{i}/{len(names)}")
     report.print_summary(console, claims, workdir)
     return claims
+
+
+def train_missing(config, workdir: pathlib.Path, console) -> None:
+    """Trains the runs that a claim looks into, in WORKDIR/runs unless its settings name another folder."""
+    import jax
+
+    from theory import trained
+
+    config.runs = config.runs or str(workdir / "runs")
+    if not jax.config.jax_compilation_cache_dir:  # seeds are runs of the same programs
+        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(config.runs) / "compiled"))
+    trained.train_missing(config, console.print)
 
 
 def check(name: str, config, figures: pathlib.Path):

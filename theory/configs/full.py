@@ -33,4 +33,8 @@ def get_config():
     config.td_exact.update(trials=300)
     config.td_emerges.update(seeds=30, walks=2, windows=32)
     config.control_exact.update(trials=300)
+    for claim in ("logits_are_q", "attention_reads_returns", "q_is_decodable", "q_is_used"):
+        config[claim].update(experiment="trained", layouts=("transition", "interleaved"), tasks=1000)
+    config.logits_are_q.update(draws=100)
+    config.q_is_used.update(heads=2, head_sets=8)
     return config

@@ -102,4 +102,16 @@ def get_config():
         betas=(10.0, 100.0, 1000.0, 10000.0),
         seed=0,
     )
+    trained = dict(
+        runs="",  # a folder of trained runs; "" is WORKDIR/runs
+        experiment="trained_small",
+        layouts=("transition",),
+        seeds=3,
+        tasks=600,
+        seed=0,
+    )
+    config.logits_are_q = config_dict.create(**trained, draws=32)
+    config.attention_reads_returns = config_dict.create(**trained, permutations=1000)
+    config.q_is_decodable = config_dict.create(**trained, ridges=(0.01, 0.1, 1.0))
+    config.q_is_used = config_dict.create(**trained, heads=1, head_sets=3)
     return config

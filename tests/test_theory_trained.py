@@ -1,0 +1,324 @@
+"""What is seen of trained runs: readers, attention, probes, flips, ablations; each against its definition."""
+
+import dataclasses
+import itertools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+from flax import nnx
+
+from icdm.errors import UserError
+from icdm.models.transformer import ModelConfig, Transformer
+from icdm.oracles.planners import plan_from_context
+from icdm.trajectories.layouts import encode, problem_of
+from theory import attention_vs_q, trained
+from theory.claims import attention_reads_returns, logits_are_q, q_is_decodable, q_is_used
+from theory.configs import quick, trained_small
+
+RNG = np.random.default_rng(0)
+small_config = trained_small.get_config
+
+
+def tiny(layout="transition"):
+    """Six episodes of two decisions each: learned well enough in seconds."""
+    c = small_config(layout)
+    c.context.episodes = 6
+    c.model.update(width=16, layers=2, heads=2, kv_heads=2, hidden=32)
+    c.pretrain.steps = 2
+    c.fine_tune.update(steps=200, learning_rate=1e-2, checkpoint_every=200)
+    return c
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    """Settings of the four claims for one tiny run, which is trained here."""
+    config = quick.get_config()
+    common = dict(experiment="trained_small", seeds=1, tasks=64, runs=str(tmp_path_factory.mktemp("runs")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trained_small, "get_config", tiny)
+        for name in ("logits_are_q", "attention_reads_returns", "q_is_decodable", "q_is_used"):
+            config[name].update(common)
+        trained.train_missing(config.logits_are_q, say=lambda text: None)
+        yield config
+
+
+@pytest.fixture(scope="module")
+def study(settings):
+    return trained.studies(settings.logits_are_q)["transition"][0]
+
+
+@pytest.fixture(scope="module")
+def directory(settings):
+    return trained.experiments_of(settings.logits_are_q)["transition"][0][0]
+
+
+def random_mdp_rows(n=30, **changes):
+    c = small_config()
+    c.horizon = 3
+    c.problem.update(states=3)
+    c.update(changes)
+    config = c.to_dict()
+    family, layout = problem_of(config)
+    return layout, trained.unseen_rows(trained.Run(config, family, layout, {}), n, seed=0)
+
+
+@pytest.mark.parametrize("episode, step", [(1, 0), (-1, 0), (-1, 2)])
+def test_the_reader_knows_what_came_before_and_nothing_else(episode, step):
+    _, rows = random_mdp_rows()
+    found = rows.reader_q(episode, step)
+    e = episode % rows.episodes.action.shape[1]
+    known = np.zeros(rows.episodes.valid.shape, bool)
+    known[:, :e] = True
+    known[:, e, :step] = True
+    context = dataclasses.replace(rows.episodes, valid=jnp.asarray(known), q=None)
+    planned = plan_from_context(rows.family, rows.problem, context, "posterior_mean", jax.random.key(0))
+    state = np.asarray(rows.episodes.observation)[:, e, step]
+    np.testing.assert_allclose(found, np.asarray(planned)[np.arange(30), step, state])
+    changed = np.asarray(rows.episodes.reward).copy()
+    changed[:, e, step:] = 1 - changed[:, e, step:]
+    later = dataclasses.replace(rows, episodes=dataclasses.replace(rows.episodes, reward=jnp.asarray(changed)))
+    np.testing.assert_array_equal(later.reader_q(episode, step), found)
+    if step < 2:
+        assert np.abs(rows.reader_q(episode, step + 1) - found).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["transition", "interleaved"])
+def test_attention_falls_on_the_positions_that_hold_each_step(name):
+    layout, rows = random_mdp_rows(layout=name)
+    config = ModelConfig(width=16, layers=2, heads=2, kv_heads=2, hidden=16)
+    model = Transformer(config, layout.size, nnx.Rngs(0))
+    reading = trained.read(layout, model, rows.episodes)
+    output = model(encode(layout, rows.episodes), read=True)
+    n, n_episodes, n_steps = rows.episodes.action.shape
+    length, expected = layout.positions, np.zeros(reading.attention.shape)
+    query = (n_episodes - 1) * (n_steps + 1) * length + length - 1
+    for e, t, p in itertools.product(range(n_episodes), range(n_steps), range(length)):
+        position = (e * (n_steps + 1) + t + 1) * length + p
+        expected[..., e, t] += np.asarray(output.readings["attention"])[:, :, :, query, position]
+    np.testing.assert_allclose(reading.attention, expected, atol=1e-6)
+    assert (reading.attention[..., -1, :] == 0).all(), "nothing that comes later"
+    np.testing.assert_allclose(reading.residual, output.readings["residual"][:, :, query], atol=1e-5)
+    # The query itself and the openings of the episodes have the rest.
+    assert (reading.attention.sum((-1, -2)) < 1).all() and (reading.attention.sum((-1, -2)) > 0.3).all()
+
+
+def test_values_read_against_loops():
+    _, rows = random_mdp_rows()
+    episodes = rows.episodes
+    n, n_episodes, n_steps = episodes.action.shape
+    attention = RNG.random((2, n, 2, n_episodes, n_steps))
+    found = attention_reads_returns.values_read(attention, episodes, 0.5)
+    reward, action = np.asarray(episodes.reward), np.asarray(episodes.action)
+    first_rewards = np.zeros(found.shape)
+    for x, i, h, a in np.ndindex(found.shape):
+        returns, wrong, mass = 0.0, 0.0, 0.0
+        for e, t in itertools.product(range(n_episodes - 1), range(n_steps)):
+            if action[i, e, t] == a:
+                followed = sum(0.5 ** (u - t) * reward[i, e, u] for u in range(t, n_steps))
+                returns += attention[x, i, h, e, t] * followed
+                wrong += attention[x, i, h, e, t] * reward[i, e, t]
+                mass += attention[x, i, h, e, t]
+        np.testing.assert_allclose(found[x, i, h, a], returns / mass)
+        first_rewards[x, i, h, a] = wrong / mass
+    assert np.abs(first_rewards - found).max() > 0.1, "rewards alone are something else"
+
+
+def test_an_action_that_is_never_shown_has_the_value_of_all():
+    _, rows = random_mdp_rows()
+    episodes = dataclasses.replace(rows.episodes, action=jnp.zeros_like(rows.episodes.action))
+    values = attention_reads_returns.values_read(np.ones((1, 30, 1, *episodes.action.shape[1:])), episodes, 1.0)
+    np.testing.assert_allclose(values[..., 1], values[..., 0])
+    assert (attention_reads_returns.spearman(values[0, :, 0], rows.true_q()) == 0).all()
+
+
+def test_what_heads_attend_to(study):
+    episodes, queries = study.rows.episodes, study.rows.queries
+    here = np.asarray(episodes.observation)[..., :-1] == queries[:, None, None]
+    second = np.asarray(episodes.action) == 1
+    for weight, expected in ((here & second, (1.0, 1.0)), (here, (1.0, None)), (second, (None, 1.0))):
+        attention = weight[None, :, None].astype(float)
+        reading = study.readings["fine_tuned"]._replace(attention=attention)
+        shares = attention_reads_returns.attended_shares(study._replace(readings={"x": reading}), "x")
+        for found, e in zip(shares, expected):
+            assert found == pytest.approx(e) if e else 0.3 < found < 0.8
+
+
+def test_rank_correlation_with_ties():
+    x, y = RNG.integers(0, 4, (50, 5)), RNG.normal(size=(50, 5))
+    found = attention_reads_returns.spearman(x, y)
+    kept = x.min(1) < x.max(1)
+    expected = [scipy.stats.spearmanr(a, b).statistic for a, b in zip(x[kept], y[kept])]
+    np.testing.assert_allclose(found[kept], expected, atol=1e-12)
+
+
+def test_regression_is_that_of_all_pairs_of_actions():
+    z, q = RNG.normal(size=(2, 40, 3))
+    z += 2 * q + 1  # a level that all actions share
+    pairs = list(itertools.permutations(range(3), 2))
+    dz, dq = (np.concatenate([x[:, a] - x[:, b] for a, b in pairs]) for x in (z, q))
+    sums = logits_are_q.pair_products(z, q)[:, None]
+    np.testing.assert_allclose(logits_are_q.slope(sums), dz @ dq / (dq @ dq))
+    residual = dz - dq * (dz @ dq) / (dq @ dq)
+    np.testing.assert_allclose(logits_are_q.r_squared(sums), 1 - residual @ residual / (dz @ dz))
+    raw = (z.ravel() @ q.ravel()) ** 2 / (z.ravel() @ z.ravel()) / (q.ravel() @ q.ravel())
+    assert abs(raw - logits_are_q.r_squared(sums)) > 1e-3, "levels are something else than differences"
+
+
+def test_the_minimiser_is_linear_in_q_only_at_high_temperature(study):
+    explained = {}
+    for temperature in (0.02, 5.0):
+        config = study.run.config | {"fine_tune": study.run.config["fine_tune"] | {"temperature": temperature}}
+        other = study._replace(run=dataclasses.replace(study.run, config=config))
+        minimiser = logits_are_q.exact_minimiser(other, draws=60)
+        mean = np.mean([study.rows.reader_q(planner="posterior_sampling", seed=i) for i in range(60)], axis=0)
+        explained[temperature] = logits_are_q.r_squared(logits_are_q.pair_products(minimiser, mean)[:, None])
+    assert explained[5.0] > 0.999 > explained[0.02] + 0.02
+
+
+def test_probes_find_what_is_linear_and_no_more():
+    target = RNG.normal(size=(400, 2))
+    stream = np.concatenate([target @ RNG.normal(size=(2, 8)), RNG.normal(size=(400, 4))], axis=1)
+    found = q_is_decodable.squares(stream, target, (1e-4, 1.0))
+    assert q_is_decodable.r_squared(found[:, None]) > 0.99
+    other = q_is_decodable.squares(stream, RNG.normal(size=(400, 2)), (1e-4, 1.0))
+    assert q_is_decodable.r_squared(other[:, None]) < 0.05
+    assert len(found) == 200, "scored on tasks it was not fitted on"
+    wide = RNG.normal(size=(80, 38))  # 40 tasks to fit, 38 numbers each: the probe of least ridge knows them all
+    seen = q_is_decodable.errors(np.tile(wide[:40], (2, 1)), np.tile(target[:40], (2, 1)), 40, 1e-6)
+    unseen = q_is_decodable.errors(wide, target[:80], 40, 1e-6)
+    chosen = q_is_decodable.squares(wide, target[:80], (1e-6, 100.0))
+    assert q_is_decodable.r_squared(seen[:, None]) > 0.5 and q_is_decodable.r_squared(unseen[:, None]) < 0
+    assert q_is_decodable.r_squared(chosen[:, None]) > q_is_decodable.r_squared(unseen[:, None])
+
+
+def test_the_control_target_is_another_task_at_the_same_state():
+    _, rows = random_mdp_rows()
+    other = q_is_decodable.another_task(rows)
+    for i in range(30):
+        same = np.flatnonzero(np.isclose(rows.true_q(), other[i]).all(-1))
+        assert same.size == 1 and same[0] != i and rows.queries[same[0]] == rows.queries[i]
+
+
+def test_shuffled_actions_are_the_same_actions_elsewhere():
+    _, rows = random_mdp_rows()
+    shuffled = trained.shuffle_actions(rows.episodes, np.random.default_rng(0))
+    before, after = np.asarray(rows.episodes.action), np.asarray(shuffled.action)
+    np.testing.assert_array_equal(before.sum((1, 2)), after.sum((1, 2)))
+    np.testing.assert_array_equal(before[:, -1], after[:, -1])
+    assert (before != after).mean() > 0.2
+    moved = dataclasses.replace(rows, episodes=shuffled).reader_q()
+    explained = logits_are_q.r_squared(logits_are_q.pair_products(moved, rows.reader_q())[:, None])
+    assert explained < 0.3, "what is left tells little of the actions"
+
+
+@pytest.mark.parametrize("place", q_is_used.PLACES)
+def test_flips_change_one_reward_and_what_the_planner_makes_of_it(place):
+    _, rows = random_mdp_rows()
+    flipped = q_is_used.flip(rows, place, np.random.default_rng(0))
+    after = flipped.applied(rows.episodes, rows.family)
+    change = np.asarray(after.reward) - np.asarray(rows.episodes.reward)
+    assert (np.abs(change).sum((1, 2))[flipped.rows_M] == 1).all() and np.abs(change).sum() == len(flipped.rows_M)
+    index = (flipped.rows_M, flipped.episode_M, flipped.step_M)
+    state, action = np.asarray(rows.episodes.observation)[index], np.asarray(rows.episodes.action)[index]
+    assert ((state == rows.queries[flipped.rows_M]) == (place == "here")).all()
+    planned = dataclasses.replace(rows, episodes=after).reader_q() - rows.reader_q()
+    np.testing.assert_allclose(flipped.q_change, trained.centred(planned)[flipped.rows_M], atol=1e-12)
+    if place == "here":  # an action that paid is worth more than it was, compared with the others
+        own = np.take_along_axis(flipped.q_change, action[:, None], 1)[:, 0]
+        assert (np.sign(own) == change[index]).all()
+    ours = np.stack([flipped.q_change, -flipped.q_change], axis=1)
+    np.testing.assert_array_equal(q_is_used.agreement(ours, flipped.q_change), 0.5)
+
+
+def test_heads_are_removed_and_the_model_left_as_it_was(study):
+    model = study.run.models["fine_tune"]
+    before = jax.tree.map(np.asarray, model)
+    one, none = (trained.without_heads(model, heads) for heads in ([(0, 1)], itertools.product(range(2), range(2))))
+    jax.tree.map(np.testing.assert_array_equal, jax.tree.map(np.asarray, model), before)
+    width, o = model.config.head_width, np.asarray(one.blocks.o[...])
+    assert (o[0, width:] == 0).all() and (o[0, :width] == before.blocks.o[...][0, :width]).all()
+    assert (o[1] == before.blocks.o[...][1]).all()
+    episodes = study.rows.episodes
+    other = dataclasses.replace(episodes, reward=1 - episodes.reward)
+
+    def moved(model):
+        before, after = (trained.read(study.run.layout, model, e).logits[:, -1, 0] for e in (episodes, other))
+        return np.abs(before - after).max()
+
+    assert moved(none) == 0 and moved(one) > 1e-3 and moved(model) > 1e-3, "without heads nothing is read"
+
+
+def test_regret_of_greedy_decisions():
+    _, rows = random_mdp_rows()
+    q = np.asarray(rows.episodes.q, np.float64)
+    assert (q_is_used.regrets(q, rows.episodes) == 0).all()
+    uniform = q_is_used.regrets(np.zeros(q.shape), rows.episodes)
+    np.testing.assert_allclose(uniform, (q.max(-1) - q.mean(-1))[:, -1].sum(-1))
+    assert (q_is_used.regrets(-q, rows.episodes) >= uniform).all()
+
+
+def test_a_trained_run_is_told_from_its_controls(settings):
+    claim, _ = logits_are_q.check(settings.logits_are_q)
+    assert claim.measured["r2_reader_transition"] > 0.6
+    for name in trained.CONTROLS:
+        assert claim.control[f"r2_reader_{name}_transition"] < 0.3, name
+    claim, _ = attention_reads_returns.check(settings.attention_reads_returns)
+    assert claim.measured["largest_p_value_transition"] < 0.2
+    claim, _ = q_is_used.check(settings.q_is_used)
+    assert claim.measured["sign_agreement_here_transition"] > 0.8
+    claim, _ = q_is_decodable.check(settings.q_is_decodable)
+    assert claim.measured["selectivity_transition"] > 0.1
+
+
+def test_what_was_trained_is_not_trained_again_and_other_settings_are_refused(settings, monkeypatch):
+    said = []
+    trained.train_missing(settings.logits_are_q, said.append)
+    assert not said
+    other = tiny()
+    other.fine_tune.temperature = 2.0
+    monkeypatch.setattr(trained_small, "get_config", lambda layout: other.copy_and_resolve_references())
+    with pytest.raises(UserError, match="belongs to another config: fine_tune.temperature"):
+        trained.train_missing(settings.logits_are_q, said.append)
+
+
+def test_attention_vs_q_writes_a_page_with_its_pictures(directory, capsys):
+    attention_vs_q.main(["--run", str(directory), "--tasks", "64", "--head", "1"])
+    page = (directory / "attention_vs_q.html").read_text()
+    assert page.count("data:image/png;base64,") == 3 and 'src="http' not in page and "head 1" in page
+    pictures = {p.name for p in (directory / "attention_vs_q").iterdir()}
+    assert pictures == {f"{n}.{k}" for n in ("scatter", "heat_map", "context") for k in ("png", "pdf")}
+    assert "attention_vs_q.html" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--layer", "2"], "--layer 2: the model of {run} has layers 0 to 1"),
+        (["--head", "-1"], "--head -1: the model of {run} has heads 0 to 1"),
+        (["--tasks", "1"], "--tasks 1: give at least 4"),
+    ],
+)
+def test_layers_and_heads_that_do_not_exist(directory, capsys, arguments, words):
+    with pytest.raises(SystemExit) as exit:
+        attention_vs_q.main(["--run", str(directory), *arguments])
+    assert exit.value.code == 2
+    assert capsys.readouterr().err == f"theory.attention_vs_q: {words.format(run=directory)}\n"
+
+
+def test_directories_without_a_trained_model(directory, tmp_path, capsys):
+    config = json.loads((directory / "config.json").read_text())
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    (begun / "config.json").write_text(json.dumps(config))
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / "config.json").write_text(json.dumps(config | {"family": "tiger", "problem": {}}))
+    for run, words in ((tmp_path, "is not a run"), (begun, "has not got there yet"), (hidden, "hides its state")):
+        with pytest.raises(SystemExit) as exit:
+            attention_vs_q.main(["--run", str(run)])
+        (line,) = capsys.readouterr().err.splitlines()
+        assert exit.value.code == 2 and line.startswith("theory.attention_vs_q: ") and words in line

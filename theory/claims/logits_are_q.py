@@ -1,0 +1,147 @@
+"""The logits of a transformer fine-tuned on Boltzmann labels are Q-functions, as far as its context tells them.
+
+Logit differences z(a) - z(a') are regressed, through the origin and over all pairs of actions, on (Q(a) - Q(a')) / tau;
+this is the regression of centred logits on centred Q / tau. Q is the task's own Q*, or that of the posterior-mean
+planner that has read the same steps, the current episode's included. All decisions of the episode that follows 1 to K
+context episodes count; those of its first and its last step are also reported apart. Intervals are over tasks.
+
+Cross-entropy is least at log E[softmax(Q*/tau) | context], which is not quite linear in either; how much of the
+planner's Q this minimiser itself explains is computed from posterior draws and reported beside the model's.
+"""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from theory import trained
+from theory.figures import BLUE, CYCLE, GREY, ORANGE, panels
+from theory.ledger import Claim
+from theory.statistics import bootstrap_interval
+from theory.trained import centred
+
+
+def check(config) -> tuple[Claim, Figure]:
+    rng = np.random.default_rng(config.seed)
+    measured, ci95, control, threshold, curves = {}, {}, {}, {}, {}
+    studies = trained.studies(config)
+    for layout, seeds in studies.items():
+        curves[layout] = {
+            (against, name): products(seeds, name, against)
+            for against in ("reader", "true")
+            for name in ("fine_tuned", *trained.CONTROLS)
+        }
+        reader, true = (curves[layout][against, "fine_tuned"] for against in ("reader", "true"))
+        first, last = (products(seeds, "fine_tuned", "reader", steps)[:, -1] for steps in ([0], [-1]))
+        numbers = {
+            f"r2_reader_{layout}": (r_squared, reader[:, -1]),
+            f"slope_reader_{layout}": (slope, reader[:, -1]),
+            f"r2_true_{layout}": (r_squared, true[:, -1]),
+            f"slope_true_{layout}": (slope, true[:, -1]),
+            f"r2_reader_first_step_{layout}": (r_squared, first),
+            f"r2_reader_last_step_{layout}": (r_squared, last),
+            f"rise_of_r2_reader_{layout}": (rise, reader[:, [0, -1]]),
+            f"rise_of_r2_true_{layout}": (rise, true[:, [0, -1]]),
+        }
+        for name, (statistic, sums) in numbers.items():
+            measured[name] = statistic(sums)
+            ci95[name] = bootstrap_interval(statistic, sums, rng=rng)
+        for name in trained.CONTROLS:
+            control[f"r2_reader_{name}_{layout}"] = r_squared(curves[layout]["reader", name][:, -1])
+        threshold[f"r2_reader_{layout}"] = ">= 0.9"
+        threshold |= {f"rise_of_r2_{against}_{layout}": ">= 0" for against in ("reader", "true")}
+    study = next(iter(studies.values()))[0]
+    q_reader = study.rows.reader_q()
+    control["r2_reader_of_the_exact_minimiser"] = r_squared(
+        pair_products(exact_minimiser(study, config.draws), q_reader / study.run.temperature)[:, None]
+    )
+    control["r2_true_of_the_reader"] = r_squared(pair_products(q_reader, study.rows.true_q())[:, None])
+    claim = Claim(
+        id="logits_are_q",
+        claim="action-logit differences of the fine-tuned transformer are Q differences over the temperature, as far "
+        "as the context tells them",
+        source="derived here; Lee et al., NeurIPS 2023 (the method)",
+        metric="R2 and slope of logit differences on Q differences / temperature, over the decisions of the episode "
+        "that follows all context episodes, mean over seeds, against the posterior-mean planner (reader) and the "
+        "task's Q* (true); rise: from one context episode to all",
+        measured=measured,
+        ci95=ci95,
+        control=control,
+        threshold=threshold,
+        config=config.to_dict(),
+    )
+    return claim, draw(studies, curves)
+
+
+def products(seeds, name: str, against: str, steps=None) -> np.ndarray:
+    """Sums of products over (some) steps of the episode after 1, ..., K others: (N, K, R, 3) for R seeds."""
+    rows, tau = seeds[0].rows, seeds[0].run.temperature
+    _, n_episodes, n_steps = rows.episodes.action.shape
+    q_of = rows.reader_q if against == "reader" else rows.true_q
+
+    def of_episode(e):
+        q_NTA = np.stack([q_of(e, t % n_steps) for t in steps or range(n_steps)], axis=1) / tau
+        valid_NT = np.asarray(rows.episodes.valid)[:, e, steps or slice(None)]
+        logits = [study.readings[name].logits[:, e, steps or slice(None)] for study in seeds]
+        return np.stack([(pair_products(z, q_NTA) * valid_NT[..., None]).sum(1) for z in logits], axis=1)
+
+    return np.stack([of_episode(e) for e in range(1, n_episodes)], axis=1)
+
+
+def pair_products(logits, q) -> np.ndarray:
+    """z.q, q.q and z.z of centred logits and values (..., A), (..., 3)."""
+    z, q = centred(np.asarray(logits, np.float64)), centred(q)
+    return np.stack([(z * q).sum(-1), (q * q).sum(-1), (z * z).sum(-1)], axis=-1)
+
+
+def r_squared(sums_NR3: np.ndarray) -> float:
+    """Share of the logits' variance that the regression through the origin explains, mean over R seeds."""
+    zq, qq, zz = np.moveaxis(sums_NR3.sum(0), -1, 0)
+    return float((zq**2 / (qq * zz)).mean())
+
+
+def slope(sums_NR3: np.ndarray) -> float:
+    zq, qq, _ = np.moveaxis(sums_NR3.sum(0), -1, 0)
+    return float((zq / qq).mean())
+
+
+def rise(sums_N2R3: np.ndarray) -> float:
+    return r_squared(sums_N2R3[:, 1]) - r_squared(sums_N2R3[:, 0])
+
+
+def exact_minimiser(study, draws: int) -> np.ndarray:
+    """log E[softmax(Q*/tau) | context] over posterior draws, (N, A)."""
+    weight = 0.0
+    for seed in range(draws):
+        q = study.rows.reader_q(planner="posterior_sampling", seed=seed) / study.run.temperature
+        weight = weight + np.exp(q - np.logaddexp.reduce(q, axis=-1, keepdims=True)) / draws
+    return np.log(weight)
+
+
+def draw(studies, curves) -> Figure:
+    figure, axes = panels(1 + len(studies))
+    layout, seeds = next(iter(studies.items()))
+    study = seeds[0]
+    tau = study.run.temperature
+    x = centred(study.rows.reader_q()).ravel()
+    y = tau * centred(study.readings["fine_tuned"].logits[:, -1, 0]).ravel()
+    axes[0].plot(x, y, ".", color=BLUE, alpha=0.25, markersize=3, markeredgewidth=0)
+    ends = [x.min(), x.max()]
+    axes[0].plot(ends, ends, color=GREY, linewidth=0.8, label="equal")
+    axes[0].set(
+        xlabel="posterior-mean planner's Q less its mean",
+        ylabel="$\\tau$ (logit - mean logit)",
+        title=f"first decision, {layout}, seed 0",
+    )
+    axes[0].legend(loc="upper left")
+    for axis, (layout, found) in zip(axes[1:], curves.items()):
+        for (against, name), color in zip(found, (BLUE, *CYCLE[2:5], ORANGE)):
+            if against == "true" and name != "fine_tuned":
+                continue
+            sums = found[against, name]
+            points = [r_squared(sums[:, k]) for k in range(sums.shape[1])]
+            label = f"against {'the reader' if against == 'reader' else 'Q*'}" if name == "fine_tuned" else name
+            style = "o-" if name == "fine_tuned" else ":"
+            axis.plot(range(1, len(points) + 1), points, style, color=color, label=label.replace("_", " "))
+        axis.axhline(0.9, color="black", linewidth=0.6)
+        axis.set(xlabel="context episodes", ylabel="R$^2$, all decisions of the next", title=layout, ylim=(-0.03, 1.03))
+    figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    return figure

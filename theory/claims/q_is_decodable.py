@@ -1,0 +1,139 @@
+"""Q*(s, a) can be read off the residual stream by a linear probe, layer by layer.
+
+For each stream at the query (the embedding, then after every layer) a ridge regression on the standardised stream
+predicts Q*(s, .) of the task, fitted on one half of the tasks and scored on the other: R2 against the mean over the
+first half, where the strength of the ridge is chosen too. The control target is Q*(s, .) of another task at the same
+query: what a probe finds of it says nothing of the context, and R2 less the control's is the probe's selectivity. The
+perfect reader's R2 is that of a regression on the posterior-mean planner's Q(s, .) in the stream's place. The last
+stream, chosen beforehand, decides. Q* less its mean over actions, all that training asks for, is probed beside it.
+"""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from theory import trained
+from theory.figures import BLUE, CYCLE, GREY, panels
+from theory.ledger import Claim
+from theory.statistics import bootstrap_interval
+from theory.trained import centred
+
+NAMES = ("fine_tuned", *trained.CONTROLS)
+
+
+def check(config) -> tuple[Claim, Figure]:
+    rng = np.random.default_rng(config.seed)
+    measured, ci95, control, threshold, curves = {}, {}, {}, {}, {}
+    studies = trained.studies(config)
+    for layout, seeds in studies.items():
+        rows = seeds[0].rows
+        target, other = rows.true_q(), another_task(rows)
+        found = {name: probes(seeds, name, target, config.ridges) for name in NAMES}
+        other_task = probes(seeds, "fine_tuned", other, config.ridges)
+        reader_NR2 = squares(rows.reader_q(), target, config.ridges)[:, None]
+        differences_NR2 = probes(seeds, "fine_tuned", centred(target), config.ridges)[-1]
+        reader_differences_NR2 = squares(rows.reader_q(), centred(target), config.ridges)[:, None]
+        last = {name: errors[-1] for name, errors in found.items()}
+        rival = max(trained.CONTROLS, key=lambda name: r_squared(last[name]))
+        numbers = {
+            f"r2_{layout}": (r_squared, (last["fine_tuned"],)),
+            f"selectivity_{layout}": (difference, (last["fine_tuned"], other_task[-1])),
+            f"share_of_reader_{layout}": (share, (last["fine_tuned"], reader_NR2)),
+            f"margin_{layout}": (difference, (last["fine_tuned"], last[rival])),
+            f"r2_differences_{layout}": (r_squared, (differences_NR2,)),
+            f"share_of_reader_differences_{layout}": (share, (differences_NR2, reader_differences_NR2)),
+        }
+        for name, (statistic, samples) in numbers.items():
+            measured[name] = statistic(*samples)
+            ci95[name] = bootstrap_interval(statistic, *samples, rng=rng)
+        measured[f"margin_lower_end_{layout}"] = ci95[f"margin_{layout}"][0]
+        control |= {f"r2_{name}_{layout}": r_squared(last[name]) for name in trained.CONTROLS}
+        control[f"r2_of_another_task_{layout}"] = r_squared(other_task[-1])
+        control[f"r2_of_the_perfect_reader_{layout}"] = r_squared(reader_NR2)
+        threshold |= {
+            f"selectivity_{layout}": ">= 0.3",
+            f"share_of_reader_{layout}": ">= 0.8",
+            f"margin_lower_end_{layout}": ">= 0",
+        }
+        curves[layout] = found | {"another_task": other_task, "perfect_reader": [reader_NR2] * len(other_task)}
+    claim = Claim(
+        id="q_is_decodable",
+        claim="a linear probe of the last residual stream at the query tells Q*(s, a) of tasks it was not fitted on",
+        source="Hewitt and Liang, EMNLP 2019 (selectivity)",
+        metric="R2 of Q*(s, .) on unseen tasks, mean over seeds; selectivity: less the R2 of another task's Q*; share "
+        "of the perfect reader's R2; margin over the strongest control; differences: Q* less its mean over actions",
+        measured=measured,
+        ci95=ci95,
+        control=control,
+        threshold=threshold,
+        config=config.to_dict(),
+    )
+    return claim, draw(curves)
+
+
+def another_task(rows) -> np.ndarray:
+    """Q*_0(s, .) of the next row's task that is asked about the same state s, (N, A)."""
+    target, other = rows.true_q(), np.empty(rows.true_q().shape)
+    for state in np.unique(rows.queries):
+        here = np.flatnonzero(rows.queries == state)
+        other[here] = target[np.roll(here, 1)]
+    return other
+
+
+def probes(seeds, name: str, target_NA, ridges) -> list[np.ndarray]:
+    """For every stream, the squared errors of R seeds' probes, (N / 2, R, 2)."""
+    streams = range(seeds[0].readings[name].residual.shape[0])
+    return [
+        np.stack([squares(study.readings[name].residual[x], target_NA, ridges) for study in seeds], axis=1)
+        for x in streams
+    ]
+
+
+def squares(stream_ND, target_NA, ridges) -> np.ndarray:
+    """Squared errors, of the second half's tasks, of the probe fitted on the first and of the first's mean, (N/2, 2).
+
+    The ridge is the one whose probe of the first quarter predicts the second quarter best.
+    """
+    half = len(stream_ND) // 2
+    x_ND, y_NA = np.asarray(stream_ND, np.float64), np.asarray(target_NA)
+
+    def score(ridge):
+        error, spread = errors(x_ND[:half], y_NA[:half], half // 2, ridge).sum(0)
+        return error / spread
+
+    return errors(x_ND, y_NA, half, min(ridges, key=score))
+
+
+def errors(x_ND, y_NA, n: int, ridge: float) -> np.ndarray:
+    """Squared errors, of the tasks after the first n, of the ridge regression on these and of their mean."""
+    spread_D = x_ND[:n].std(0)
+    x = (x_ND - x_ND[:n].mean(0)) / np.where(spread_D > 1e-6, spread_D, 1.0)
+    y = y_NA - y_NA[:n].mean(0)
+    weights_DA = np.linalg.solve(x[:n].T @ x[:n] + ridge * n * np.eye(x.shape[1]), x[:n].T @ y[:n])
+    return np.stack([((y - x @ weights_DA) ** 2).sum(-1), (y**2).sum(-1)], axis=-1)[n:]
+
+
+def r_squared(squares_NR2) -> float:
+    error, spread = np.moveaxis(squares_NR2.sum(0), -1, 0)
+    return float((1 - error / spread).mean())
+
+
+def difference(ours_NR2, theirs_NR2) -> float:
+    return r_squared(ours_NR2) - r_squared(theirs_NR2)
+
+
+def share(ours_NR2, theirs_NR2) -> float:
+    return r_squared(ours_NR2) / r_squared(theirs_NR2)
+
+
+def draw(curves) -> Figure:
+    figure, axes = panels(len(curves), height=3.4)
+    for axis, (layout, found) in zip(axes, curves.items()):
+        for (name, errors), color in zip(found.items(), (BLUE, *CYCLE[1:5], "black")):
+            points = [r_squared(squares_NR2) for squares_NR2 in errors]
+            style = {"fine_tuned": "o-", "perfect_reader": "--"}.get(name, "o:")
+            axis.plot(points, style, color=GREY if name == "another_task" else color, label=name.replace("_", " "))
+        names = ["embedding", *(f"layer {x}" for x in range(len(points) - 1))]
+        axis.set(xticks=range(len(points)), xticklabels=names, ylabel="R$^2$ of Q*(s, a), unseen tasks", title=layout)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3 * len(axes), fontsize=7)
+    return figure

@@ -1,0 +1,198 @@
+"""The Q-function that the transformer reads from its context is what it acts on: two interventions.
+
+Flips. One reward of each context is replaced by its opposite, at a step in the query's own state (or, reported beside
+it, in another state, whence it can matter through planning alone). The change of centred logits times tau is compared
+with the change of the posterior-mean planner's centred Q: sign agreement on the action that the planner moves most,
+R2 and slope through the origin over all actions.
+
+Ablations. What the heads that read Q best (claim attention_reads_returns, chosen on one half of the tasks) write into
+the stream is set to 0, and so is that of as many other heads, set after set. The optimality gap is the regret of the
+greedy decisions in the recorded query episode over that of uniformly random ones, on the other half of the tasks.
+"""
+
+import dataclasses
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+
+from icdm.errors import UserError
+from theory import trained
+from theory.claims.attention_reads_returns import ranked_heads
+from theory.claims.logits_are_q import pair_products, r_squared, slope
+from theory.figures import BLUE, GREY, ORANGE, RED, panels
+from theory.ledger import Claim
+from theory.statistics import bootstrap_interval
+from theory.trained import centred
+
+NAMES = ("fine_tuned", *trained.CONTROLS)
+PLACES = ("here", "elsewhere")
+
+
+def check(config) -> tuple[Claim, Figure]:
+    rng = np.random.default_rng(config.seed)
+    measured, ci95, control, threshold, pictures = {}, {}, {}, {}, {}
+    studies = trained.studies(config)
+    for layout, seeds in studies.items():
+        flips = {place: flip(seeds[0].rows, place, np.random.default_rng(config.seed)) for place in PLACES}
+        changes = {
+            (place, name): np.stack([logit_changes(study, name, flips[place]) for study in seeds], axis=1)
+            for place in PLACES
+            for name in (NAMES if place == "here" else NAMES[:1])
+        }
+        for place in PLACES:
+            moved_NA, ours_NRA = flips[place].q_change, changes[place, "fine_tuned"]
+            sums_NR3 = np.stack([pair_products(ours_NA, moved_NA) for ours_NA in ours_NRA.swapaxes(0, 1)], axis=1)
+            numbers = {
+                f"sign_agreement_{place}_{layout}": (np.mean, agreement(ours_NRA, moved_NA)),
+                f"r2_{place}_{layout}": (r_squared, sums_NR3),
+                f"slope_{place}_{layout}": (slope, sums_NR3),
+            }
+            for name, (statistic, sample) in numbers.items():
+                measured[name] = float(statistic(sample))
+                ci95[name] = bootstrap_interval(statistic, sample, rng=rng)
+        for name in trained.CONTROLS:
+            agrees = agreement(changes["here", name], flips["here"].q_change)
+            control[f"sign_agreement_{name}_{layout}"] = float(agrees.mean())
+        gaps = [ablation(study, config, rng) for study in seeds]
+        rises = {kind: np.stack([g[kind] - g["intact"] for g in gaps], axis=1) for kind in ("best", "random")}
+        spread_N = gaps[0]["uniform"]
+        numbers = {
+            f"gap_rise_best_heads_{layout}": (rises["best"],),
+            f"gap_rise_random_heads_{layout}": (rises["random"],),
+            f"gap_rise_excess_{layout}": (rises["best"] - rises["random"],),
+        }
+        for name, (rise_NR,) in numbers.items():
+            measured[name] = over_uniform(rise_NR, spread_N)
+            ci95[name] = bootstrap_interval(over_uniform, rise_NR, spread_N, rng=rng)
+        measured[f"excess_lower_end_{layout}"] = ci95[f"gap_rise_excess_{layout}"][0]
+        control[f"gap_intact_{layout}"] = over_uniform(np.stack([g["intact"] for g in gaps], axis=1), spread_N)
+        threshold |= {f"sign_agreement_here_{layout}": ">= 0.8", f"excess_lower_end_{layout}": ">= 0"}
+        pictures[layout] = flips, changes, {name: (measured[name], ci95[name]) for name in numbers}
+    claim = Claim(
+        id="q_is_used",
+        claim="a changed reward moves the logits as it moves the posterior's Q, and without the heads that read Q the "
+        "decisions are worse than without as many others",
+        source="derived here",
+        metric="one context reward flipped at the query's state (here) or at another (elsewhere): sign agreement "
+        "on the action that the posterior-mean planner moves most, R2 and slope of all changes; rise of regret over "
+        "the uniform policy's when heads are ablated; mean over seeds",
+        measured=measured,
+        ci95=ci95,
+        control=control,
+        threshold=threshold,
+        config=config.to_dict(),
+    )
+    return claim, draw(pictures)
+
+
+@dataclasses.dataclass(frozen=True)
+class Flip:
+    """One flipped reward in some of the rows.
+
+    Attributes:
+      rows_M: which M of the N rows have such a step.
+      episode_M, step_M: where.
+      q_change: (M, A) what it does to the posterior-mean planner's centred Q at the query.
+    """
+
+    rows_M: np.ndarray
+    episode_M: np.ndarray
+    step_M: np.ndarray
+    q_change: np.ndarray
+
+    def applied(self, episodes, family):
+        """The N rows with that reward r replaced by lowest + highest - r."""
+        index = (self.rows_M, self.episode_M, self.step_M)
+        reward = np.asarray(episodes.reward).copy()
+        reward[index] = sum(family.reward_range) - reward[index]
+        return dataclasses.replace(episodes, reward=jnp.asarray(reward))
+
+
+def flip(rows, place: str, rng) -> Flip:
+    """One random context step of each row in the query's state, or in another, whose flip moves the planner's Q."""
+    valid_NET = np.asarray(rows.episodes.valid).copy()
+    valid_NET[:, -1] = False
+    here_NET = np.asarray(rows.episodes.observation)[..., :-1] == rows.queries[:, None, None]
+    eligible_NX = (valid_NET & (here_NET if place == "here" else ~here_NET)).reshape(len(valid_NET), -1)
+    chosen_N = (eligible_NX * rng.random(eligible_NX.shape)).argmax(-1)
+    every = np.arange(len(valid_NET))
+    chosen = Flip(every, *np.unravel_index(chosen_N, valid_NET.shape[1:]), np.empty(0))
+    flipped = dataclasses.replace(rows, episodes=chosen.applied(rows.episodes, rows.family))
+    change_NA = centred(flipped.reader_q() - rows.reader_q())
+    kept = eligible_NX.any(-1) & (np.abs(change_NA).max(-1) > 1e-6)
+    if not kept.any():
+        raise UserError(f"no context has a reward {place} that matters to its query: show more episodes or states")
+    return Flip(every[kept], chosen.episode_M[kept], chosen.step_M[kept], change_NA[kept])
+
+
+def logit_changes(study, name: str, flipped: Flip) -> np.ndarray:
+    """tau times the change of the model's centred logits at the query, (M, A)."""
+    model = study.run.models[{"random_start": "start", "pretrained_only": "pretrain"}.get(name, "fine_tune")]
+    episodes = study.shuffled if name == "shuffled_context" else study.rows.episodes
+    after = trained.read(study.run.layout, model, flipped.applied(episodes, study.run.family))
+    change_NA = after.logits[:, -1, 0].astype(np.float64) - study.readings[name].logits[:, -1, 0]
+    return study.run.temperature * centred(change_NA)[flipped.rows_M]
+
+
+def agreement(ours_MRA, q_change_MA) -> np.ndarray:
+    """Share of R seeds whose logits move with the planner's Q on the action that it moves most, (M,)."""
+    most_M11 = np.abs(q_change_MA).argmax(-1)[:, None, None]
+    ours_MR = np.take_along_axis(ours_MRA, most_M11, -1)[..., 0]
+    theirs_M1 = np.take_along_axis(q_change_MA, most_M11[..., 0], -1)
+    return (np.sign(ours_MR) == np.sign(theirs_M1)).mean(-1)
+
+
+def ablation(study, config, rng) -> dict[str, np.ndarray]:
+    """Regret of each task of the second half, (N / 2,): intact, without the best heads, without others, uniform."""
+    heads = ranked_heads(study)
+    best = frozenset(heads[: config.heads])
+    others = [s for s in map(frozenset, itertools.combinations(heads, config.heads)) if s != best]
+    others = [others[i] for i in rng.permutation(len(others))[: config.head_sets]]
+    half = len(study.rows.queries) // 2
+    episodes = jax.tree.map(lambda x: x[half:], study.rows.episodes)
+    model, layout = study.run.models["fine_tune"], study.run.layout
+
+    def regret_without(removed):
+        return regrets(trained.read(layout, trained.without_heads(model, removed), episodes).logits, episodes)
+
+    return {
+        "intact": regret_without(()),
+        "best": regret_without(best),
+        "random": np.mean([regret_without(removed) for removed in others], axis=0),
+        "uniform": regrets(np.zeros(episodes.q.shape), episodes),
+    }
+
+
+def regrets(logits_NETA, episodes) -> np.ndarray:
+    """Sum over the query episode's steps of max_a Q*(s, a) - Q*(s, greedy action), (N,); ties share it evenly."""
+    q_NTA = np.asarray(episodes.q, np.float64)[:, -1]
+    best_NTA = logits_NETA[:, -1] == logits_NETA[:, -1].max(-1, keepdims=True)
+    value_NT = (best_NTA * q_NTA).sum(-1) / best_NTA.sum(-1)
+    return ((q_NTA.max(-1) - value_NT) * np.asarray(episodes.valid)[:, -1]).sum(-1)
+
+
+def over_uniform(regret_NR, uniform_N) -> float:
+    """Mean regret of R seeds over the mean regret of the uniform policy."""
+    return float(regret_NR.mean() / uniform_N.mean())
+
+
+def draw(pictures) -> Figure:
+    figure, axes = panels(2 * len(pictures))
+    for (scatter, bars), (layout, (flips, changes, gaps)) in zip(zip(axes[::2], axes[1::2]), pictures.items()):
+        for place, color in zip(reversed(PLACES), (ORANGE, BLUE)):
+            x, y = flips[place].q_change.ravel(), changes[place, "fine_tuned"][:, 0].ravel()
+            scatter.plot(x, y, ".", color=color, alpha=0.3, markersize=3, markeredgewidth=0, label=f"flipped {place}")
+        limit = 1.05 * np.abs(flips["here"].q_change).max()
+        scatter.plot([-limit, limit], [-limit, limit], color=GREY, linewidth=0.8)
+        scatter.set(xlabel="change of the posterior-mean planner's Q", ylabel="change of $\\tau$ logit")
+        scatter.set(title=f"{layout}, seed 0")
+        scatter.legend(markerscale=2)
+        kept = list(gaps.items())[:2]
+        means = np.array([mean for _, (mean, _) in kept])
+        ends = np.array([interval for _, (_, interval) in kept]).T
+        bars.bar(["best readers", "random heads"], means, yerr=np.abs(ends - means), color=(RED, GREY))
+        bars.set(ylabel="rise of regret / uniform's regret", title=f"heads ablated, {layout}")
+    return figure
