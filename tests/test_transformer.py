@@ -12,6 +12,7 @@ from flax import nnx
 
 from icdm.errors import UserError
 from icdm.models.lora import init_lora, merge_lora
+from icdm.models import transformer
 from icdm.models.transformer import ModelConfig, Transformer, linear, rms_norm, rotate
 from icdm.trajectories.layouts import Tokens
 
@@ -101,6 +102,25 @@ def test_readings_are_those_of_the_forward_pass(model):
         assert (np.asarray(attention)[:, b, :, t][..., ~valid[b]] == 0).all()
     np.testing.assert_array_equal(rms_norm(residual[-1], model.norm[...]), output.hidden)
     np.testing.assert_array_equal(output.hidden, model(tokens).hidden)
+
+
+def test_blocks_of_queries_change_nothing(model, monkeypatch):
+    """Outputs, attention and gradients, at a length that the blocks do not divide, with rows left out."""
+    tokens = ragged_tokens(length=70)
+    valid = tokens.valid[..., None]
+
+    def found(model):
+        def loss(model):
+            output = model(tokens, read=True)
+            return jnp.where(valid, jnp.sin(output.hidden), 0).sum(), output
+
+        (_, output), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(model)
+        rows = jnp.moveaxis(output.readings["attention"], 3, 2)[:, tokens.valid]
+        return jnp.where(valid, output.hidden, 0), rows, gradient
+
+    in_blocks = found(model)
+    monkeypatch.setattr(transformer, "SHORTEST_IN_BLOCKS", 71)
+    chex.assert_trees_all_close(in_blocks, found(model), atol=2e-5, rtol=2e-4)
 
 
 def test_the_gradient_of_linear_is_that_of_the_product():

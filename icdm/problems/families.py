@@ -38,7 +38,7 @@ class Family(Protocol):
 
     Optional: `posterior_mean(counts)` and `posterior_sample(key, counts)`, the mean of, and a draw
     from, the posterior over MDPs given the transition counts of a context; `expert`, an (S, A) policy
-    that comes with the data.
+    that comes with the data; `sides`, of the grid whose cells are the observations.
     """
 
     horizon: int
