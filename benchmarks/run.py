@@ -15,6 +15,7 @@ import platform
 import sys
 
 from icdm.errors import UserError, one_line_errors, unknown
+from icdm.memory import keep_freed_memory
 
 
 def main(argv: list[str]) -> None:
@@ -30,6 +31,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--json", metavar="FILE", help="write the numbers there")
     parser.add_argument("--compare", metavar="FILE", help="an earlier --json file")
     arguments = parser.parse_args(argv)
+    keep_freed_memory()  # as experiments.run does
     with one_line_errors("benchmarks.run"):
         earlier = read(arguments.compare) if arguments.compare else {}
         rows = measure(arguments.only, arguments.quick)

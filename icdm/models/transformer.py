@@ -224,10 +224,10 @@ def attend(q_BLNH, k_BMSH, v_BMSH, mask_BLS):
     B, L, N, H = q_BLNH.shape
     M, S = k_BMSH.shape[1:3]
     q_BMRH = q_BLNH.swapaxes(1, 2).reshape(B, M, N // M * L, H) * H**-0.5  # R: group and position
-    score_BMRS = jax.lax.dot_general(q_BMRH, k_BMSH, (((3,), (3,)), ((0, 1), (0, 1))))
+    score_BMRS = products(q_BMRH, k_BMSH.swapaxes(2, 3))
     score_BNLS = score_BMRS.reshape(B, N, L, S).astype(jnp.float32)
     attention_BNLS = jax.nn.softmax(score_BNLS + jnp.where(mask_BLS, 0.0, -1e30)[:, None], axis=-1)
-    mixed_BMRH = attention_BNLS.astype(v_BMSH.dtype).reshape(B, M, N // M * L, S) @ v_BMSH
+    mixed_BMRH = products(attention_BNLS.astype(v_BMSH.dtype).reshape(B, M, N // M * L, S), v_BMSH)
     return mixed_BMRH.reshape(B, N, L, H).swapaxes(1, 2).reshape(B, L, N * H), attention_BNLS
 
 
@@ -270,17 +270,43 @@ def rms_norm(x_BLD: jax.Array, scale_D: jax.Array, epsilon: float = 1e-6) -> jax
 
 @jax.custom_vjp
 def linear(x: jax.Array, w: jax.Array) -> jax.Array:
-    """x @ w, with the gradient of w taken as x^T ct: on CPU 1.4 times faster than autodiff's (ct^T x)^T."""
+    """x @ w, with a gradient that is fast on CPU: see `transposed_product`."""
     return x @ w
 
 
 def _linear_backward(saved, ct):
     x, w = saved
-    rows = (tuple(range(x.ndim - 1)),) * 2
-    return ct @ w.T, jax.lax.dot_general(x, ct, (rows, ((), ())))
+    return ct @ w.T, transposed_product(x.reshape(-1, x.shape[-1]), ct.reshape(-1, ct.shape[-1]))
 
 
 linear.defvjp(lambda x, w: (x @ w, (x, w)), _linear_backward)
+
+
+@jax.custom_vjp
+def products(x: jax.Array, y: jax.Array) -> jax.Array:
+    """x @ y for each of the leading indices, with a gradient that is fast on CPU: see `transposed_product`."""
+    return x @ y
+
+
+def _products_backward(saved, ct):
+    x, y = saved
+    return ct @ y.swapaxes(-1, -2), transposed_product(x, ct)
+
+
+products.defvjp(lambda x, y: (x @ y, (x, y)), _products_backward)
+
+
+def transposed_product(x: jax.Array, y: jax.Array) -> jax.Array:
+    """x^T y over the next to last axis.
+
+    XLA on CPU copies the transpose of the first factor. Autodiff makes that the output's gradient, fused into a
+    strided loop with whatever it came from; here it is the narrower of the two, and the barrier keeps it so.
+    """
+    batch = tuple(range(x.ndim - 2))
+    rows = (((x.ndim - 2,), (x.ndim - 2,)), (batch, batch))
+    if x.shape[-1] <= y.shape[-1]:
+        return jax.lax.dot_general(x, y, rows)
+    return jax.lax.optimization_barrier(jax.lax.dot_general(y, x, rows)).swapaxes(-1, -2)
 
 
 def linears(x: jax.Array, *weights: jax.Array) -> list[jax.Array]:
