@@ -17,6 +17,7 @@ from absl import app, flags
 from experiments.flags import define_config, fields_of, parse
 from experiments.run import STOPPED
 from icdm.errors import UserError, one_line_errors, unknown
+from icdm.memory import keep_freed_memory
 
 if __name__ == "__main__":
     define_config()
@@ -33,6 +34,7 @@ def main(_) -> None:
         if flags.FLAGS.seeds < 1:
             raise UserError(f"seeds {flags.FLAGS.seeds}: give at least 1")
         axes = [parse_axis(flags.FLAGS.config, text) for text in flags.FLAGS.sweep]
+        keep_freed_memory()  # before JAX starts its threads
         from icdm.learning.train import Stopped
 
         try:
