@@ -31,7 +31,6 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--json", metavar="FILE", help="write the numbers there")
     parser.add_argument("--compare", metavar="FILE", help="an earlier --json file")
     arguments = parser.parse_args(argv)
-    keep_freed_memory()  # as experiments.run does
     with one_line_errors("benchmarks.run"):
         earlier = read(arguments.compare) if arguments.compare else {}
         rows = measure(arguments.only, arguments.quick)
@@ -99,4 +98,5 @@ def machine() -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()  # as experiments.run does
     main(sys.argv[1:])

@@ -34,6 +34,11 @@ def test_a_benchmark_is_written_and_compared(tmp_path, capsys):
     assert "ratio to earlier" in capsys.readouterr().out
 
 
+def test_what_needs_a_gpu_is_left_out_in_one_line(capsys):
+    main(["--only", "large_training"])
+    assert capsys.readouterr().out.startswith("large_training: left out, since JAX finds no GPU here\n")
+
+
 def test_mistakes_are_told(tmp_path, capsys):
     for arguments in (["--only", "trainig"], ["--compare", str(tmp_path / "none.json")]):
         with pytest.raises(SystemExit) as stopped:
