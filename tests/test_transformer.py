@@ -13,7 +13,7 @@ from flax import nnx
 from icdm.errors import UserError
 from icdm.models.lora import init_lora, merge_lora
 from icdm.models import transformer
-from icdm.models.transformer import ModelConfig, Transformer, linear, products, rms_norm, rotate
+from icdm.models.transformer import ModelConfig, Transformer, linear, products, rms_norm, rotate, rotation
 from icdm.trajectories.layouts import Tokens
 
 VOCABULARY = 11
@@ -138,7 +138,7 @@ def test_rotary_scores_depend_on_the_distance_only():
     q, k = (jax.random.normal(jax.random.key(i), (1, 1, 1, 8)) for i in (0, 1))
 
     def score(i, j):
-        at = lambda x, position: rotate(x, jnp.array([[position]]), 100.0)  # noqa: E731
+        at = lambda x, position: rotate(x, rotation(jnp.array([[position]]), 8, 100.0))  # noqa: E731
         return float((at(q, i) * at(k, j)).sum())
 
     np.testing.assert_allclose(score(7, 3), score(14, 10), rtol=1e-4)

@@ -147,11 +147,12 @@ class Transformer(nnx.Module):
         slot_BL = jnp.where(tokens.valid, start_B1 + jnp.cumsum(tokens.valid, 1) - 1, capacity)
         x_BLD = model._embed(tokens).astype(dtype)
         x_BLD, embedding = model._mix(x_BLD, slot_BL, cache)
+        turn = rotation(slot_BL, self.config.head_width, self.config.rotary_base)
         memories, streams, attentions = [], [x_BLD], []
         for i in range(self.config.layers):
             block = jax.tree.map(lambda w: w[i], model.blocks)
             memory = None if cache is None else (cache.k[i], cache.v[i])
-            x_BLD, memory, attention = model._layer(x_BLD, slot_BL, memory, block)
+            x_BLD, memory, attention = model._layer(x_BLD, slot_BL, turn, memory, block)
             memories, streams, attentions = memories + [memory], streams + [x_BLD], attentions + [attention]
         if cache is not None:
             length = cache.length + tokens.valid.sum(1, dtype=cache.length.dtype)
@@ -194,12 +195,12 @@ class Transformer(nnx.Module):
             x_BLD = x_BLD + linear(before_BLD, self.mixing[...][back - 1])
         return x_BLD, history_BSD
 
-    def _layer(self, x_BLD, slot_BL, memory, block):
+    def _layer(self, x_BLD, slot_BL, turn, memory, block):
         c = self.config
         h_BLD = rms_norm(x_BLD, block.attention_norm[...])
         q_BLE, k_BLE, v_BLE = linears(h_BLD, block.q[...], block.k[...], block.v[...])
-        q_BLNH = rotate(_heads(q_BLE, c.heads), slot_BL, c.rotary_base)
-        k_BLMH = rotate(_heads(k_BLE, c.kv_heads), slot_BL, c.rotary_base)
+        q_BLNH = rotate(_heads(q_BLE, c.heads), turn)
+        k_BLMH = rotate(_heads(k_BLE, c.kv_heads), turn)
         v_BLMH = _heads(v_BLE, c.kv_heads)
         if memory is None:
             k_BMSH, v_BMSH = k_BLMH.swapaxes(1, 2), v_BLMH.swapaxes(1, 2)
@@ -249,15 +250,24 @@ def attend_in_blocks(q_BLNH, k_BMLH, v_BMLH, slot_BL):
     return jnp.concatenate(mixed, 1), jnp.concatenate(attention, 2)
 
 
-def rotate(x_BLNH: jax.Array, position_BL: jax.Array, base: float) -> jax.Array:
-    """Rotary positions (Su et al., 2021), split-half convention; base 0 leaves x as it is."""
+def rotation(position_BL: jax.Array, width: int, base: float) -> tuple[jax.Array, jax.Array] | None:
+    """Sine and cosine of each position's angles, (B, L, 1, H/2), for heads of that width; None for base 0.
+
+    The barrier has them computed once, not again for every head of every layer.
+    """
     if base == 0:
-        return x_BLNH
-    half = x_BLNH.shape[-1] // 2
-    frequency = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
+        return None
+    frequency = base ** (-2 * jnp.arange(width // 2, dtype=jnp.float32) / width)
     angle = position_BL[:, :, None, None] * frequency[None, None, None]
-    sin, cos = jnp.sin(angle).astype(x_BLNH.dtype), jnp.cos(angle).astype(x_BLNH.dtype)
-    a, b = x_BLNH[..., :half], x_BLNH[..., half:]
+    return jax.lax.optimization_barrier((jnp.sin(angle), jnp.cos(angle)))
+
+
+def rotate(x_BLNH: jax.Array, turn: tuple[jax.Array, jax.Array] | None) -> jax.Array:
+    """Rotary positions (Su et al., 2021), split-half convention; without a rotation x is left as it is."""
+    if turn is None:
+        return x_BLNH
+    sin, cos = (part.astype(x_BLNH.dtype) for part in turn)
+    a, b = jnp.split(x_BLNH, 2, axis=-1)
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
 
 
