@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: demo test test-all clean
+.PHONY: demo test test-all bench-quick clean
 
 demo: .venv
 	$(PY) -m experiments.run --config=experiments/configs/demo.py --workdir=runs/demo
@@ -12,6 +12,10 @@ test: .venv
 
 test-all: .venv
 	$(PY) -m pytest -q -n 2 tests
+
+# The speed of the program beside the committed table; informs, and never fails on timing.
+bench-quick: .venv
+	$(PY) -m benchmarks.run --quick --compare benchmarks/results/cpu.json
 
 .venv: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

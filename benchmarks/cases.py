@@ -6,6 +6,7 @@ import tempfile
 import time
 
 from benchmarks.timing import alternating, seconds
+from icdm.errors import UserError
 
 
 def row(name, value, unit, *, reference=None, reference_name="", required=None, at_most=True):
@@ -88,9 +89,9 @@ def large_training(quick):
     import jax.numpy as jnp
 
     if jax.default_backend() != "gpu":
-        print("large_training: no GPU here, left out")
+        print("large_training: left out, since JAX finds no GPU here")
         return
-    width, layers, length, batch = 768, 14, 1024, 32
+    width, layers, length, batch = 768, 14, 1024, 16
     step, count = language_model(width, layers, 12, length, batch, 1024, "bfloat16")
     taken = seconds(step, repeats=10, warmups=3)
     size = 8192
@@ -204,7 +205,7 @@ def online(quick):
     from icdm.trajectories.layouts import make_layout
     from icdm.trajectories.rollout import rollout
 
-    steps = 100 if quick else 500
+    steps = 500
     family = make_family("bandit", horizon=steps)
     layout = make_layout("transition", (family,), 2)
     config = ModelConfig(
@@ -215,7 +216,35 @@ def online(quick):
     run = jax.jit(lambda p, key: rollout(tasks.problem, jnp.arange(200), p, key).reward)
     policy = TransformerPolicy(model, None, layout, 5)
     taken = seconds(lambda: run(policy, jax.random.key(1)).block_until_ready(), repeats=1 if quick else 3)
-    yield row(f"online rollout, 200 bandits, {steps} steps", taken, "s", required=10.0 * steps / 500)
+    yield row(f"online rollout, 200 bandits, {steps} steps", taken, "s", required=10.0)
+
+
+def point_based(quick):
+    """Both bounds of POMDPs of 20 states, 5 actions, 6 observations, horizon 50 at 128 beliefs, float64."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from icdm.learning.data import draw_problems
+    from icdm.oracles.belief import belief_model
+    from icdm.oracles.point_based import solve_at_points
+    from icdm.problems.families import make_family
+
+    family = make_family(
+        "random_pomdp", states=20, actions=5, observations=6, horizon=50, shows_reward=False
+    )
+    with jax.enable_x64(True):
+        problems = draw_problems(family, jax.random.key(0), 8)
+        models = [belief_model(jax.tree.map(lambda x: np.asarray(x[i]), problems)) for i in range(8)]
+        model = jax.tree.map(lambda *leaves: jnp.stack(leaves), *models)
+        met = np.random.default_rng(0).dirichlet(np.full(20, 0.3), 108)
+        points = jnp.asarray(np.concatenate([np.eye(20), met]))
+        start = (jnp.zeros((128, 20)), jnp.zeros(128), jnp.zeros((20, 5)))
+        solve = jax.jit(lambda model: jax.lax.map(lambda one: solve_at_points(one, points, start), model))
+        for n in (1, 8):
+            some = jax.tree.map(lambda leaf: leaf[:n], model)
+            taken = seconds(lambda: jax.block_until_ready(solve(some)), repeats=2 if quick else 7)
+            yield row(f"point-based POMDP solving, 128 beliefs, {n} at once", 1e3 * taken / n, "ms", required=100.0)
 
 
 def planning(quick):
@@ -240,27 +269,55 @@ def planning(quick):
 
 def loading(quick):
     """Rows per second from a Parquet table: checked and read, and assembled into training sequences."""
-    import numpy as np
-
     from icdm.trajectories.loader import batches, load
-    from icdm.trajectories.table import NOTHING, Rows, plain_codings, write_table
 
-    n, steps = (10_000 if quick else 100_000), 20
-    rng = np.random.default_rng(0)
-    episode = np.repeat(np.arange(n), steps)
-    rows = Rows(
-        episode // 10, episode, np.tile(np.arange(steps), n), rng.integers(0, 700, n * steps),
-        rng.integers(0, 25, n * steps), rng.random(n * steps), np.full(n * steps, NOTHING),
-        np.full(n * steps, np.nan), np.zeros(n * steps, bool),
-    )  # fmt: skip
     with tempfile.TemporaryDirectory() as directory:
-        table = write_table(f"{directory}/log.parquet", [rows], plain_codings(700, 25))
+        table = random_table(f"{directory}/log.parquet", 200_000 if quick else 2_000_000)
         yield row("reading a Parquet table", table.n_rows / seconds(lambda: load(table), repeats=2), "rows/s")
         log = load(table)
     log.label[:] = log.action
     dataset = batches(log, 64, 4, seed=0)
     taken = seconds(lambda: [dataset[i] for i in range(20)], repeats=3)
     yield row("sequences of 5 x 20 steps, batches of 64", 20 * 64 * 100 / taken, "rows/s")
+
+
+def memory(quick):
+    """The largest memory of an experiment, started as a user would, on a file of ten million rows."""
+    if quick:
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        table = random_table(f"{directory}/log.parquet", 10_000_000)
+        command = [
+            sys.executable, "-m", "experiments.run", "--config=benchmarks/long_log.py",
+            f"--config.data={table.path}", f"--workdir={directory}/run",
+        ]  # fmt: skip
+        # Between us and it stands a small process: a new one inherits the peak of the one that starts it.
+        told = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True); "
+        told += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+        found = subprocess.run([sys.executable, "-c", told, *command], stdout=subprocess.PIPE, text=True)
+        if found.returncode:
+            raise UserError(f"the experiment on {table.n_rows} rows failed")
+        gib = int(found.stdout) / (2**30 if sys.platform == "darwin" else 2**20)
+        yield row("training on a table of 10 million rows, memory", gib, "GiB", required=2.0)
+
+
+def random_table(path, n_rows, steps=20):
+    """A table of episodes of random steps, ten to a task, written as a stream."""
+    import numpy as np
+
+    from icdm.trajectories.table import NOTHING, Rows, plain_codings, write_table
+
+    def chunks(size=200_000):
+        rng = np.random.default_rng(0)
+        for start in range(0, n_rows, size):
+            n = min(size, n_rows - start)
+            episode = (start + np.arange(n)) // steps
+            yield Rows(
+                episode // 10, episode, (start + np.arange(n)) % steps, rng.integers(0, 700, n),
+                rng.integers(0, 25, n), rng.random(n), np.full(n, NOTHING), np.full(n, np.nan), np.zeros(n, bool),
+            )  # fmt: skip
+
+    return write_table(path, chunks(), plain_codings(700, 25))
 
 
 def start_up(quick):
@@ -278,6 +335,8 @@ CASES = {
     "environment": environment,
     "online": online,
     "planning": planning,
+    "point_based": point_based,
     "loading": loading,
+    "memory": memory,
     "start_up": start_up,
 }

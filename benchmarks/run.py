@@ -15,6 +15,7 @@ import platform
 import sys
 
 from icdm.errors import UserError, one_line_errors, unknown
+from icdm.memory import keep_freed_memory
 
 
 def main(argv: list[str]) -> None:
@@ -97,4 +98,5 @@ def machine() -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()  # as experiments.run does
     main(sys.argv[1:])

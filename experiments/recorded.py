@@ -254,7 +254,10 @@ def hold_out(log: Log) -> tuple[Log, Log]:
 
 def _log_of_split(s, path, workdir, split):
     codings = plain_codings(s.family.n_states, s.family.n_actions)
-    rows = dpt.rows_of(path, split, by_goal=split == "train")
+    rows = dpt.rows_of(path, split)
+    if split == "train" and s.family_name == "dark_room":
+        arrays = dpt.shifted(dpt.load(path, split), np.random.default_rng(s.seed))
+        rows = dpt.dark_room_rows(arrays, by_goal=True)
     return load(write_table(workdir / f"{split}.parquet", [rows], codings))
 
 

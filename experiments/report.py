@@ -16,6 +16,7 @@ import matplotlib.pyplot as plt  # noqa: E402  (the backend is chosen first)
 
 from experiments.monitor import read_metrics  # noqa: E402
 from icdm.evaluation.table import cell, columns_of  # noqa: E402
+from icdm.trajectories.labels import LABELS  # noqa: E402
 
 COLORS = {
     "oracle": "#2a7f62", "random": "#9a9a9a", "fine_tuned": "#c8553d", "in_context": "#3d6bc8", "no_context": "#6fb7e0",
@@ -30,7 +31,8 @@ def write(workdir: pathlib.Path, results: dict, config: dict, title: str, publis
     pictures = []
     if metrics:
         pictures.append(("Learning curves", save(workdir, "learning_curves", learning_curves(metrics))))
-    pictures.append(("Normalised gap of every policy", save(workdir, "gaps", gap_bars(results["policies"]))))
+    if any("normalized_gap" in metrics for metrics in results["policies"].values()):
+        pictures.append(("Normalised gap of every policy", save(workdir, "gaps", gap_bars(results["policies"]))))
     render(
         workdir / "report.html",
         title=title,
@@ -51,7 +53,7 @@ def render(path: pathlib.Path, *, title, tables, pictures, results, config) -> N
         oracle=results.get("oracle"),
         trends=results.get("trends"),
         pictures=pictures,
-        extras={name: results[name] for name in ("closed_from_expert", "ratios") if name in results},
+        extras=further_tables(results),
         seconds=results["seconds"],
         seeds=results["seeds"],
         config_hash=results["config_hash"],
@@ -70,6 +72,23 @@ def policy_table(heading: str, policies: dict, published: dict[str, str]) -> dic
     ]
     names = [name.replace("_", " ") for name in metrics]
     return {"heading": heading, "metrics": names, "rows": rows, "published": bool(published)}
+
+
+def further_tables(results: dict) -> dict[str, dict]:
+    """{heading: {name: number with its interval}} of what results.json holds beside the policies."""
+    tables = {}
+    if "closed_from_expert" in results:
+        tables["Closed of the value between expert and optimal"] = results["closed_from_expert"]
+    if "ratios" in results:
+        tables["Ratios of normalised gaps"] = results["ratios"]
+    if "data" in results:
+        names = ("test_cross_entropy", "bayes_cross_entropy", "online_regret", "online_regret_sampled")
+        heading = f"Recorded data, learned from {LABELS[results['data']['labels']]}"
+        tables[heading] = {name: results[name] for name in names if name in results}
+    for name, estimates in results.get("off_policy", {}).get("estimates", {}).items():
+        behavior = results["off_policy"]["behavior_probabilities"]
+        tables[f"{name.replace('_', ' ')}, valued from the log ({behavior} behaviour probabilities)"] = estimates
+    return tables
 
 
 def learning_curves(metrics: list[dict]):

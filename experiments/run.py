@@ -13,6 +13,7 @@ from absl import app, flags
 
 from experiments.flags import define_config, parse
 from icdm.errors import UserError, one_line_errors
+from icdm.memory import keep_freed_memory
 
 STOPPED = 143  # exit code, as of a process ended by SIGTERM
 
@@ -26,6 +27,7 @@ def main(_) -> None:
     with one_line_errors("experiments.run"):
         if not flags.FLAGS.workdir:
             raise UserError("name a directory for the run: --workdir=runs/NAME")
+        keep_freed_memory()  # before JAX starts its threads
         from experiments.experiment import run  # JAX is imported only when there is work
         from icdm.learning.train import Stopped
 

@@ -21,6 +21,7 @@ from absl import app, flags
 from experiments.flags import define_config, fields_of, parse
 from experiments.run import STOPPED
 from icdm.errors import UserError, one_line_errors, unknown
+from icdm.memory import keep_freed_memory
 
 if __name__ == "__main__":
     define_config()
@@ -39,6 +40,7 @@ def main(_) -> None:
         config = flags.FLAGS.config
         own = [(axis, list(config.sweep[axis])) for axis in ("problem", "horizon")] if "sweep" in config else []
         axes = own + [parse_axis(config, text) for text in flags.FLAGS.sweep]
+        keep_freed_memory()  # before JAX starts its threads
         from icdm.learning.train import Stopped
 
         try:

@@ -1,6 +1,9 @@
 """The benchmark command runs, writes and compares; no test depends on how fast anything is."""
 
 import json
+import platform
+import subprocess
+import sys
 
 import pytest
 
@@ -31,8 +34,36 @@ def test_a_benchmark_is_written_and_compared(tmp_path, capsys):
     assert "ratio to earlier" in capsys.readouterr().out
 
 
+def test_what_needs_a_gpu_is_left_out_in_one_line(capsys):
+    main(["--only", "large_training"])
+    assert capsys.readouterr().out.startswith("large_training: left out, since JAX finds no GPU here\n")
+
+
 def test_mistakes_are_told(tmp_path, capsys):
     for arguments in (["--only", "trainig"], ["--compare", str(tmp_path / "none.json")]):
         with pytest.raises(SystemExit) as stopped:
             main(arguments)
         assert stopped.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left as they are")
+def test_freed_memory_is_kept_for_the_next_step():
+    code = """
+import resource, sys, threading
+if sys.argv[1] == "keep":
+    from icdm.memory import keep_freed_memory
+    keep_freed_memory()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    worker = threading.Thread(target=lambda: b"x" * 64_000_000)  # as JAX does, in another thread
+    worker.start()
+    worker.join()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(faults())
+"""
+    kept, given_back = (
+        int(subprocess.run([sys.executable, "-c", code, how], capture_output=True, text=True, check=True).stdout)
+        for how in ("keep", "")
+    )
+    assert kept < 100 < 1000 < given_back

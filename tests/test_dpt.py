@@ -11,13 +11,17 @@ import pytest
 from flax import nnx
 
 from experiments.configs import dpt_bandit, dpt_dark_room
-from experiments.experiment import run
+from experiments.experiment import Experiment, claim, run
+from experiments.settings import Settings
 from icdm.errors import UserError
 from icdm.learning.recorded import kept_labels, label_losses, sequence_tokens
+from icdm.learning.sharding import make_mesh
+from icdm.learning.train import Stopped
 from icdm.models.policy import TransformerPolicy
 from icdm.models.transformer import ModelConfig, Transformer
 from icdm.problems.families import make_family
-from icdm.trajectories.dpt import bandit_rows, dark_room_rows
+from icdm.oracles.dark_room import first_best_action
+from icdm.trajectories.dpt import bandit_rows, dark_room_rows, shifted
 from icdm.trajectories.dpt import load as load_npz
 from icdm.trajectories.layouts import Step, make_layout
 from icdm.trajectories.loader import batches, load, sequences
@@ -207,6 +211,24 @@ def test_an_epoch_reads_every_task_once(bandit_log):
     np.testing.assert_array_equal(np.sort(first), np.sort(bandit_log.reward.reshape(40, 7)[:, 0]))
 
 
+def test_moved_contexts_are_contexts_of_the_moved_goal():
+    arrays = room_arrays(300)
+    cell = lambda x: x[..., 0].astype(int) * 3 + x[..., 1]  # noqa: E731
+    best = first_best_action(ROOM)
+    arrays["optimal"] = best[cell(arrays["goal"]), cell(arrays["query"])]
+    kept = np.flatnonzero((arrays["goal"] - arrays["query"]).sum(1) < 4)  # the way from (0, 0) to (2, 2) never
+    arrays = {name: x[kept] for name, x in arrays.items()}
+    arrays["rewards"] = cell(arrays["next_states"]) == cell(arrays["goal"])[:, None]
+    moved = shifted(arrays, np.random.default_rng(0))
+    goal, query = cell(moved["goal"]), cell(moved["query"])
+    np.testing.assert_array_equal(cell(moved["next_states"]) == goal[:, None], arrays["rewards"])
+    unknown = (goal == 8) & (query == 0)
+    np.testing.assert_array_equal(moved["optimal"], np.where(unknown, NOTHING, best[goal, query]))
+    assert unknown.any() and len(set(goal)) == 9
+    still = (moved["goal"] == arrays["goal"]).all(1)
+    np.testing.assert_array_equal(moved["states"][still], arrays["states"][still])
+
+
 @pytest.mark.parametrize("kind", ["bandit", "dark_room"])
 def test_an_experiment_on_the_peers_file(kind, tmp_path):
     module, arrays = {"bandit": (dpt_bandit, bandit_arrays), "dark_room": (dpt_dark_room, room_arrays)}[kind]
@@ -227,6 +249,12 @@ def test_an_experiment_on_the_peers_file(kind, tmp_path):
         assert set(written[name]) == {"mean", "ci95", "n_tasks"} and np.isfinite(written[name]["mean"])
     assert abs(written["test_cross_entropy"]["mean"] - np.log(5)) < 1
     assert {"oracle", "random", "fine_tuned", "fine_tuned_sampled"} <= set(results["policies"])
+    claim(tmp_path / "stopped", c)
+    answers = iter([False, True])
+    with pytest.raises(Stopped, match="step 2 of 4"):
+        Experiment(Settings.from_config(c), tmp_path / "stopped", make_mesh(1), lambda: next(answers)).train_all()
+    resumed = run(c, tmp_path / "stopped")  # goes on at the same record
+    assert {**resumed, "seconds": None} == {**results, "seconds": None}
     c.data_labels = "nothing"
     with pytest.raises(UserError, match="unknown data_labels"):
         run(c, tmp_path / "other")
@@ -255,4 +283,6 @@ def test_a_log_without_a_simulator_is_learned_from_and_valued(tmp_path):
     assert learned > behavior + 0.3
     assert results["off_policy"]["behavior_probabilities"] == "recorded"
     assert set(results["off_policy"]["estimates"]["fine_tuned_sampled"]) == {"is", "pdis", "wis", "dr"}
-    assert (tmp_path / "run" / "report.html").exists()
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "learned from the recorded actions of the best quarter" in report
+    assert "valued from the log (recorded behaviour probabilities)" in report and "effective sample size" in report

@@ -70,6 +70,26 @@ def test_transition_targets_are_the_parts_of_the_next_transition():
     np.testing.assert_array_equal(targets[layout.slices["next_observation"].start], [0, 1, 2, 2, 3, 4, 5, 6])
 
 
+def test_cells_of_a_grid_are_the_sum_of_their_coordinates():
+    class Grid(Family):
+        n_states, sides = 6, (2, 3)
+
+    layout = make_layout("transition", [Grid], reward_bins=2)
+    row, column, a, next_row, next_column, t = 0, 2, 5, 7, 9, 12
+    seen, end = jnp.array([4, 5]), jnp.array([2, 6])  # cell (1, 1), then (0, 2); (1, 2), then none
+    later = layout.append(jnp.array([1, 2]), Step(seen, jnp.array([1, 0]), jnp.array([0.5, 1.0])), end)
+    expected = [
+        [row + 1, column + 1, a + 1, next_row + 0, next_column + 2, t + 1],
+        [row + 1, column + 2, a + 0, NOTHING, NOTHING, t + 2],
+    ]
+    np.testing.assert_array_equal(later.id[:, 0], expected)
+    first = layout.append(jnp.array([0, 0]), Step(seen, seen, jnp.array([0.0, 0.0])), seen)
+    np.testing.assert_array_equal(first.id[1, 0], [NOTHING] * 3 + [next_row + 1, next_column + 2, t + 0])
+    targets = [(part, target[:, 0].tolist()) for part, target in layout.targets(later)]
+    assert targets[2:] == [(slice(7, 9), [0, NOTHING]), (slice(9, 12), [2, NOTHING])]
+    assert targets[:2] == [(slice(5, 7), [1, 0]), (slice(16, 18), [0, 1])]
+
+
 @pytest.mark.parametrize("name", ["transition", "interleaved"])
 def test_the_model_acts_where_the_observation_of_the_step_stands(name):
     layout = make_layout(name, [Family], reward_bins=2)

@@ -12,7 +12,8 @@ from flax import nnx
 
 from icdm.errors import UserError
 from icdm.models.lora import init_lora, merge_lora
-from icdm.models.transformer import ModelConfig, Transformer, linear, rms_norm, rotate
+from icdm.models import transformer
+from icdm.models.transformer import ModelConfig, Transformer, linear, products, rms_norm, rotate, rotation
 from icdm.trajectories.layouts import Tokens
 
 VOCABULARY = 11
@@ -103,18 +104,41 @@ def test_readings_are_those_of_the_forward_pass(model):
     np.testing.assert_array_equal(output.hidden, model(tokens).hidden)
 
 
-def test_the_gradient_of_linear_is_that_of_the_product():
-    x, w = jax.random.normal(jax.random.key(0), (3, 5, 4)), jax.random.normal(jax.random.key(1), (4, 6))
-    ours = jax.grad(lambda x, w: jnp.sin(linear(x, w)).sum(), argnums=(0, 1))(x, w)
-    theirs = jax.grad(lambda x, w: jnp.sin(x @ w).sum(), argnums=(0, 1))(x, w)
-    chex.assert_trees_all_close(ours, theirs, atol=1e-5)
+def test_blocks_of_queries_change_nothing(model, monkeypatch):
+    """Outputs, attention and gradients, at a length that the blocks do not divide, with rows left out."""
+    tokens = ragged_tokens(length=70)
+    valid = tokens.valid[..., None]
+
+    def found(model):
+        def loss(model):
+            output = model(tokens, read=True)
+            return jnp.where(valid, jnp.sin(output.hidden), 0).sum(), output
+
+        (_, output), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(model)
+        rows = jnp.moveaxis(output.readings["attention"], 3, 2)[:, tokens.valid]
+        return jnp.where(valid, output.hidden, 0), rows, gradient
+
+    in_blocks = found(model)
+    monkeypatch.setattr(transformer, "SHORTEST_IN_BLOCKS", 71)
+    chex.assert_trees_all_close(in_blocks, found(model), atol=2e-5, rtol=2e-4)
+
+
+@pytest.mark.parametrize("shape_x, shape_y", [((3, 5, 4), (4, 6)), ((3, 5, 7), (7, 2))])
+def test_gradients_are_those_of_the_product(shape_x, shape_y):
+    """Of a wide and of a narrow output: which factor is transposed depends on it."""
+    x = jax.random.normal(jax.random.key(0), shape_x)
+    weight = jax.random.normal(jax.random.key(1), shape_y)
+    for product, y in ((linear, weight), (products, jnp.stack([weight, 2 * weight, -weight]))):
+        ours = jax.grad(lambda x, y: jnp.sin(product(x, y)).sum(), argnums=(0, 1))(x, y)
+        theirs = jax.grad(lambda x, y: jnp.sin(x @ y).sum(), argnums=(0, 1))(x, y)
+        chex.assert_trees_all_close(ours, theirs, atol=1e-5)
 
 
 def test_rotary_scores_depend_on_the_distance_only():
     q, k = (jax.random.normal(jax.random.key(i), (1, 1, 1, 8)) for i in (0, 1))
 
     def score(i, j):
-        at = lambda x, position: rotate(x, jnp.array([[position]]), 100.0)  # noqa: E731
+        at = lambda x, position: rotate(x, rotation(jnp.array([[position]]), 8, 100.0))  # noqa: E731
         return float((at(q, i) * at(k, j)).sum())
 
     np.testing.assert_allclose(score(7, 3), score(14, 10), rtol=1e-4)

@@ -4,8 +4,9 @@
         --config.data=PATH/dpt_darkroom_5x5_h25.npz
 
 A context is 25 independent steps; a query is asked before the first and after each of them. 20 goals to learn
-from, 5 held out: contexts are drawn anew from all steps recorded with a goal, queries from all asked about it,
-and goals are reflected at random.
+from, 5 held out. Cells are read by their coordinates; contexts are moved over the grid closed to a torus and
+reflected at random, so that every cell comes to be a goal (the held-out ones too, of moved steps of the others);
+contexts are drawn anew from all steps with the same goal, queries from all asked about it.
 """
 
 from experiments.configs import base

@@ -30,6 +30,7 @@ from icdm.problems.mdp import draw
 FIRST_POINTS = 16  # beliefs added to the corners by the first refinement; each further one adds twice as many
 EXPLORED = 1024  # beliefs met by the paths of one refinement, about
 LARGEST = 2**27  # entries of a P x P x A x Z table, the largest
+CACHED = 2**19  # entries of the tables that are worked on side by side: of more, a CPU's cache holds too little
 CONTRACTION = 1e-3  # by how much one sweep of the infinite horizon shrinks the bracket that it starts from
 
 Stage = tuple[jax.Array, jax.Array, jax.Array]  # alpha (P, S), upper (P,), informed (S, A)
@@ -65,7 +66,7 @@ class Bounds:
     def upper_value(self, joint: jax.Array, stage) -> jax.Array:
         """Upper bound at joints (S, ...), times their mass, with `stage` decisions to go."""
         informed = jnp.tensordot(self.informed[self._at(stage)].T, joint, 1).max(0)
-        share = shares(joint, self.points)
+        share = jnp.moveaxis(shares(joint, self.points), 0, -1)
         return jnp.minimum(informed, _sawtooth(joint, share, self.points, self.upper[self._at(stage)]))
 
     def q_values(self, model: BeliefModel, belief: jax.Array, stage) -> tuple[jax.Array, jax.Array]:
@@ -159,16 +160,18 @@ def solve(
 def solve_at_points(model: BeliefModel, points: jax.Array, start: Stage) -> Bounds:
     """Both bounds of one problem at points (P, S), by one backward sweep from the bracket `start`."""
     joint = jnp.einsum("ps,azst->tpaz", points, model.kernel)
-    share = shares(joint, points)
+    share = jnp.moveaxis(shares(joint, points), 0, -1)
     gain = points @ model.reward
+    signal = jnp.arange(model.kernel.shape[1])[None]
 
     def sweep(stage, _):
         alpha, upper, informed = stage
         q_lower = gain + model.discount * jnp.tensordot(alpha, joint, 1).max(0).sum(-1)
         action = q_lower.argmax(-1)
         taken = jnp.take_along_axis(joint, action[None, :, None, None], 2)[:, :, 0]
-        choice = jnp.tensordot(alpha, taken, 1).argmax(0)
-        future = jnp.einsum("pzst,pzt->ps", model.kernel[action], alpha[choice])
+        choice = _first_largest(jnp.tensordot(alpha, taken, 1))
+        backed_up = jnp.einsum("azst,pt->azps", model.kernel, alpha)  # of every vector: cheaper than of P kernels
+        future = backed_up[action[:, None], signal, choice].sum(1)
         bound = jnp.minimum(
             jnp.tensordot(informed.T, joint, 1).max(0), _sawtooth(joint, share, points, upper)
         )
@@ -244,12 +247,16 @@ def shares(joint, points):
 
 
 def _sawtooth(joint, share, points, upper):
-    """sum_s joint(s) U(e_s) + min_i share_i (U(b_i) - sum_s b_i(s) U(e_s))."""
+    """sum_s joint(s) U(e_s) + min_i share_i (U(b_i) - sum_s b_i(s) U(e_s)), with shares (..., P)."""
     corner = upper[: points.shape[1]]
     drop = jnp.minimum(upper - points @ corner, 0)
-    return jnp.tensordot(corner, joint, 1) + (share * jnp.expand_dims(drop, tuple(range(1, share.ndim)))).min(
-        0
-    )
+    return jnp.tensordot(corner, joint, 1) + (share * jnp.expand_dims(drop, range(share.ndim - 1))).min(-1)
+
+
+def _first_largest(score):
+    """score.argmax(0), by a comparison with the maximum: XLA vectorises it on CPU, argmax it does not."""
+    index = jnp.expand_dims(jnp.arange(len(score), dtype=jnp.int32), range(1, score.ndim))
+    return jnp.where(score == score.max(0)[None], index, len(score)).min(0)
 
 
 def _nothing_left(model: BeliefModel, infinite: bool, n_points: int | None = None) -> Stage:
@@ -324,4 +331,4 @@ def _explore_all(model, bounds, keys, n_new):
 def _side_by_side(model: BeliefModel, n_points: int) -> int:
     """How many problems to solve at once: many with few points, or one with many."""
     n, n_actions, n_signals = model.kernel.shape[:3]
-    return max(1, min(n, 2**22 // (n_points**2 * n_actions * n_signals)))
+    return max(1, min(n, CACHED // (n_points**2 * n_actions * n_signals)))

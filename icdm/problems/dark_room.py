@@ -39,6 +39,11 @@ class DarkRoom:
         return self.size**2
 
     @property
+    def sides(self) -> tuple[int, int]:
+        """Of the grid whose cells are the observations."""
+        return self.size, self.size
+
+    @property
     def next_state(self) -> np.ndarray:
         """(S, A) where each action leads."""
         x, y = np.divmod(np.arange(self.n_states), self.size)

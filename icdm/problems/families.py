@@ -40,7 +40,7 @@ class Family(Protocol):
     Optional: `posterior_mean(counts)` and `posterior_sample(key, counts)`, the mean of, and a draw
     from, the posterior over MDPs given the transition counts of a context; `grid(n)`, where the task is a
     few numbers: G problems on a grid of them, n along the first, and their prior weights (G,); `expert`, an
-    (S, A) policy that comes with the data.
+    (S, A) policy that comes with the data; `sides`, of the grid whose cells are the observations.
     """
 
     horizon: int

@@ -43,9 +43,9 @@ def load(path: pathlib.Path, split: str) -> dict[str, np.ndarray]:
     return found
 
 
-def rows_of(path: pathlib.Path, split: str, by_goal: bool = False) -> Rows:
+def rows_of(path: pathlib.Path, split: str) -> Rows:
     arrays = load(path, split)
-    return bandit_rows(arrays) if "means" in arrays else dark_room_rows(arrays, by_goal)
+    return bandit_rows(arrays) if "means" in arrays else dark_room_rows(arrays)
 
 
 def reader(path: pathlib.Path, split: str) -> Callable[[], Iterator[pa.RecordBatch]]:
@@ -69,7 +69,7 @@ def bandit_rows(arrays: dict[str, np.ndarray]) -> Rows:
 def dark_room_rows(arrays: dict[str, np.ndarray], by_goal: bool = False) -> Rows:
     """A task for each recorded context; `by_goal`, one for each goal, with all steps and queries that have it."""
     n, steps = arrays["actions"].shape
-    side = 1 + int(max(arrays["states"].max(), arrays["next_states"].max(), arrays["query"].max()))
+    side = _side(arrays)
 
     def cell(x):
         return x[..., 0].astype(np.int64) * side + x[..., 1]
@@ -94,6 +94,28 @@ def dark_room_rows(arrays: dict[str, np.ndarray], by_goal: bool = False) -> Rows
         reward=in_order(arrays["rewards"].astype(np.float64), 0.0 * zeros, np.zeros((n, 1))),
         oracle_action=in_order(nothing, nothing, arrays["optimal"][:, None]),
     )
+
+
+def shifted(arrays: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Dark Room's contexts, each moved by an offset of its own on the grid closed to a torus.
+
+    What a context tells is where a reward was seen and where not, and what the oracle answers depends on the way
+    from the query to the goal alone: both move with the grid. So every cell comes to be a goal as often as any
+    other. The answer to a moved query is the one that was recorded for the same way, NOTHING where none was.
+    Steps that cross the border come out as jumps; which cells they reached is what counts.
+    """
+    side = _side(arrays)
+    way = arrays["goal"].astype(np.int64) - arrays["query"] + side - 1
+    answer = np.full((2 * side - 1, 2 * side - 1), NOTHING)
+    answer[tuple(way.T)] = arrays["optimal"]
+    offset = rng.integers(side, size=(len(way), 2))
+    moved = {name: (arrays[name] + offset) % side for name in ("query", "goal")}
+    moved |= {name: (arrays[name] + offset[:, None]) % side for name in ("states", "next_states")}
+    return arrays | moved | {"optimal": answer[tuple((moved["goal"] - moved["query"] + side - 1).T)]}
+
+
+def _side(arrays) -> int:
+    return 1 + int(max(arrays["states"].max(), arrays["next_states"].max(), arrays["query"].max()))
 
 
 def _rows(**columns: np.ndarray) -> Rows:

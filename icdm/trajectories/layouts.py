@@ -7,10 +7,12 @@ it, so that they cannot disagree. The model acts at the last position that `appe
 
 import dataclasses
 import functools
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from icdm.errors import UserError, unknown
 from icdm.problems.families import Family, make_family, n_observations, parse_family
@@ -75,17 +77,29 @@ class TransitionLayout(Vocabulary):
     The first position of an episode holds o' and t alone. The reward enters as a number. As targets
     of pretraining, the position's action, reward bin and next observation are predicted side by side,
     from the position before.
+
+    Attributes:
+      sides: where observations are the cells of a grid, numbered row by row, its sides. A cell is then the sum
+        of its coordinates' embeddings, so that what is learned in some cells holds in others.
     """
 
+    sides: tuple[int, ...] = ()
     positions = 1
-    components = 4
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        return self.sides or (self.n_observations,)
+
+    @property
+    def components(self) -> int:
+        return 2 * len(self.axes) + 2
 
     @property
     def slices(self) -> dict[str, slice]:
         return _slices(
-            observation=self.n_observations,
+            observation=sum(self.axes),
             action=self.n_actions,
-            next_observation=self.n_observations,
+            next_observation=sum(self.axes),
             step=self.horizon + 1,
             reward=self.reward_bins,
         )
@@ -95,9 +109,9 @@ class TransitionLayout(Vocabulary):
         first = t == 0
         observation, t = jnp.broadcast_arrays(observation, t)
         ids = [
-            jnp.where(first, NOTHING, at["observation"].start + before.observation),
+            *(jnp.where(first, NOTHING, id) for id in self._coordinates(before.observation, at["observation"])),
             jnp.where(first, NOTHING, at["action"].start + before.action),
-            at["next_observation"].start + observation,
+            *self._coordinates(observation, at["next_observation"]),
             at["step"].start + t,
         ]
         number = jnp.where(first, 0.0, before.reward / self.reward_unit)
@@ -106,13 +120,25 @@ class TransitionLayout(Vocabulary):
 
     def targets(self, tokens: Tokens) -> list[tuple[slice, jax.Array]]:
         """For each predicted component, its slice of the vocabulary and its index there at every position."""
-        at = self.slices
-        reward_bin = jnp.where(tokens.id[..., 0] == NOTHING, NOTHING, self.reward_bin(tokens.number * self.reward_unit))
+        at, D = self.slices, len(self.axes)
+        reward_bin = jnp.where(tokens.id[..., D] == NOTHING, NOTHING, self.reward_bin(tokens.number * self.reward_unit))
+        coordinates = zip(self._parts(at["next_observation"]), range(D + 1, 2 * D + 1))
         return [
-            (at["action"], _relative(tokens.id[..., 1], at["action"])),
+            (at["action"], _relative(tokens.id[..., D], at["action"])),
             (at["reward"], reward_bin),
-            (at["next_observation"], _relative(tokens.id[..., 2], at["next_observation"])),
+            *((part, _relative(tokens.id[..., component], part)) for part, component in coordinates),
         ]
+
+    def _coordinates(self, observation: jax.Array, part: slice) -> list[jax.Array]:
+        """Vocabulary ids of an observation, one for each axis; NOTHING where it is not a cell of the grid."""
+        there = (observation >= 0) & (observation < math.prod(self.axes))
+        coordinates = jnp.unravel_index(jnp.where(there, observation, 0), self.axes)
+        return [jnp.where(there, own.start + x, NOTHING) for own, x in zip(self._parts(part), coordinates)]
+
+    def _parts(self, part: slice) -> list[slice]:
+        """The slices of the axes in the slice of an observation."""
+        ends = part.start + np.cumsum(self.axes)
+        return [slice(int(end) - side, int(end)) for end, side in zip(ends, self.axes)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,6 +182,8 @@ def make_layout(name: str, families, reward_bins: int) -> Layout:
         raise unknown("layout", name, LAYOUTS)
     if reward_bins < 2:
         raise UserError(f"reward_bins {reward_bins}: give at least 2")
+    grids = {getattr(family, "sides", ()) for family in families}
+    grid = {"sides": grids.pop()} if name == "transition" and len(grids) == 1 else {}
     return LAYOUTS[name](
         n_observations=max(n_observations(family) for family in families),
         n_actions=max(family.n_actions for family in families),
@@ -163,6 +191,7 @@ def make_layout(name: str, families, reward_bins: int) -> Layout:
         reward_low=min(family.reward_range[0] for family in families),
         reward_high=max(family.reward_range[1] for family in families),
         reward_bins=reward_bins,
+        **grid,
     )
 
 
