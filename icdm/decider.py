@@ -77,6 +77,7 @@ class Decider:
         """
         if context is not None:
             rows = context.action.shape[0]
+            context = dataclasses.replace(context, reward=self._shown(context.reward))
         policy = dataclasses.replace(self.policy, context=context)
         self.carry, self.t = _init(policy, jnp.zeros(rows, jnp.int32)), 0
 
@@ -97,10 +98,14 @@ class Decider:
         """Takes note of what was done, (B,) codes, and what it paid, (B,)."""
         action, reward = (
             np.atleast_1d(np.asarray(action, np.int32)),
-            np.atleast_1d(np.asarray(reward, np.float32)),
+            self._shown(np.atleast_1d(np.asarray(reward, np.float32))),
         )
         self.carry = _observe(self.policy, self.carry, action, reward)
         self.t += 1
+
+    def _shown(self, reward):
+        """Rewards as the model was trained to see them: a problem may hide them, and a log hold them all the same."""
+        return reward if getattr(self.family, "shows_reward", True) else np.zeros_like(reward)
 
     def _values(self, logits):
         """The labels `boltzmann` and `advantage` both make temperature x logits estimate Q up to a constant."""

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from experiments.configs import base
 from experiments.experiment import Experiment, claim
@@ -16,6 +17,7 @@ from icdm.decider import Decider
 from icdm.errors import UserError
 from icdm.learning.objectives import action_logits
 from icdm.learning.sharding import make_mesh
+from icdm.models.transformer import ModelConfig, Transformer
 from icdm.trajectories.rollout import Trajectories
 
 HEADER = "task_id,episode_id,t,observation,action,reward\n"
@@ -43,6 +45,22 @@ def test_the_decider_is_the_trained_model(trained):
     directory, models = trained
     decider = Decider.from_run(directory)
     jax.tree.map(np.testing.assert_array_equal, decider.policy.model, models["fine_tuned"])
+
+
+@pytest.mark.parametrize("family, seen", [("energy", True), ("energy_pomdp", False), ("energy_apomdp", False)])
+def test_rewards_that_the_problem_hides_are_not_read_from_a_log(family, seen):
+    """Two histories that differ in what was paid lead to other logits only where payments are shown."""
+    c = base.get_config()
+    c.horizon, c.family = 3, family
+    layout = Settings.from_config(c).layout
+    model = Transformer(ModelConfig(width=16, layers=1, heads=2, kv_heads=2, hidden=16), layout.size, nnx.Rngs(0))
+    decider, found = Decider(model, c.to_dict()), []
+    for reward in (-0.1, 0.9):
+        decider.reset(rows=1)
+        decider.act([3])
+        decider.observe([1], [reward])
+        found.append(decider.act([2]).probability)
+    assert np.array_equal(*found) != seen
 
 
 def test_decisions_are_those_of_the_forward_pass(trained):

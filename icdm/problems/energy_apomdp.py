@@ -35,7 +35,7 @@ class EnergyAPOMDP:
     radius: float = 0.2
     concentration: float = 5.0
     n_states, n_actions, n_observations = LEVELS, 3, LEVELS
-    reward_range, n_tasks = (-CHARGE_COST, 1.0), None
+    reward_range, n_tasks, shows_reward = (-CHARGE_COST, 1.0), None, False
 
     def __post_init__(self):
         Energy(self.horizon, self.discount)

@@ -41,7 +41,7 @@ class Regimes:
     discount: float = 1.0
     cost: float = 0.002
     n_states, n_actions, n_observations = REGIMES * len(WEIGHTS), len(WEIGHTS), len(RETURNS)
-    n_tasks = None
+    n_tasks, shows_reward = None, False
 
     def __post_init__(self):
         check_horizon(self.horizon)
