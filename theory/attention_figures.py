@@ -88,7 +88,7 @@ def draw_context(rows, attention_ET, values: Values, x: int, h: int) -> Figure:
     place_ET = np.arange(n_episodes)[:, None] * (n_steps + 0.8) + np.arange(n_steps)
     color_A = [CYCLE[a % len(CYCLE)] for a in range(n_actions)]
     query = rows.queries[EXAMPLE]
-    width = min(14.0, 3.5 + 0.13 * place_ET.size)
+    width = min(14.0, 6.0 + 0.1 * place_ET.size)
     figure, axes = plt.subplot_mosaic(
         [["attention", "values"], ["strip", "values"]],
         figsize=(width + 3.2, 3.4), width_ratios=[width, 3.2], height_ratios=[2.2, 1], layout="constrained",
