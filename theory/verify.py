@@ -19,6 +19,7 @@ from absl import app, flags, logging
 
 from experiments.flags import define_config, parse
 from icdm.errors import UserError, one_line_errors, unknown
+from icdm.memory import keep_freed_memory
 
 if __name__ == "__main__":
     define_config()
@@ -30,6 +31,7 @@ if __name__ == "__main__":
 def main(_) -> None:
     given = flags.FLAGS
     logging.set_verbosity(logging.WARNING)  # the libraries underneath tell much
+    keep_freed_memory()  # before JAX starts its threads
     with one_line_errors("theory.verify"):
         claims = verify(given.config, pathlib.Path(given.workdir), given.only)
     if given.strict and not all(claim.holds for claim in claims):
