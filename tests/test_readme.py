@@ -36,7 +36,8 @@ def test_files_and_modules_that_are_named_exist():
         assert (ROOT / path).exists(), path
     for module in re.findall(r"python -m ([\w.]+)", README):
         assert importlib.util.find_spec(module), module
-    fields = fields_of(runpy.run_path(str(ROOT / "experiments/configs/base.py"))["get_config"]())
+    configs = [runpy.run_path(str(ROOT / f"experiments/configs/{name}.py")) for name in ("base", "paper_sweep")]
+    fields = {field for module in configs for field in fields_of(module["get_config"]())}
     for field in set(re.findall(r"--config\.([\w.]+)=", README)) - {"FIELD"}:
         assert field in fields, field
 
