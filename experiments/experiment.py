@@ -269,7 +269,7 @@ class Experiment:
             if self.stop():
                 raise Stopped("stopped during the evaluation")
             values[name] = measure(tasks, decider, s.evaluation, self.mesh)
-            if test.members:
+            if test.is_cloud:
                 members[name] = measure_members(tasks, decider, s.evaluation, self.mesh, values[name])
         n = len(values["oracle"])
         bounds = {"random": test.random_N, "expert": test.expert_N}

@@ -15,7 +15,7 @@ from icdm.problems.families import parse_parameters
 
 DRAWN = (
     "random", "in_context", "no_context", "fine_tuned", "posterior_mean", "certainty_equivalence", "qmdp",
-    "most_likely_state",
+    "most_likely_state", "nominal_oracle",
 )  # fmt: skip
 LOWEST = 1e-4  # of a gap drawn on a logarithmic scale
 

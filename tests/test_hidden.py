@@ -71,6 +71,8 @@ def test_any_critic_gives_the_same_value(test_tasks):
 def test_the_oracle_is_within_its_bracket_and_first(test_tasks):
     values = {name: measure(test_tasks, d, CONFIG, make_mesh()) for name, d in reference_deciders(test_tasks)}
     certified = test_tasks.certified
+    alone = measure_members(test_tasks, None, CONFIG, make_mesh(), values["oracle"])
+    np.testing.assert_array_equal(alone, values["oracle"][:, None], "a single model is its own worst and best")
     assert (values["oracle"] >= certified.lower_N - 0.01).all() and (values["oracle"] <= certified.upper_N + 0.01).all()
     assert values["most_likely_state"].mean() < values["oracle"].mean()
 

@@ -94,7 +94,11 @@ class TestTasks:
     @property
     def counted_from(self) -> str:
         """The decider whose measured value stands for the optimum of hidden states: of clouds, the nominal one's."""
-        return "nominal_oracle" if isinstance(self.tasks.problem, AmbiguousPOMDP) else "oracle"
+        return "nominal_oracle" if self.is_cloud else "oracle"
+
+    @property
+    def is_cloud(self) -> bool:
+        return isinstance(self.tasks.problem, AmbiguousPOMDP)
 
 
 def make_test_tasks(
@@ -179,7 +183,7 @@ def measure_members(
 def reference_deciders(test: TestTasks) -> Iterator[tuple[str, Decider]]:
     """The deciders that need no training, by their names in results.json."""
     yield "oracle", lambda tasks, task_B, context, key: tasks.oracle
-    if test.counted_from != "oracle":
+    if test.is_cloud:
         nominal_oracle = to_float32(test.certified.critic)
         yield test.counted_from, lambda tasks, task_B, context, key: nominal_oracle
     if not isinstance(test.tasks.problem, MDP):
