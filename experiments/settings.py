@@ -7,6 +7,7 @@ import json
 from icdm.errors import UserError
 from icdm.evaluation.evaluate import EvaluationConfig
 from icdm.learning.data import ContextConfig
+from icdm.learning.episode_pool import EPISODES
 from icdm.learning.objectives import check_labels
 from icdm.learning.train import TrainConfig
 from icdm.models.transformer import ModelConfig
@@ -78,6 +79,8 @@ class Settings:
     def check(self) -> None:
         if hides_state(self.family) and self.data:
             raise UserError(f"family {self.family_name} hides its state: recorded data need a family that shows it")
+        if hides_state(self.family) and self.context.episodes > EPISODES:
+            raise UserError(f"context.episodes {self.context.episodes}: of a hidden state at most {EPISODES} are recorded")
         self.oracle.check("oracle")
         if not self.data:
             self.context.check(self.family)

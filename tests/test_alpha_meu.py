@@ -107,6 +107,7 @@ def test_interpolation_meets_the_tree_on_small_problems(alpha):
     assert solution.value[0] == pytest.approx(by_tree(models, alpha), abs=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", (0.0, 1.0))
 def test_the_estimated_error_is_as_large_as_the_true_one(alpha):
     """On ten hidden levels, three steps from their end; the tree is exact."""

@@ -229,7 +229,7 @@ def test_moved_contexts_are_contexts_of_the_moved_goal():
     np.testing.assert_array_equal(moved["states"][still], arrays["states"][still])
 
 
-@pytest.mark.parametrize("kind", ["bandit", "dark_room"])
+@pytest.mark.parametrize("kind", ["bandit", pytest.param("dark_room", marks=pytest.mark.slow)])
 def test_an_experiment_on_the_peers_file(kind, tmp_path):
     module, arrays = {"bandit": (dpt_bandit, bandit_arrays), "dark_room": (dpt_dark_room, room_arrays)}[kind]
     splits = {split: arrays(300) for split in ("train", "test", "eval")}

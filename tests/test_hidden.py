@@ -5,6 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.configs import energy_pomdp
+from experiments.settings import Settings
+from icdm.errors import UserError
 from icdm.evaluation.evaluate import (
     EvaluationConfig,
     make_test_tasks,
@@ -130,6 +133,21 @@ def test_members_of_a_cloud():
     assert members["oracle"].min(1).mean() >= members["nominal_oracle"].min(1).mean() - 0.01, "and pays under the worst"
     same = summarize_members(members["oracle"], members["oracle"])
     assert same["worst_gap"]["mean"] == same["best_gap"]["mean"] == 0
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"context.episodes": EPISODES + 1}, "at most 32"),
+        ({"data": "log.parquet"}, "recorded data need a family that shows it"),
+        ({"oracle.points": 0}, "oracle.points 0"),
+    ],
+)
+def test_settings_that_hidden_states_do_not_allow(change, message):
+    config = energy_pomdp.get_config()
+    config.update_from_flattened_dict(change)
+    with pytest.raises(UserError, match=message):
+        Settings.from_config(config)
 
 
 def test_gaps_below_the_bracket_are_marked():
