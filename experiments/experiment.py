@@ -17,7 +17,7 @@ from experiments.published import published_gaps
 from experiments.recorded import open_data
 from experiments.settings import Settings, as_json, config_hash, first_difference
 from icdm.errors import UserError
-from icdm.evaluation.evaluate import Decider, make_test_tasks, measure, measure_members, reference_deciders
+from icdm.evaluation.evaluate import Decider, TestTasks, make_test_tasks, measure, measure_members, reference_deciders
 from icdm.evaluation.summary import interval, mark_below_bracket, ratio, summarize, summarize_members
 from icdm.evaluation.table import print_table
 from icdm.learning.checkpoint import Checkpoints
@@ -271,23 +271,11 @@ class Experiment:
             values[name] = measure(tasks, decider, s.evaluation, self.mesh)
             if test.is_cloud:
                 members[name] = measure_members(tasks, decider, s.evaluation, self.mesh, values[name])
-        n = len(values["oracle"])
-        bounds = {"random": test.random_N, "expert": test.expert_N}
-        bounds = {name: np.broadcast_to(value_N, n).copy() for name, value_N in bounds.items() if value_N is not None}
-        values |= bounds
-        order = sorted(values, key=lambda name: -values[name].mean())
         self.seconds["evaluate"] = time.perf_counter() - began
-        exact = test.certified.method == "exact"
-        optimal_N = test.certified.lower_N if exact else values[test.counted_from]
-        solved = {"optimal": optimal_N, "upper": test.certified.upper_N, "random": test.random_N}
-        arrays = {f"policy/{name}": values[name] for name in order}
-        arrays |= {f"members/{name}": value_NM for name, value_NM in members.items()} | solved
-        if test.expert_N is not None:
-            arrays["expert"] = test.expert_N
         method = {"method": test.certified.method}
         if test.certified.error_N.any():
             method["estimated_error"] = interval(test.certified.error_N)
-        return arrays, method
+        return arrays_of(test, values, members), method
 
     def _model_deciders(self, models) -> dict[str, Decider]:
         s = self.settings
@@ -300,6 +288,27 @@ class Experiment:
 
         deciders = {name: transformer(model) for name, model in models.items()}
         return deciders | {"no_context": transformer(models["fine_tuned"], reads_context=False)}
+
+
+def arrays_of(test: TestTasks, values: dict[str, np.ndarray], members: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What values.npz holds (see `summaries`): the policies from the best to the worst, and the bounds."""
+    exact = test.certified.method == "exact"
+    arrays = {
+        "optimal": test.certified.lower_N if exact else values[test.counted_from],
+        "upper": test.certified.upper_N,
+        "random": test.random_N,
+    }
+    if test.expert_N is not None:
+        arrays["expert"] = test.expert_N
+    n = len(values["oracle"])
+    fixed = {name: np.broadcast_to(arrays[name], n).copy() for name in ("random", "expert") if name in arrays}
+    values = values | fixed
+    order = sorted(values, key=lambda name: -values[name].mean())
+    return (
+        {f"policy/{name}": values[name] for name in order}
+        | {f"members/{name}": value_NM for name, value_NM in members.items()}
+        | arrays
+    )
 
 
 def equal_tokens(s: Settings) -> TrainConfig:
