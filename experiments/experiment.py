@@ -220,10 +220,14 @@ class Experiment:
         if hides_state(s.family):
             pool = s.pool or HIDDEN_POOL
             stream = EpisodePool(s.family, key, self.mesh, pool, s.context, s.query_behavior)
-            episodes = lambda drawn, key: drawn  # noqa: E731
+
+            def episodes(drawn, key):
+                return drawn
         else:
             stream = TaskStream(s.family, key, self.mesh, s.pool)
-            episodes = lambda drawn, key: record_with_context(s.family, *drawn, key, s.context, s.query_behavior)  # noqa: E731
+
+            def episodes(drawn, key):
+                return record_with_context(s.family, *drawn, key, s.context, s.query_behavior)
 
         def batch(step):
             return stream(step, config.batch)

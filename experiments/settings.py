@@ -80,7 +80,8 @@ class Settings:
         if hides_state(self.family) and self.data:
             raise UserError(f"family {self.family_name} hides its state: recorded data need a family that shows it")
         if hides_state(self.family) and self.context.episodes > EPISODES:
-            raise UserError(f"context.episodes {self.context.episodes}: of a hidden state at most {EPISODES} are recorded")
+            episodes = self.context.episodes
+            raise UserError(f"context.episodes {episodes}: where states are hidden, at most {EPISODES} are recorded")
         self.oracle.check("oracle")
         if not self.data:
             self.context.check(self.family)

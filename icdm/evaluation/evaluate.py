@@ -189,7 +189,11 @@ def reference_deciders(test: TestTasks) -> Iterator[tuple[str, Decider]]:
     if not isinstance(test.tasks.problem, MDP):
         nominal = test.world.problem
         shown, informed = (to_float32(table) for table in (qmdp(nominal), fast_informed(belief_model(nominal))))
-        planners = {"qmdp": LinearQ(shown), "fast_informed": LinearQ(informed), "most_likely_state": MostLikelyState(shown)}
+        planners = {
+            "qmdp": LinearQ(shown),
+            "fast_informed": LinearQ(informed),
+            "most_likely_state": MostLikelyState(shown),
+        }
         for name, planner in planners.items():
             policy = BeliefPolicy(nominal, planner)
             yield name, lambda tasks, task_B, context, key, policy=policy: policy

@@ -37,10 +37,11 @@ class Family(Protocol):
       n_tasks: how many different tasks there are; None when there is no end of them.
       sample: key -> one problem, float64 arrays when x64 is enabled; pure, so it can be vmapped.
 
-    Optional: `shows_reward`, false where the rewards are hidden from the decider; `posterior_mean(counts)` and `posterior_sample(key, counts)`, the mean of, and a draw
-    from, the posterior over MDPs given the transition counts of a context; `grid(n)`, where the task is a
-    few numbers: G problems on a grid of them, n along the first, and their prior weights (G,); `expert`, an
-    (S, A) policy that comes with the data; `sides`, of the grid whose cells are the observations.
+    Optional: `shows_reward`, false where the rewards are hidden from the decider; `posterior_mean(counts)` and
+    `posterior_sample(key, counts)`, the mean of, and a draw from, the posterior over MDPs given the transition
+    counts of a context; `grid(n)`, where the task is a few numbers: G problems on a grid of them, n along the
+    first, and their prior weights (G,); `expert`, an (S, A) policy that comes with the data; `sides`, of the
+    grid whose cells are the observations.
     """
 
     horizon: int

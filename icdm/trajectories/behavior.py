@@ -30,4 +30,6 @@ def behavior_policy(name: str, family, oracle: Oracle, key: jax.Array, n_rows: i
         return uniform_policy(n_observations(family), family.n_actions)
     if name == "expert":
         return MarkovPolicy(jnp.asarray(family.expert, jnp.float32)[None, None])
-    return EpsilonGreedy(oracle, epsilon if name == "epsilon_greedy" else jax.random.uniform(key, (n_rows,), jnp.float32))
+    if name == "mixture":
+        epsilon = jax.random.uniform(key, (n_rows,), jnp.float32)
+    return EpsilonGreedy(oracle, epsilon)
