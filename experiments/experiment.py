@@ -21,7 +21,7 @@ from icdm.evaluation.evaluate import Decider, TestTasks, make_test_tasks, measur
 from icdm.evaluation.summary import interval, mark_below_bracket, ratio, summarize, summarize_members
 from icdm.evaluation.table import print_table
 from icdm.learning.checkpoint import Checkpoints
-from icdm.learning.data import HIDDEN_POOL, TaskStream, mixed_tokens, record, record_with_context
+from icdm.learning.data import HIDDEN_POOL, TaskStream, mixed_tokens, play, record_with_context
 from icdm.learning.episode_pool import EpisodePool
 from icdm.learning.objectives import action_loss, next_token_loss
 from icdm.learning.sharding import check_rows, make_mesh, place_rows
@@ -203,7 +203,7 @@ class Experiment:
             for i, (family, (tasks, task_B)) in enumerate(zip(s.pretrain_mixture, drawn)):
                 member_key = jax.random.fold_in(key, i)
                 behavior, episodes = s.pretrain_behavior, s.context.episodes + 1
-                members.append(record(family, tasks, task_B, member_key, behavior, episodes, s.context.epsilon))
+                members.append(play(family, tasks, task_B, member_key, behavior, episodes, s.context.epsilon))
             tokens = mixed_tokens(s.layout, members)
             return next_token_loss(model, s.layout, tokens), tokens.valid.sum()
 

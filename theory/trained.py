@@ -19,7 +19,7 @@ from icdm.errors import UserError
 from icdm.learning.data import ContextConfig, draw_tasks, record_with_context
 from icdm.models.transformer import Transformer
 from icdm.oracles.planners import plan_from_context, planners_of
-from icdm.problems.families import Family
+from icdm.problems.families import Family, hides_state
 from icdm.trajectories.layouts import Layout, acting_positions, encode, problem_of
 from icdm.trajectories.rollout import Trajectories
 
@@ -154,7 +154,7 @@ def load(directory) -> Run:
     family, layout = problem_of(config)
     if config["context"]["episodes"] < 1 or config["single_steps"]:
         raise UserError(f"{directory}: its contexts are not episodes, so there are no returns to attend to")
-    if hasattr(family, "n_observations"):
+    if hides_state(family):
         raise UserError(f"{directory}: family {config['family']} hides its state, on which Q* would depend")
     if family.n_tasks == 1:
         raise UserError(f"{directory}: family {config['family']} has one task, whose Q* no context need tell")

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from icdm.errors import UserError
-from icdm.learning.data import ContextConfig, Tasks, draw_problems, record, to_float32
+from icdm.learning.data import ContextConfig, Tasks, draw_problems, play, to_float32
 from icdm.learning.sharding import place_rows
 from icdm.oracles.backward_induction import policy_value
 from icdm.oracles.certified import Certified, OracleConfig, certify, informed_critic
@@ -109,8 +109,8 @@ def make_test_tasks(
     n = family.n_tasks or config.tasks
     problem = draw_problems(family, task_key, n)
     test = solved_tasks(family, problem, precision, config.episodes, key)
-    shown = record(family, test.tasks, test.task_B, context_key, context.behavior, context.episodes, context.epsilon)
-    return dataclasses.replace(test, context=dataclasses.replace(shown, q=None))
+    shown = play(family, test.tasks, test.task_B, context_key, context.behavior, context.episodes, context.epsilon)
+    return dataclasses.replace(test, context=shown)
 
 
 def solved_tasks(

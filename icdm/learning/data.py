@@ -105,16 +105,28 @@ class TaskStream:
         return self.pool, place_rows(self.mesh, jax.random.randint(key, (rows,), 0, self.pool.n), rows)
 
 
+def play(
+    family: Family, tasks: Tasks, task_B: jax.Array, key: jax.Array, behavior: str, n_episodes: int, epsilon: float
+) -> Trajectories:
+    """n_episodes of a behavior in each row's task, without labels: (B, E, ...)."""
+    return episodes_per_row(_play(family, tasks, task_B, key, behavior, n_episodes, epsilon)[1], n_episodes)
+
+
 def record(
     family: Family, tasks: Tasks, task_B: jax.Array, key: jax.Array, behavior: str, n_episodes: int, epsilon: float
 ) -> Trajectories:
     """n_episodes of a behavior in each row's task, with the oracle's Q beside them: (B, E, ...)."""
+    task_X, episodes = _play(family, tasks, task_B, key, behavior, n_episodes, epsilon)
+    q_XTA, _ = assess_along(tasks.oracle, task_X, episodes)
+    return episodes_per_row(dataclasses.replace(episodes, q=q_XTA), n_episodes)
+
+
+def _play(family, tasks, task_B, key, behavior, n_episodes, epsilon) -> tuple[jax.Array, Trajectories]:
+    """The task of each episode, and the episodes side by side: (X,), (X, ...)."""
     policy_key, key = jax.random.split(key)
     task_X = jnp.repeat(task_B, n_episodes)
     policy = behavior_policy(behavior, family, tasks.oracle, policy_key, task_X.size, epsilon)
-    recorded = rollout(tasks.problem, task_X, policy, key)
-    q_XTA, _ = assess_along(tasks.oracle, task_X, recorded)
-    return episodes_per_row(dataclasses.replace(recorded, q=q_XTA), n_episodes)
+    return task_X, rollout(tasks.problem, task_X, policy, key)
 
 
 def record_with_context(
