@@ -85,8 +85,9 @@ def sweep(config, workdir: pathlib.Path, axes: list[tuple[str, list]], n_seeds: 
     from experiments import sweep_report
     from experiments.experiment import load_results, run, share_pretraining, write_json
 
-    # Runs compile much the same programs.
+    # Runs compile much the same programs, most of them small.
     jax.config.update("jax_compilation_cache_dir", str(workdir.absolute() / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     names = [name for name, _ in axes]
     entries, begun = [], []
     for values in itertools.product(*(values for _, values in axes)):

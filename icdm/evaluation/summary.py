@@ -3,6 +3,7 @@
 import numpy as np
 
 RESAMPLES = 2000
+DRAWN_AT_ONCE = 1_000_000  # tasks, which bounds the memory
 METRICS = ("value", "gap", "regret", "normalized_gap", "failure_rate")
 MEMBER_METRICS = ("worst_value", "worst_gap", "best_value", "best_gap")
 
@@ -87,7 +88,9 @@ def _resampled_means(sample_NX: np.ndarray) -> np.ndarray:
     """Means of RESAMPLES bootstrap samples, (RESAMPLES, X); the same resamples for the same N."""
     rng = np.random.default_rng(0)
     n = len(sample_NX)
-    return np.stack([sample_NX[rng.integers(0, n, n)].mean(0) for _ in range(RESAMPLES)])
+    block = max(1, DRAWN_AT_ONCE // n)
+    sizes = [min(block, RESAMPLES - start) for start in range(0, RESAMPLES, block)]
+    return np.concatenate([sample_NX[rng.integers(0, n, (size, n))].mean(1) for size in sizes])
 
 
 def _central(sample_X: np.ndarray) -> list[float]:
