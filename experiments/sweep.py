@@ -102,6 +102,7 @@ def sweep(config, workdir: pathlib.Path, axes: list[tuple[str, list]], n_seeds: 
                 run(one, directory)
             runs.append(directory)
             begun.append((one, directory))
+        jax.clear_caches()  # the next problem has other shapes, and a process may map only so much memory
         entries.append(sweep_report.pool(point, runs))
         results = {"sweep": dict(axes), "trends": sweep_report.trends(entries), "runs": entries}
         write_json(workdir / "results.json", results)

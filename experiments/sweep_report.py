@@ -47,13 +47,13 @@ def trends(entries: list[dict]) -> dict[str, dict]:
     largest value, mean and 95 % interval over settings, and in how many of them it grows.
     """
     found = {}
-    points = [(parameters(entry), gain(entry)) for entry in entries if "in_context" in entry["policies"]]
+    entries = [entry for entry in entries if "in_context" in entry["policies"]]
     for name in ("horizon", "fidelity", "n_models", "pessimism"):
         settings = {}
-        for point, gained in points:
+        for point, entry in clouds(entries) if name == "n_models" else [(parameters(e), e) for e in entries]:
             if name in point:
                 rest = tuple((k, v) for k, v in sorted(point.items()) if k not in (name, "problem"))
-                settings.setdefault((*rest, point.get("problem", "").split(":")[0]), {})[point[name]] = gained
+                settings.setdefault((*rest, point.get("problem", "").split(":")[0]), {})[point[name]] = gain(entry)
         changes = np.array([s[max(s)] - s[min(s)] for s in settings.values() if len(s) > 1])
         if changes.size:
             found[name] = {"grows_in": int((changes > 0).sum()), "settings": int(changes.size), **interval(changes)}
@@ -100,12 +100,10 @@ def drawings(entries: list[dict], axes: dict):
             for metric in ("gap", "normalized_gap"):
                 caption = f"{metric.replace('_', ' ').capitalize()} against {name}"
                 yield f"{metric}_against_{name}", caption, panels(by_problem(entries), name, metric)
-    clouds = [entry for entry in entries if entry["family"] == "energy_apomdp"]
-    if clouds:
+    if clouds(entries):
         for name, other in (("pessimism", "n_models"), ("n_models", "pessimism")):
             groups = {}
-            for entry in clouds:
-                numbers = parameters(entry)
+            for numbers, entry in clouds(entries):
                 title = f"{other.replace('_', ' ')} = {numbers[other]}"
                 groups.setdefault(title, []).append(entry | {"point": numbers})
             for metric in ("gap", "worst_gap"):
@@ -118,13 +116,24 @@ def parameters(entry: dict) -> dict:
     return entry["point"] | parse_parameters(entry["point"].get("problem", ""))[1]
 
 
+def clouds(entries: list[dict]) -> list[tuple[dict, dict]]:
+    """Parameters and entry of each cloud; a cloud of one model, to which pessimism means nothing, stands at all of them."""
+    points = [(parameters(entry), entry) for entry in entries if entry["family"] == "energy_apomdp"]
+    swept = sorted({point["pessimism"] for point, _ in points})
+    return [
+        (point | {"pessimism": alpha}, entry)
+        for point, entry in points
+        for alpha in (swept if point["n_models"] == 1 else [point["pessimism"]])
+    ]
+
+
 def by_problem(entries: list[dict]) -> dict[str, list[dict]]:
     """Entries by what is drawn in one panel: a problem, or all clouds of one size."""
     groups = {}
     for entry in entries:
         numbers = parameters(entry)
         if "n_models" in numbers:
-            title = f"cloud of {numbers['n_models']}, mean over pessimism"
+            title = f"cloud of {numbers['n_models']}" + (", mean over pessimism" if numbers["n_models"] > 1 else "")
         else:
             title = entry["point"].get("problem", entry["family"]).replace(":", ", ").replace("=", " ")
         groups.setdefault(title, []).append(entry)

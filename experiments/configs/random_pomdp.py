@@ -17,9 +17,9 @@ def get_config():
     c.context.update(episodes=10, behavior="uniform")
     c.query_behavior = "mixture"
     c.reward_bins = 2
-    c.model.mixing = 2  # the state is told by several observations in a row
+    c.model.update(width=128, hidden=256, mixing=2)  # the state is told by several observations in a row
     c.pretrain.update(steps=200, mixture=("random_pomdp",), behavior="uniform")
-    c.fine_tune.update(steps=1500, labels="advantage", temperature=0.2, pool=4096)
-    c.evaluation.update(tasks=400, episodes=10, rows=2000)
+    c.fine_tune.update(steps=1500, learning_rate=1.5e-3, labels="advantage", temperature=0.2, pool=16384)
+    c.evaluation.update(tasks=1600, episodes=4, rows=1600)
     c.oracle.points = 48
     return c
