@@ -117,8 +117,12 @@ def parameters(entry: dict) -> dict:
 
 
 def clouds(entries: list[dict]) -> list[tuple[dict, dict]]:
-    """Parameters and entry of each cloud; a cloud of one model, to which pessimism means nothing, stands at all of them."""
-    points = [(parameters(entry), entry) for entry in entries if entry["family"] == "energy_apomdp"]
+    """Parameters and entry of each cloud of a grid of problems.
+
+    To one model pessimism means nothing: its entry stands at every pessimism that is swept.
+    """
+    points = [(parameters(entry), entry) for entry in entries]
+    points = [(point, entry) for point, entry in points if {"n_models", "pessimism"} <= point.keys()]
     swept = sorted({point["pessimism"] for point, _ in points})
     return [
         (point | {"pessimism": alpha}, entry)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.sweep_report import trends
+from experiments.sweep_report import drawings, trends
 
 
 def entry(problem, gap):
@@ -22,3 +22,8 @@ def test_a_cloud_of_one_model_is_compared_at_every_pessimism():
     assert found["n_models"]["mean"] == pytest.approx((-0.02 - 0.04) / 2)
     assert found["pessimism"]["settings"] == 1 and found["pessimism"]["mean"] == pytest.approx(-0.02)
     assert "horizon" not in found and "fidelity" not in found
+
+
+def test_a_cloud_that_is_not_named_in_the_grid_has_no_pictures_of_ambiguity():
+    swept = entry("", 0.1) | {"family": "energy_apomdp", "point": {"problem.pessimism": 0.5}}
+    assert [name for name, _, _ in drawings([swept], {"problem.pessimism": [0.5]})] == []
