@@ -79,7 +79,10 @@ def _typed(field, default, text):
 
 
 def sweep(config, workdir: pathlib.Path, axes: list[tuple[str, list]], n_seeds: int) -> dict:
-    """Runs the grid, seeds innermost; returns what the sweep's results.json holds."""
+    """Runs the grid, seeds innermost; returns what the sweep's results.json holds.
+
+    Results and report are written anew after every problem that was run, and at the end.
+    """
     import jax
 
     from experiments import sweep_report
@@ -89,9 +92,10 @@ def sweep(config, workdir: pathlib.Path, axes: list[tuple[str, list]], n_seeds: 
     jax.config.update("jax_compilation_cache_dir", str(workdir.absolute() / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     names = [name for name, _ in axes]
+    points = [dict(zip(names, values)) for values in itertools.product(*(values for _, values in axes))]
     entries, begun = [], []
-    for values in itertools.product(*(values for _, values in axes)):
-        point, runs = dict(zip(names, values)), []
+    for point in points:
+        runs, anew = [], False
         for seed in range(config.seed, config.seed + n_seeds):
             one = config_at(config, point | {"seed": seed})
             label = ",".join(f"{name}={value}" for name, value in (point | {"seed": seed}).items())
@@ -100,13 +104,15 @@ def sweep(config, workdir: pathlib.Path, axes: list[tuple[str, list]], n_seeds: 
             if load_results(directory, one) is None:
                 share_pretraining(one, directory, begun)
                 run(one, directory)
+                anew = True
             runs.append(directory)
             begun.append((one, directory))
-        jax.clear_caches()  # the next problem has other shapes, and a process may map only so much memory
         entries.append(sweep_report.pool(point, runs))
-        results = {"sweep": dict(axes), "trends": sweep_report.trends(entries), "runs": entries}
-        write_json(workdir / "results.json", results)
-        sweep_report.write(workdir, results, config)
+        if anew or len(entries) == len(points):
+            jax.clear_caches()  # the next problem has other shapes, and a process may map only so much memory
+            results = {"sweep": dict(axes), "trends": sweep_report.trends(entries), "runs": entries}
+            write_json(workdir / "results.json", results)
+            sweep_report.write(workdir, results, config)
     print(f"results: {workdir / 'results.json'}  report: {workdir / 'report.html'}")
     return results
 

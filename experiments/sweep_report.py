@@ -48,9 +48,10 @@ def trends(entries: list[dict]) -> dict[str, dict]:
     """
     found = {}
     entries = [entry for entry in entries if "in_context" in entry["policies"]]
+    points = [(parameters(entry), entry) for entry in entries]
     for name in ("horizon", "fidelity", "n_models", "pessimism"):
         settings = {}
-        for point, entry in clouds(entries) if name == "n_models" else [(parameters(e), e) for e in entries]:
+        for point, entry in clouds(entries) if name == "n_models" else points:
             if name in point:
                 rest = tuple((k, v) for k, v in sorted(point.items()) if k not in (name, "problem"))
                 settings.setdefault((*rest, point.get("problem", "").split(":")[0]), {})[point[name]] = gain(entry)
@@ -100,10 +101,11 @@ def drawings(entries: list[dict], axes: dict):
             for metric in ("gap", "normalized_gap"):
                 caption = f"{metric.replace('_', ' ').capitalize()} against {name}"
                 yield f"{metric}_against_{name}", caption, panels(by_problem(entries), name, metric)
-    if clouds(entries):
+    in_clouds = clouds(entries)
+    if in_clouds:
         for name, other in (("pessimism", "n_models"), ("n_models", "pessimism")):
             groups = {}
-            for numbers, entry in clouds(entries):
+            for numbers, entry in in_clouds:
                 title = f"{other.replace('_', ' ')} = {numbers[other]}"
                 groups.setdefault(title, []).append(entry | {"point": numbers})
             for metric in ("gap", "worst_gap"):
