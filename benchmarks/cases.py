@@ -37,9 +37,15 @@ def language_model(width, layers, heads, length, batch, vocabulary, dtype):
     from icdm.trajectories.layouts import Tokens
 
     config = ModelConfig(
-        width=width, layers=layers, heads=heads, kv_heads=heads, hidden=4 * width, mlp="squared_relu",
-        max_length=length, dtype=dtype,
-    )  # fmt: skip
+        width=width,
+        layers=layers,
+        heads=heads,
+        kv_heads=heads,
+        hidden=4 * width,
+        mlp="squared_relu",
+        max_length=length,
+        dtype=dtype,
+    )
     model = Transformer(config, vocabulary, nnx.Rngs(0))
     optimizer = TrainConfig(steps=1000).optimizer()
 
@@ -51,9 +57,7 @@ def language_model(width, layers, heads, length, batch, vocabulary, dtype):
 
     update = make_update(loss, optimizer)
     count = sum(x.size for x in jax.tree.leaves(model))
-    state = TrainState(
-        model, jax.jit(optimizer.init)(model), jnp.int32(0), jax.random.key_data(jax.random.key(0))
-    )
+    state = TrainState(model, jax.jit(optimizer.init)(model), jnp.int32(0), jax.random.key_data(jax.random.key(0)))
     held = [state]
     tokens = jax.random.randint(jax.random.key(1), (batch, length + 1), 0, vocabulary)
 
@@ -78,9 +82,14 @@ def training(quick):
     taken = alternating(works, repeats=3 if quick else 7, warmups=2)
     rate = {name: shape["batch"] * shape["length"] / x for name, x in taken.items()}
     yield row(
-        "training, width 128, length 256", rate["ours"], "tokens/s", reference=rate.get("torch"),
-        reference_name="PyTorch eager", required=0.53 if "torch" in rate else None, at_most=False,
-    )  # fmt: skip
+        "training, width 128, length 256",
+        rate["ours"],
+        "tokens/s",
+        reference=rate.get("torch"),
+        reference_name="PyTorch eager",
+        required=0.53 if "torch" in rate else None,
+        at_most=False,
+    )
 
 
 def large_training(quick):
@@ -100,9 +109,7 @@ def large_training(quick):
     peak = 2 * size**3 / seconds(lambda: product(matrix).block_until_ready(), repeats=10, warmups=3)
     flops = (6 * count + 6 * layers * length * width) * batch * length  # causal attention: half of 12 X L D
     yield row(f"training, {count / 1e6:.0f} M weights, bfloat16", batch * length / taken, "tokens/s")
-    yield row(
-        "model FLOP utilisation", flops / taken / peak, "of a matrix product", required=0.45, at_most=False
-    )
+    yield row("model FLOP utilisation", flops / taken / peak, "of a matrix product", required=0.45, at_most=False)
 
 
 def decoding(quick):
@@ -124,9 +131,7 @@ def decoding(quick):
         return Tokens(id_BL1, jnp.zeros((1, n)), jnp.ones((1, n), bool))
 
     for n in (100, 500) if quick else (100, 500, 1000):
-        held = [
-            jax.jit(lambda model, read: model(read, model.empty_cache(1, n + 64)).cache)(model, tokens(n))
-        ]
+        held = [jax.jit(lambda model, read: model(read, model.empty_cache(1, n + 64)).cache)(model, tokens(n))]
         one, whole = tokens(1), tokens(n + 1)
 
         def next_one():
@@ -137,9 +142,13 @@ def decoding(quick):
         works = {"cached": next_one, "whole": lambda: forward(model, whole).block_until_ready()}
         taken = alternating(works, repeats=30, warmups=3)
         yield row(
-            f"decoding at {n} positions, from the cache", 1e3 * taken["cached"], "ms", reference=1e3 * taken["whole"],
-            reference_name="reading all again", required=1.0,
-        )  # fmt: skip
+            f"decoding at {n} positions, from the cache",
+            1e3 * taken["cached"],
+            "ms",
+            reference=1e3 * taken["whole"],
+            reference_name="reading all again",
+            required=1.0,
+        )
 
 
 def decision(quick):
@@ -156,9 +165,16 @@ def decision(quick):
     from icdm.trajectories.rollout import Trajectories
 
     config = {
-        "family": "random_mdp", "horizon": 100, "problem": {}, "pretrain": {"mixture": []}, "layout": "transition",
-        "reward_bins": 16, "data": "", "single_steps": False, "fine_tune": {"labels": "boltzmann", "temperature": 0.1},
-    }  # fmt: skip
+        "family": "random_mdp",
+        "horizon": 100,
+        "problem": {},
+        "pretrain": {"mixture": []},
+        "layout": "transition",
+        "reward_bins": 16,
+        "data": "",
+        "single_steps": False,
+        "fine_tune": {"labels": "boltzmann", "temperature": 0.1},
+    }
     _, layout = problem_of(config)
     decider = Decider(Transformer(ModelConfig(), layout.size, nnx.Rngs(0)), config)
     rng = np.random.default_rng(0)
@@ -208,9 +224,7 @@ def online(quick):
     steps = 500
     family = make_family("bandit", horizon=steps)
     layout = make_layout("transition", (family,), 2)
-    config = ModelConfig(
-        width=32, layers=4, heads=1, kv_heads=1, hidden=64, rotary_base=0.0, max_length=steps + 1
-    )
+    config = ModelConfig(width=32, layers=4, heads=1, kv_heads=1, hidden=64, rotary_base=0.0, max_length=steps + 1)
     model = Transformer(config, layout.size, nnx.Rngs(0))
     tasks = draw_tasks(family, jax.random.key(0), 200)
     run = jax.jit(lambda p, key: rollout(tasks.problem, jnp.arange(200), p, key).reward)
@@ -230,9 +244,7 @@ def point_based(quick):
     from icdm.oracles.point_based import solve_at_points
     from icdm.problems.families import make_family
 
-    family = make_family(
-        "random_pomdp", states=20, actions=5, observations=6, horizon=50, shows_reward=False
-    )
+    family = make_family("random_pomdp", states=20, actions=5, observations=6, horizon=50, shows_reward=False)
     with jax.enable_x64(True):
         problems = draw_problems(family, jax.random.key(0), 8)
         models = [belief_model(jax.tree.map(lambda x: np.asarray(x[i]), problems)) for i in range(8)]
@@ -256,15 +268,17 @@ def planning(quick):
     from icdm.problems.families import make_family
 
     n = 500 if quick else 2000
-    mdps = to_float32(
-        draw_problems(make_family("random_mdp", states=20, actions=5, horizon=50), jax.random.key(0), n)
-    )
+    mdps = to_float32(draw_problems(make_family("random_mdp", states=20, actions=5, horizon=50), jax.random.key(0), n))
     solve = jax.jit(lambda mdps: jax.lax.map(lambda mdp: backward_induction(mdp)[1][0], mdps, batch_size=16))
     taken = seconds(lambda: solve(mdps).block_until_ready())
     yield row(
-        "backward induction, 20 states, 5 actions, T = 50", 1e6 * taken / n, "us per MDP", required=25 / 193,
-        reference=193.0, reference_name="QuantEcon (published trial)",
-    )  # fmt: skip
+        "backward induction, 20 states, 5 actions, T = 50",
+        1e6 * taken / n,
+        "us per MDP",
+        required=25 / 193,
+        reference=193.0,
+        reference_name="QuantEcon (published trial)",
+    )
 
 
 def loading(quick):
@@ -288,9 +302,13 @@ def memory(quick):
     with tempfile.TemporaryDirectory() as directory:
         table = random_table(f"{directory}/log.parquet", 10_000_000)
         command = [
-            sys.executable, "-m", "experiments.run", "--config=benchmarks/long_log.py",
-            f"--config.data={table.path}", f"--workdir={directory}/run",
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "experiments.run",
+            "--config=benchmarks/long_log.py",
+            f"--config.data={table.path}",
+            f"--workdir={directory}/run",
+        ]
         # Between us and it stands a small process: a new one inherits the peak of the one that starts it.
         told = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True); "
         told += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
@@ -313,9 +331,16 @@ def random_table(path, n_rows, steps=20):
             n = min(size, n_rows - start)
             episode = (start + np.arange(n)) // steps
             yield Rows(
-                episode // 10, episode, (start + np.arange(n)) % steps, rng.integers(0, 700, n),
-                rng.integers(0, 25, n), rng.random(n), np.full(n, NOTHING), np.full(n, np.nan), np.zeros(n, bool),
-            )  # fmt: skip
+                episode // 10,
+                episode,
+                (start + np.arange(n)) % steps,
+                rng.integers(0, 700, n),
+                rng.integers(0, 25, n),
+                rng.random(n),
+                np.full(n, NOTHING),
+                np.full(n, np.nan),
+                np.zeros(n, bool),
+            )
 
     return write_table(path, chunks(), plain_codings(700, 25))
 

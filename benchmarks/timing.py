@@ -10,9 +10,7 @@ def seconds(work: Callable[[], object], repeats: int = 5, warmups: int = 1) -> f
     return alternating({"": work}, repeats, warmups)[""]
 
 
-def alternating(
-    works: dict[str, Callable[[], object]], repeats: int = 5, warmups: int = 1
-) -> dict[str, float]:
+def alternating(works: dict[str, Callable[[], object]], repeats: int = 5, warmups: int = 1) -> dict[str, float]:
     """Median wall time of each, run in turn, so that a busy machine is unfair to all alike."""
     for work in works.values():
         for _ in range(warmups):

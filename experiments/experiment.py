@@ -245,9 +245,16 @@ class Experiment:
         try:
             with monitor:
                 return train(
-                    model, loss, batch, config, key, mesh=self.mesh, checkpoints=checkpoints,
-                    log=monitor, stop=self.stop,
-                )  # fmt: skip
+                    model,
+                    loss,
+                    batch,
+                    config,
+                    key,
+                    mesh=self.mesh,
+                    checkpoints=checkpoints,
+                    log=monitor,
+                    stop=self.stop,
+                )
         except UserError as error:
             raise UserError(f"{phase}: {error}") from error
         finally:

@@ -41,9 +41,13 @@ class Monitor:
     def __enter__(self):
         self.terminal = sys.stdout.isatty()
         self.progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
-            TimeRemainingColumn(), TextColumn("{task.fields[numbers]}"), disable=not self.terminal,
-        )  # fmt: skip
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            disable=not self.terminal,
+        )
         self.progress.start()
         self.task = self.progress.add_task(self.phase, total=self.steps, numbers="")
         self.said = time.monotonic()

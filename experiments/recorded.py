@@ -48,11 +48,7 @@ class RecordedData:
 
     def __post_init__(self):
         s, log = self.settings, self.train
-        if (
-            log.end > s.family.n_states
-            or log.action.max() >= s.family.n_actions
-            or log.longest > s.family.horizon
-        ):
+        if log.end > s.family.n_states or log.action.max() >= s.family.n_actions or log.longest > s.family.horizon:
             raise UserError(
                 f"{s.data} has {log.end} observations, {log.action.max() + 1} actions, episodes of {log.longest} steps: "
                 f"family {s.family_name} has {s.family.n_states}, {s.family.n_actions}, horizon {s.family.horizon}"
@@ -63,9 +59,7 @@ class RecordedData:
             )
         length = sequence_length(log, s.context.episodes) * (log.longest + 1) * s.layout.positions
         if length > s.model.max_length:
-            raise UserError(
-                f"a sequence takes {length} positions: raise model.max_length, now {s.model.max_length}"
-            )
+            raise UserError(f"a sequence takes {length} positions: raise model.max_length, now {s.model.max_length}")
 
     def batches(self, batch: int):
         s = self.settings
@@ -74,24 +68,18 @@ class RecordedData:
     def loss(self, model: Transformer, sequences, key):
         del key
         s = self.settings
-        return label_loss(
-            model, s.layout, sequences, s.family.n_actions
-        ), sequences.present.sum() * s.layout.positions
+        return label_loss(model, s.layout, sequences, s.family.n_actions), sequences.present.sum() * s.layout.positions
 
     def held_out_losses(self, model: Transformer) -> np.ndarray:
         """Cross-entropy of the labels of each held-out task, mean over what was shown, at least one step: (N,)."""
         s = self.settings
-        shown = sequences(
-            self.test, np.arange(self.test.n_tasks), s.context.episodes, np.random.default_rng(s.seed)
-        )
+        shown = sequences(self.test, np.arange(self.test.n_tasks), s.context.episodes, np.random.default_rng(s.seed))
         label = shown.label.copy()
         label[:, 0, 0] = NOTHING  # before anything was shown
         shown = dataclasses.replace(shown, label=label)
         losses = jax.jit(lambda model, part: label_losses(model, s.layout, part, s.family.n_actions))
         parts = np.array_split(np.arange(len(label)), max(1, len(label) // 500))
-        found = [
-            np.asarray(losses(model, jax.tree.map(lambda x: x[rows], shown)), np.float64) for rows in parts
-        ]
+        found = [np.asarray(losses(model, jax.tree.map(lambda x: x[rows], shown)), np.float64) for rows in parts]
         return np.concatenate(found).sum(1) / np.maximum((label != NOTHING).sum((1, 2)), 1)
 
     def bayes_losses(self) -> np.ndarray | None:
@@ -101,9 +89,7 @@ class RecordedData:
             return None
         arrays = dpt.load(path, "test")
         if s.family_name == "bandit":
-            found = best_arm_probabilities(
-                arrays["actions"], arrays["rewards"], s.family.arms, s.family.noise
-            )
+            found = best_arm_probabilities(arrays["actions"], arrays["rewards"], s.family.arms, s.family.noise)
         else:
             cell = lambda x: x[..., 0].astype(int) * s.family.size + x[..., 1]  # noqa: E731
             args = cell(arrays["next_states"]), arrays["rewards"], cell(arrays["query"])
@@ -173,10 +159,7 @@ class RecordedData:
         policies, estimates = {"behavior": {"value": interval(returns)}}, {}
         for name, model in models.items():
             parts = np.array_split(row, max(1, len(row) // 500))
-            found = [
-                np.asarray(logits(model, jax.tree.map(lambda x: x[part], shown)), np.float64)
-                for part in parts
-            ]
+            found = [np.asarray(logits(model, jax.tree.map(lambda x: x[part], shown)), np.float64) for part in parts]
             z = np.concatenate(found).reshape(*shown.label.shape, -1)[row, last_B, : log.longest]
             target = np.exp(z - z.max(-1, keepdims=True))
             values = off_policy_values(logged, target / target.sum(-1, keepdims=True))
@@ -244,12 +227,8 @@ def hold_out(log: Log) -> tuple[Log, Log]:
     episodes = log.contexts[0]
     held = np.arange(len(episodes)) % HELD_OUT == HELD_OUT - 1
     if not held.any():
-        raise UserError(
-            f"a single task with {len(episodes)} episodes: at least {HELD_OUT} are needed to hold some out"
-        )
-    return dataclasses.replace(log, contexts=[episodes[~held]]), dataclasses.replace(
-        log, contexts=[episodes[held]]
-    )
+        raise UserError(f"a single task with {len(episodes)} episodes: at least {HELD_OUT} are needed to hold some out")
+    return dataclasses.replace(log, contexts=[episodes[~held]]), dataclasses.replace(log, contexts=[episodes[held]])
 
 
 def _log_of_split(s, path, workdir, split):
@@ -273,9 +252,7 @@ def _peer_tasks(s, path, test):
     R = s.evaluation.episodes
     rows = [np.flatnonzero(which == i) for i in range(len(goals))]
     if min(map(len, rows)) < R:
-        raise UserError(
-            f"evaluation.episodes {R}: {path} holds contexts for {min(map(len, rows))} in each task"
-        )
+        raise UserError(f"evaluation.episodes {R}: {path} holds contexts for {min(map(len, rows))} in each task")
     return problems, np.stack([[test.contexts[row] for row in of_goal[:R]] for of_goal in rows])
 
 

@@ -19,10 +19,17 @@ from icdm.evaluation.table import cell, columns_of  # noqa: E402
 from icdm.trajectories.labels import LABELS  # noqa: E402
 
 COLORS = {
-    "oracle": "#2a7f62", "random": "#9a9a9a", "fine_tuned": "#c8553d", "in_context": "#3d6bc8", "no_context": "#6fb7e0",
-    "posterior_mean": "#c9a227", "certainty_equivalence": "#8e5ba6", "qmdp": "#222222", "most_likely_state": "#7a9a3a",
+    "oracle": "#2a7f62",
+    "random": "#9a9a9a",
+    "fine_tuned": "#c8553d",
+    "in_context": "#3d6bc8",
+    "no_context": "#6fb7e0",
+    "posterior_mean": "#c9a227",
+    "certainty_equivalence": "#8e5ba6",
+    "qmdp": "#222222",
+    "most_likely_state": "#7a9a3a",
     "nominal_oracle": "#b3537d",
-}  # fmt: skip
+}
 OTHER = "#c9a227"
 
 

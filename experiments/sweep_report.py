@@ -14,9 +14,16 @@ from icdm.evaluation.summary import interval
 from icdm.problems.families import parse_parameters
 
 DRAWN = (
-    "random", "in_context", "no_context", "fine_tuned", "posterior_mean", "certainty_equivalence", "qmdp",
-    "most_likely_state", "nominal_oracle",
-)  # fmt: skip
+    "random",
+    "in_context",
+    "no_context",
+    "fine_tuned",
+    "posterior_mean",
+    "certainty_equivalence",
+    "qmdp",
+    "most_likely_state",
+    "nominal_oracle",
+)
 LOWEST = 1e-4  # of a gap drawn on a logarithmic scale
 
 
@@ -76,9 +83,7 @@ def write(workdir: pathlib.Path, results: dict, config) -> None:
         if "bracket" in entry:
             heading += f" (oracle {entry['oracle']['method']}, bracket {100 * entry['bracket']['mean']:.2f} %)"
         tables.append(report.policy_table(heading, entry["policies"], published_gaps(entry["family"], horizon)))
-    pictures = [
-        (caption, report.save(workdir, name, figure)) for name, caption, figure in drawings(entries, axes)
-    ]
+    pictures = [(caption, report.save(workdir, name, figure)) for name, caption, figure in drawings(entries, axes)]
     report.render(
         workdir / "report.html",
         title=f"{config.family}: sweep over {', '.join(axes) or 'seeds'}",
@@ -109,7 +114,9 @@ def drawings(entries: list[dict], axes: dict):
                 title = f"{other.replace('_', ' ')} = {numbers[other]}"
                 groups.setdefault(title, []).append(entry | {"point": numbers})
             for metric in ("gap", "worst_gap"):
-                caption = f"{metric.replace('_', ' ').capitalize()} against {name.replace('_', ' ')}, mean over horizons"
+                caption = (
+                    f"{metric.replace('_', ' ').capitalize()} against {name.replace('_', ' ')}, mean over horizons"
+                )
                 yield f"{metric}_against_{name}", caption, panels(groups, name, metric)
 
 

@@ -27,9 +27,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args(argv)
     with one_line_errors("icdm decide"):
-        found = decide(
-            arguments.run, arguments.context, arguments.history, arguments.observation, arguments.task
-        )
+        found = decide(arguments.run, arguments.context, arguments.history, arguments.observation, arguments.task)
         print(json.dumps(found) if arguments.json else _told(found))
 
 
@@ -50,14 +48,10 @@ def decide(run, context, history=None, observation=None, task=None) -> dict:
     if history is not None:
         live = _log(history, codings, None)
         if len(live.contexts[0]) + len(live.queries[0]) != 1:
-            raise UserError(
-                f"{history} holds {len(live.contexts[0])} episodes: give the one that is going on"
-            )
+            raise UserError(f"{history} holds {len(live.contexts[0])} episodes: give the one that is going on")
         first, stop = live.first[0], live.first[1]
         if live.action[stop - 1] >= 0:
-            raise UserError(
-                f"{history}: its last row has an action: end it with what is observed now, without one"
-            )
+            raise UserError(f"{history}: its last row has an action: end it with what is observed now, without one")
         for t, row in enumerate(range(first, stop - 1), 1):
             decider.act(live.observation[row])
             decider.observe(live.action[row], live.reward[row])
@@ -84,9 +78,7 @@ def run_codings(run, decider) -> dict:
     tables = [path for path in learned if path.suffix == ".parquet" and is_table(path)]
     plain = plain_codings(decider.policy.layout.n_observations, decider.family.n_actions)
     return (
-        plain | {name: open_table(tables[0]).codings[name] for name in ("observation", "action")}
-        if tables
-        else plain
+        plain | {name: open_table(tables[0]).codings[name] for name in ("observation", "action")} if tables else plain
     )
 
 
@@ -102,9 +94,7 @@ def _log(path, codings, task):
         table = open_table(path)
         for name in ("observation", "action"):
             if table.codings[name] != codings[name] and table.codings[name].as_json()["kind"] != "integers":
-                raise UserError(
-                    f"{path}: column {name} is coded in another way than the run's data: give it as .csv"
-                )
+                raise UserError(f"{path}: column {name} is coded in another way than the run's data: give it as .csv")
         own, rows = table.codings, join(list(table.chunks()))
     else:
         source = open_source(path)
@@ -120,9 +110,7 @@ def _log(path, codings, task):
         raise UserError(f"{path} holds {len(ids)} tasks: name one with --task")
     for name, code in (("observation", rows.observation), ("action", rows.action)):
         if code.max() >= codings[name].n:
-            raise UserError(
-                f"{path}: {name} {code.max()}: the run knows those from 0 to {codings[name].n - 1}"
-            )
+            raise UserError(f"{path}: {name} {code.max()}: the run knows those from 0 to {codings[name].n - 1}")
     return log_of([rows], codings["observation"].n)
 
 
@@ -160,9 +148,7 @@ def _plain(name):
 
 
 def _told(found: dict) -> str:
-    lines = [
-        f"action {found['action']}   (step {found['step']}, {found['context_episodes']} context episodes)"
-    ]
+    lines = [f"action {found['action']}   (step {found['step']}, {found['context_episodes']} context episodes)"]
     for name, probability in found["probabilities"].items():
         value = "" if found["values"] is None else f"   value {found['values'][name]:+.4f}"
         lines.append(f"  {name}: probability {probability:.4f}{value}")

@@ -177,9 +177,7 @@ def _restored(directory: pathlib.Path, model: Transformer, training: TrainConfig
     step, state = checkpoints.restore(like)
     checkpoints.close()
     if step == 0:
-        raise UserError(
-            f"{directory} holds no checkpoint: the run has not got there yet; start it again to go on"
-        )
+        raise UserError(f"{directory} holds no checkpoint: the run has not got there yet; start it again to go on")
     return merge_lora(model, state.trainable) if training.lora_rank else state.trainable
 
 

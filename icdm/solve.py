@@ -15,9 +15,7 @@ def main(argv: list[str]) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found = solve(arguments)
-    for message in dict.fromkeys(
-        str(warning.message) for warning in caught if warning.category is UserWarning
-    ):
+    for message in dict.fromkeys(str(warning.message) for warning in caught if warning.category is UserWarning):
         print(f"icdm: warning: {message}", file=sys.stderr)
     print(json.dumps(found) if arguments.json else _told(found))
 
@@ -93,15 +91,11 @@ def _bounds(model, arguments):
     )
     lower, upper = solution.lower[0], max(solution.lower[0], solution.upper[0])
     if upper - lower > arguments.tolerance * max(1, abs(lower)):
-        message = (
-            f"the bracket is still {upper - lower:.2g} wide: give more --time-limit, or a larger --tolerance"
-        )
+        message = f"the bracket is still {upper - lower:.2g} wide: give more --time-limit, or a larger --tolerance"
         warnings.warn(message, stacklevel=2)
     bounds = jax.tree.map(lambda leaf: leaf[0], solution.bounds)
     with jax.enable_x64(True):
-        q_lower, _ = bounds.q_values(
-            jax.tree.map(jax.numpy.asarray, model), model.first.sum(0), arguments.horizon or 1
-        )
+        q_lower, _ = bounds.q_values(jax.tree.map(jax.numpy.asarray, model), model.first.sum(0), arguments.horizon or 1)
     return lower, upper, int(np.asarray(q_lower).argmax()), f"bounds on {bounds.points.shape[0]} belief points"
 
 
@@ -156,9 +150,7 @@ def _check(arguments) -> None:
     if arguments.infinite and arguments.pessimism is not None:
         raise UserError("ambiguous problems are solved at a finite horizon: give --horizon")
     if arguments.infinite and arguments.method not in ("auto", "bounds"):
-        raise UserError(
-            f"--method {arguments.method} needs a finite horizon: give --horizon, or --method bounds"
-        )
+        raise UserError(f"--method {arguments.method} needs a finite horizon: give --horizon, or --method bounds")
 
 
 def _told(found: dict) -> str:
@@ -194,9 +186,7 @@ def _parser() -> argparse.ArgumentParser:
         help="width of the bracket, over max(1, |value|) (%(default)s)",
     )
     parser.add_argument("--time-limit", type=float, default=60.0, help="seconds for the bounds (%(default)s)")
-    parser.add_argument(
-        "--pessimism", type=float, metavar="ALPHA", help="weight of the worst model of a cloud"
-    )
+    parser.add_argument("--pessimism", type=float, metavar="ALPHA", help="weight of the worst model of a cloud")
     parser.add_argument(
         "--models",
         nargs="+",

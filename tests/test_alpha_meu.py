@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_pomdp import random_pomdp, tiger
 
 from icdm.errors import UserError
 from icdm.oracles.alpha_meu import committed, recursive_at_points, shown_recursive, solve_recursive
@@ -17,7 +18,6 @@ from icdm.oracles.belief import belief_model, start_belief
 from icdm.oracles.belief_tree import tree_values
 from icdm.problems.ambiguous import make_ambiguous
 from icdm.problems.families import make_family, sample_tasks
-from test_pomdp import random_pomdp, tiger
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -100,9 +100,7 @@ def test_the_two_objectives_differ():
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_interpolation_meets_the_tree_on_small_problems(alpha):
     models = [tiger(0.85, 1.0), tiger(0.65, 1.0)]
-    solution = solve_recursive(
-        alone(make_ambiguous(models, pessimism=alpha)), jax.random.key(0), generations=8
-    )
+    solution = solve_recursive(alone(make_ambiguous(models, pessimism=alpha)), jax.random.key(0), generations=8)
     assert solution.value[0] == pytest.approx(by_tree(models, alpha), abs=1e-6 + solution.error[0])
     assert solution.value[0] == pytest.approx(by_tree(models, alpha), abs=0.02)
 
@@ -150,16 +148,12 @@ def test_shown_states_are_exact(seed, alpha):
     q_TSA = shown_recursive(clouds, alpha)[0]
     value = np.zeros(2)
     for t in reversed(range(3)):
-        g = np.array(
-            [m.mdp.reward + m.discount * np.einsum("ast,t->sa", m.mdp.transition, value) for m in models]
-        )
+        g = np.array([m.mdp.reward + m.discount * np.einsum("ast,t->sa", m.mdp.transition, value) for m in models])
         expected = alpha * g.min(0) + (1 - alpha) * g.max(0)
         assert np.allclose(q_TSA[t], expected, atol=1e-12)
         value = expected.max(-1)
     one = jax.tree.map(lambda leaf: leaf[:, :1], clouds)
-    assert np.allclose(
-        shown_recursive(one, alpha), plan(jax.tree.map(lambda leaf: leaf[:, 0], clouds)), atol=1e-12
-    )
+    assert np.allclose(shown_recursive(one, alpha), plan(jax.tree.map(lambda leaf: leaf[:, 0], clouds)), atol=1e-12)
 
 
 def test_refusals():

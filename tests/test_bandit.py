@@ -35,17 +35,11 @@ def test_posterior_mean_by_quadrature():
         counts = count(zeros, jnp.array([0, 0, 2]), reward.astype(float), zeros, jnp.ones(3, bool), 1, 3)
         found = np.asarray(BANDIT.posterior_mean(counts).reward[0])
         draws = np.asarray(
-            jax.vmap(lambda k: BANDIT.posterior_sample(k, counts).reward[0])(
-                jax.random.split(jax.random.key(0), 4000)
-            )
+            jax.vmap(lambda k: BANDIT.posterior_sample(k, counts).reward[0])(jax.random.split(jax.random.key(0), 4000))
         )
     grid = (np.arange(20_000) + 0.5) / 20_000
     for arm, pulls in enumerate([[0.9, 1.1], [], [0.3]]):
-        weight = (
-            np.exp(-sum((np.array(r) - grid) ** 2 for r in pulls) / (2 * 0.09))
-            if pulls
-            else np.ones_like(grid)
-        )
+        weight = np.exp(-sum((np.array(r) - grid) ** 2 for r in pulls) / (2 * 0.09)) if pulls else np.ones_like(grid)
         mean = (weight * grid).sum() / weight.sum()
         assert found[arm] == pytest.approx(mean, abs=1e-5)
         assert draws[:, arm].mean() == pytest.approx(mean, abs=4 * draws[:, arm].std() / 4000**0.5)
@@ -81,9 +75,7 @@ def test_every_rule_learns_and_thompson_explores_more_than_greed():
         episode = rollout(small, jnp.arange(300), BanditPolicy(rule, 3, 0.3), jax.random.key(1))
         q_BTA, value_BT = assess_along(TableOracle(jnp.asarray(q, jnp.float32)), jnp.arange(300), episode)
         regret = value_BT - jnp.take_along_axis(q_BTA, episode.action[..., None], -1)[..., 0]
-        assert (
-            regret[:, 20:].mean() < 0.5 * 0.25
-        )  # a random arm loses 1/4 on average with three uniform means
+        assert regret[:, 20:].mean() < 0.5 * 0.25  # a random arm loses 1/4 on average with three uniform means
         late[rule] = float(jnp.mean(episode.action[:, 20:] != episode.action[:, 19:29]))
     assert late["thompson_sampling"] > late["posterior_mean_greedy"]
 
@@ -118,9 +110,7 @@ def test_symmetries_keep_the_problem(family):
     rng = np.random.default_rng(0)
     for _ in range(10):
         states, actions = family.symmetry(rng)
-        assert sorted(states) == list(range(family.n_states)) and sorted(actions) == list(
-            range(family.n_actions)
-        )
+        assert sorted(states) == list(range(family.n_states)) and sorted(actions) == list(range(family.n_actions))
         if family is ROOM:
             np.testing.assert_array_equal(states[ROOM.next_state], ROOM.next_state[states][:, actions])
             best = first_best_action(ROOM)

@@ -20,9 +20,7 @@ def test_bounds():
 
 def test_runs_take_turns():
     order = []
-    taken = alternating(
-        {"a": lambda: order.append("a"), "b": lambda: order.append("b")}, repeats=2, warmups=1
-    )
+    taken = alternating({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, repeats=2, warmups=1)
     assert order == ["a", "b", "a", "b", "a", "b"] and set(taken) == {"a", "b"}
 
 

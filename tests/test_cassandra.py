@@ -73,10 +73,7 @@ def test_every_form_of_a_statement():
     ],
 )
 def test_starts(start, expected):
-    assert (
-        parsed(DOOR.replace("\nT: push\n", f"\n{start}\nT: push\n", 1)).problem.mdp.initial.tolist()
-        == expected
-    )
+    assert parsed(DOOR.replace("\nT: push\n", f"\n{start}\nT: push\n", 1)).problem.mdp.initial.tolist() == expected
 
 
 def test_dialects():
@@ -87,9 +84,7 @@ def test_dialects():
     by_number = DOOR.replace("states: open locked", "states: 2").replace("open", "0").replace("locked", "1")
     assert np.array_equal(parsed(by_number).problem.mdp.reward, parsed(DOOR).problem.mdp.reward)
     matrix = DOOR + "R: push : locked\n1 2\n3 4\nR: push : open : open\n6 7\n"
-    assert parsed(matrix).problem.mdp.reward[:, 0].tolist() == pytest.approx(
-        [0.8 * 6 + 0.2 * 7, 0.1 * 3 + 0.9 * 4]
-    )
+    assert parsed(matrix).problem.mdp.reward[:, 0].tolist() == pytest.approx([0.8 * 6 + 0.2 * 7, 0.1 * 3 + 0.9 * 4])
     assert parsed(DOOR, discount=0.5).problem.discount == 0.5
 
 
@@ -169,9 +164,7 @@ def test_the_round_trip_is_exact(seed, n_states, n_actions, n_observations):
 
 
 def test_what_the_format_cannot_say_is_refused():
-    problem = make_pomdp(
-        np.ones((1, 1, 1)), [[1]], [1], np.ones((1, 1, 1)), discount=1, horizon=1, shows_reward=True
-    )
+    problem = make_pomdp(np.ones((1, 1, 1)), [[1]], [1], np.ones((1, 1, 1)), discount=1, horizon=1, shows_reward=True)
     with pytest.raises(UserError, match="rewards that are shown"):
         format_pomdp(NamedPOMDP(problem, ("0",), ("0",), ("0",)))
 

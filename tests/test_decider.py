@@ -69,9 +69,12 @@ def test_decisions_are_those_of_the_forward_pass(trained):
     rng = np.random.default_rng(0)
     shape = (4, 2)  # a context episode and the one that is acted in
     episodes = Trajectories(
-        jnp.asarray(rng.integers(0, 10, (*shape, 4)), jnp.int32), jnp.asarray(rng.integers(0, 3, (*shape, 3)), jnp.int32),
-        jnp.asarray(rng.random((*shape, 3)), jnp.float32), jnp.ones((*shape, 3), bool), jnp.zeros((*shape, 3, 3)),
-    )  # fmt: skip
+        jnp.asarray(rng.integers(0, 10, (*shape, 4)), jnp.int32),
+        jnp.asarray(rng.integers(0, 3, (*shape, 3)), jnp.int32),
+        jnp.asarray(rng.random((*shape, 3)), jnp.float32),
+        jnp.ones((*shape, 3), bool),
+        jnp.zeros((*shape, 3, 3)),
+    )
     expected = action_logits(models["fine_tuned"], decider.policy.layout, episodes)[:, 1]
     decider.reset(jax.tree.map(lambda x: x[:, :1], episodes))
     for t in range(3):

@@ -19,8 +19,8 @@ from icdm.learning.sharding import make_mesh
 from icdm.learning.train import Stopped
 from icdm.models.policy import TransformerPolicy
 from icdm.models.transformer import ModelConfig, Transformer
-from icdm.problems.families import make_family
 from icdm.oracles.dark_room import first_best_action
+from icdm.problems.families import make_family
 from icdm.trajectories.dpt import bandit_rows, dark_room_rows, shifted
 from icdm.trajectories.dpt import load as load_npz
 from icdm.trajectories.layouts import Step, make_layout
@@ -53,8 +53,15 @@ def room_arrays(n, steps=4):
     paid = (after == (goal[:, 0] * 3 + goal[:, 1])[:, None]).astype(np.int8)
     after = np.stack(np.divmod(after, 3), -1)
     query = RNG.integers(0, 3, (n, 2))
-    return {"states": state, "actions": action, "next_states": after, "rewards": paid, "query": query,
-            "optimal": RNG.integers(0, 5, n), "goal": goal}  # fmt: skip
+    return {
+        "states": state,
+        "actions": action,
+        "next_states": after,
+        "rewards": paid,
+        "query": query,
+        "optimal": RNG.integers(0, 5, n),
+        "goal": goal,
+    }
 
 
 @pytest.fixture
@@ -70,9 +77,7 @@ def room_log(tmp_path):
 def small_model(family, heads=1, **changes):
     layout = make_layout("transition", (family,), 2)
     layout = dataclasses.replace(layout, n_observations=layout.n_observations + 1)
-    config = ModelConfig(
-        width=16, layers=2, heads=heads, kv_heads=heads, hidden=32, rotary_base=0.0, **changes
-    )
+    config = ModelConfig(width=16, layers=2, heads=heads, kv_heads=heads, hidden=32, rotary_base=0.0, **changes)
     return Transformer(config, layout.size, nnx.Rngs(0)), layout
 
 
@@ -195,9 +200,7 @@ def test_the_iterator_resumes_at_the_same_record(bandit_log):
     state = iterator.get_state()
     expected = [next(iterator) for _ in range(3)]
     fresh = iter(
-        batches(bandit_log, 8, 0, seed=3, symmetry=BANDIT.symmetry).to_iter_dataset(
-            grain.ReadOptions(num_threads=0)
-        )
+        batches(bandit_log, 8, 0, seed=3, symmetry=BANDIT.symmetry).to_iter_dataset(grain.ReadOptions(num_threads=0))
     )
     fresh.set_state(state)
     for i, batch in enumerate(expected):
@@ -233,9 +236,7 @@ def test_moved_contexts_are_contexts_of_the_moved_goal():
 def test_an_experiment_on_the_peers_file(kind, tmp_path):
     module, arrays = {"bandit": (dpt_bandit, bandit_arrays), "dark_room": (dpt_dark_room, room_arrays)}[kind]
     splits = {split: arrays(300) for split in ("train", "test", "eval")}
-    np.savez(
-        tmp_path / "x.npz", **{f"{split}_{k}": x for split, found in splits.items() for k, x in found.items()}
-    )
+    np.savez(tmp_path / "x.npz", **{f"{split}_{k}": x for split, found in splits.items() for k, x in found.items()})
     c = module.get_config()
     c.data, c.horizon = str(tmp_path / "x.npz"), 6
     c.problem = {"arms": 5, "noise": 0.3} if kind == "bandit" else {"size": 3}

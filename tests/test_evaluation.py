@@ -14,10 +14,10 @@ from icdm.learning.sharding import make_mesh
 from icdm.models.policy import TransformerPolicy
 from icdm.models.transformer import ModelConfig, Transformer
 from icdm.oracles.backward_induction import plan, policy_value
+from icdm.oracles.certified import OracleConfig
 from icdm.oracles.planners import maximum_likelihood, plan_from_context
 from icdm.problems.counts import Counts, count
 from icdm.problems.families import make_family
-from icdm.oracles.certified import OracleConfig
 from icdm.problems.policy import MarkovPolicy, uniform_policy
 from icdm.trajectories.layouts import make_layout
 from icdm.trajectories.rollout import rollout
@@ -94,9 +94,14 @@ def test_posterior_mean_is_the_likelihood_weighted_mean_of_the_prior(name):
     shown = jax.tree.map(lambda x: x[0], record(family, tasks, jnp.zeros(1, int), jax.random.key(5), "uniform", 1, 0.0))
     with jax.enable_x64(True):
         counts = count(
-            shown.observation[:, :-1].ravel(), shown.action.ravel(), shown.reward.ravel(),
-            shown.observation[:, 1:].ravel(), shown.valid.ravel(), family.n_states, family.n_actions,
-        )  # fmt: skip
+            shown.observation[:, :-1].ravel(),
+            shown.action.ravel(),
+            shown.reward.ravel(),
+            shown.observation[:, 1:].ravel(),
+            shown.valid.ravel(),
+            family.n_states,
+            family.n_actions,
+        )
         counts, mean = jax.tree.map(np.asarray, (counts, family.posterior_mean(counts)))
     transition, reward = np.asarray(problems.transition), np.asarray(problems.reward)
     with np.errstate(divide="ignore", invalid="ignore"):

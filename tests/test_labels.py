@@ -20,9 +20,7 @@ def log_from(episodes):
     task, episode, t, observation, action, reward = (np.array(x) for x in zip(*flat))
     n = len(t)
     nothing, unknown = np.full(n, NOTHING), np.full(n, np.nan)
-    return log_of(
-        [Rows(task, episode, t, observation, action, reward, nothing, unknown, np.zeros(n, bool))], 3
-    )
+    return log_of([Rows(task, episode, t, observation, action, reward, nothing, unknown, np.zeros(n, bool))], 3)
 
 
 # In state 0 action 0 pays 0.6 for sure, over 200 tries; action 1 was tried once and paid 1.

@@ -71,7 +71,7 @@ def test_family_is_registered_and_shares_features():
     first, second = (family.sample(jax.random.key(seed)) for seed in (0, 1))
     assert first.transition.shape == (family.n_actions, family.n_states, family.n_states)
     assert np.abs(np.asarray(first.reward - second.reward)).max() > 0.01
-    assert 0 <= float(first.reward.min()) and float(first.reward.max()) <= 1
+    assert float(first.reward.min()) >= 0 and float(first.reward.max()) <= 1
     with pytest.raises(UserError, match="at least 1"):
         make_family("linear_mdp", dimension=0)
 

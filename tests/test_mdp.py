@@ -10,11 +10,17 @@ import numpy as np
 import pytest
 
 from icdm.errors import UserError
-from icdm.oracles.backward_induction import backward_induction, evaluate, optimal_value, plan, policy_value
-from icdm.oracles.backward_induction import until_absorption
+from icdm.learning.data import draw_problems
+from icdm.oracles.backward_induction import (
+    backward_induction,
+    evaluate,
+    optimal_value,
+    plan,
+    policy_value,
+    until_absorption,
+)
 from icdm.problems.families import family_names, make_family
 from icdm.problems.mdp import draw, expected_reward, make_mdp
-from icdm.learning.data import draw_problems
 
 property_test = hypothesis.settings(deadline=None, max_examples=25)
 
@@ -138,9 +144,15 @@ def test_every_family_samples_valid_problems():
         for i in range(3):
             one = jax.tree.map(lambda x: np.asarray(x[i]), problems)
             make_mdp(
-                one.transition, one.reward, one.initial, discount=one.discount, horizon=one.horizon,
-                arrival_reward=one.arrival_reward, terminal=one.terminal, reward_noise=one.reward_noise,
-            )  # fmt: skip
+                one.transition,
+                one.reward,
+                one.initial,
+                discount=one.discount,
+                horizon=one.horizon,
+                arrival_reward=one.arrival_reward,
+                terminal=one.terminal,
+                reward_noise=one.reward_noise,
+            )
             low, high = family.reward_range
             assert one.reward.min() >= low - 1e-12 and one.reward.max() <= high + 1e-12
 

@@ -16,7 +16,7 @@ from icdm.evaluation.off_policy import (
     estimated_behavior,
     fitted_q,
     off_policy_values,
-)  # fmt: skip
+)
 from icdm.oracles.backward_induction import evaluate, plan, policy_value
 from icdm.problems.families import make_family
 from icdm.problems.mdp import make_mdp
@@ -47,9 +47,7 @@ def every_trajectory(mdp, behavior_TSA):
     states, actions = (np.array(x) for x in zip(*rows))
     t = np.arange(T)
     reward, taken = mdp.reward[states[:, :-1], actions], behavior_TSA[t, states[:, :-1], actions]
-    log = LoggedEpisodes(
-        states, actions, reward, np.ones(actions.shape, bool), taken, S, A, float(mdp.discount)
-    )
+    log = LoggedEpisodes(states, actions, reward, np.ones(actions.shape, bool), taken, S, A, float(mdp.discount))
     return log, np.array(probability)
 
 

@@ -51,9 +51,13 @@ def run(module, *arguments, timeout=300):
 def start(*arguments):
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     return subprocess.Popen(
-        command("experiments.run", *arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, env=environment,
-    )  # fmt: skip
+        command("experiments.run", *arguments),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+    )
 
 
 def wait_for_steps(workdir, phase, steps, process):
@@ -204,9 +208,13 @@ def test_the_directory_of_another_config_is_refused(finished):
 
 def test_a_loss_that_blows_up_names_the_step(tmp_path):
     done = run(
-        "experiments.run", *TINY, f"--workdir={tmp_path}", "--config.fine_tune.labels=advantage",
-        "--config.fine_tune.learning_rate=1e30", "--config.fine_tune.warmup=0",
-    )  # fmt: skip
+        "experiments.run",
+        *TINY,
+        f"--workdir={tmp_path}",
+        "--config.fine_tune.labels=advantage",
+        "--config.fine_tune.learning_rate=1e30",
+        "--config.fine_tune.warmup=0",
+    )
     assert done.returncode == 2
     assert "fine_tune: loss" in done.stderr and "at step" in done.stderr and "lower the learning rate" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
@@ -238,23 +246,33 @@ def test_a_run_with_a_hidden_state(tmp_path):
     results = json.loads((tmp_path / "results.json").read_text())
     assert READERS | {"fast_informed", "most_likely_state"} == set(results["policies"])
     assert results["oracle"] == {"method": "point-based"} and results["bracket"]["mean"] >= -0.01
-    assert results["policies"]["oracle"]["gap"]["mean"] == 0 and "Oracle: point-based" in (tmp_path / "report.html").read_text()
+    assert (
+        results["policies"]["oracle"]["gap"]["mean"] == 0
+        and "Oracle: point-based" in (tmp_path / "report.html").read_text()
+    )
 
 
 @pytest.mark.slow
 def test_a_sweep_over_problems_shares_pretraining_and_draws_ambiguity(tmp_path):
     cloud = "energy_apomdp:n_models=2,pessimism=0.5"
     arguments = [
-        "--config=experiments/configs/paper_sweep.py", "--config.sweep.horizon=(2,)", f"--workdir={tmp_path}", *HIDDEN,
-        f"--config.sweep.problem=('energy_pomdp:fidelity=0.5', '{cloud}')", "--config.oracle.points=16",
-    ]  # fmt: skip
+        "--config=experiments/configs/paper_sweep.py",
+        "--config.sweep.horizon=(2,)",
+        f"--workdir={tmp_path}",
+        *HIDDEN,
+        f"--config.sweep.problem=('energy_pomdp:fidelity=0.5', '{cloud}')",
+        "--config.oracle.points=16",
+    ]
     done = run("experiments.sweep", *arguments, timeout=600)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("pretrain: going on from step 4 of 4") == 1, "the second problem takes the first one's"
     hidden, ambiguous = json.loads((tmp_path / "results.json").read_text())["runs"]
-    assert READERS <= set(hidden["policies"]) and "worst_value" not in hidden["policies"]["fine_tuned"]
+    assert set(hidden["policies"]) >= READERS and "worst_value" not in hidden["policies"]["fine_tuned"]
     assert READERS | {"nominal_oracle"} <= set(ambiguous["policies"])
-    assert ambiguous["oracle"]["method"] == "recursive alpha-maxmin" and ambiguous["oracle"]["estimated_error"]["mean"] >= 0
+    assert (
+        ambiguous["oracle"]["method"] == "recursive alpha-maxmin"
+        and ambiguous["oracle"]["estimated_error"]["mean"] >= 0
+    )
     assert ambiguous["policies"]["nominal_oracle"]["gap"]["mean"] == 0
     fine_tuned = ambiguous["policies"]["fine_tuned"]
     assert fine_tuned["worst_value"]["mean"] <= fine_tuned["value"]["mean"] <= fine_tuned["best_value"]["mean"]

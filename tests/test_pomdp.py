@@ -68,9 +68,7 @@ def test_wrong_emissions_are_refused_by_name(fields, named):
 
 
 def test_clouds_refuse_what_does_not_fit_together():
-    with pytest.raises(
-        UserError, match="model 1 has .actions, states, observations. .2, 4, 3., model 0 .3, 2, 2."
-    ):
+    with pytest.raises(UserError, match="model 1 has .actions, states, observations. .2, 4, 3., model 0 .3, 2, 2."):
         make_ambiguous([tiger(), random_pomdp()], pessimism=0.5)
     for pessimism in (-0.1, 1.1, np.nan):
         with pytest.raises(UserError, match="alpha in"):
@@ -96,9 +94,7 @@ def test_simulated_frequencies_are_the_model():
     problem = random_pomdp()
     task_B = jnp.zeros(40_000, int)
     state_B, observation_B = batch(problem).reset(task_B, jax.random.key(0))
-    joint = (
-        np.histogram2d(np.asarray(state_B), np.asarray(observation_B), [range(5), range(4)])[0] / task_B.size
-    )
+    joint = np.histogram2d(np.asarray(state_B), np.asarray(observation_B), [range(5), range(4)])[0] / task_B.size
     expected = problem.mdp.initial[:, None] * problem.first_emission
     assert np.abs(joint - expected).max() < 0.01
     _, _, observation_B, _ = batch(problem).step(task_B, state_B, jnp.ones_like(task_B), jax.random.key(1))
@@ -169,9 +165,7 @@ def test_models_of_a_batch_are_the_models_of_its_members():
 
 def test_an_mdp_is_a_pomdp_that_shows_its_state():
     rng = np.random.default_rng(0)
-    mdp = make_mdp(
-        rng.dirichlet(np.ones(3), (2, 3)), rng.random((3, 2)), np.ones(3) / 3, discount=0.9, horizon=3
-    )
+    mdp = make_mdp(rng.dirichlet(np.ones(3), (2, 3)), rng.random((3, 2)), np.ones(3) / 3, discount=0.9, horizon=3)
     problem = batch(shown(mdp))
     zero_B = jnp.zeros(1, int)
     assert np.allclose(first_belief(problem, zero_B, jnp.array([2])), [[0, 0, 1]])

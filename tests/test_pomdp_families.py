@@ -48,9 +48,7 @@ def play(problem, policy, key=jax.random.key(2)):
         def step(carry, t):
             state_B, observation_B, memory = carry
             action_B, _, memory = policy.act(memory, observation_B, jax.random.fold_in(key, 2 * t + 1))
-            state_B, reward_B, next_B, _ = problem.step(
-                task_B, state_B, action_B, jax.random.fold_in(key, 2 * t)
-            )
+            state_B, reward_B, next_B, _ = problem.step(task_B, state_B, action_B, jax.random.fold_in(key, 2 * t))
             memory = policy.observe(memory, action_B, reward_B)
             return (state_B, next_B, memory), (observation_B, action_B, reward_B)
 
@@ -72,8 +70,11 @@ def test_samples_are_valid_problems_of_the_sizes_they_promise(name):
     problem = tasks(family)
     models = problem.models if name == "energy_apomdp" else problem
     assert (models.n_states, models.n_actions, models.n_observations, models.horizon) == (
-        family.n_states, family.n_actions, family.n_observations, family.horizon,
-    )  # fmt: skip
+        family.n_states,
+        family.n_actions,
+        family.n_observations,
+        family.horizon,
+    )
     for rows in (models.mdp.transition, models.emission, models.first_emission, models.mdp.initial):
         assert rows.dtype == np.float64 and (rows >= 0).all() and np.allclose(rows.sum(-1), 1, atol=1e-12)
     low, high = family.reward_range
@@ -166,9 +167,7 @@ def test_regimes_pay_growth_and_charge_for_trading():
     assert np.allclose(problem.mdp.reward[:, 0], [0, -0.1, -0.2])
     held = problem.mdp.transition[0].reshape(3, 6, 2, 3).sum(2)
     assert np.allclose(held, np.broadcast_to(np.eye(3)[:, None], held.shape)), "an action sets the share held"
-    stay = problem.mdp.initial[0].reshape(2, 3).sum(1) @ problem.mdp.transition[0, 0].reshape(2, 3, 2, 3)[
-        :, 0
-    ].sum(-1)
+    stay = problem.mdp.initial[0].reshape(2, 3).sum(1) @ problem.mdp.transition[0, 0].reshape(2, 3, 2, 3)[:, 0].sum(-1)
     assert np.allclose(stay, problem.mdp.initial[0].reshape(2, 3).sum(1)), "regimes start stationary"
 
 

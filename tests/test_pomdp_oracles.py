@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_pomdp import random_pomdp, tiger
 
 from icdm.errors import UserError
 from icdm.oracles.alpha_vectors import alpha_vectors, useful
@@ -20,18 +21,37 @@ from icdm.oracles.point_based import solve, solve_at_points
 from icdm.oracles.pomdp_planners import fast_informed, qmdp
 from icdm.problems.cassandra import read_pomdp
 from icdm.problems.pomdp import make_pomdp, shown
-from test_pomdp import random_pomdp, tiger
 
 MODELS = pathlib.Path(__file__).parent.parent.parent / "shared" / "models"
 needs_models = pytest.mark.skipif(not MODELS.is_dir(), reason="the classic models are not here")
 
 TIGER = {
-    0.95: {1: -1, 2: -1.95, 3: 2.3098, 4: 1.7955442187, 5: 2.7630961931, 6: 4.4285313150, 8: 5.3240207765,
-           10: 6.6933684318, 15: 9.7284247447, 20: 11.8795687288, 50: 17.7597595781},
-    1.0: {1: -1, 2: -2, 3: 2.72, 4: 2.42125, 5: 3.60915, 6: 5.61881875, 8: 7.0966155312, 10: 9.4381676173,
-          20: 20.3908262545},
+    0.95: {
+        1: -1,
+        2: -1.95,
+        3: 2.3098,
+        4: 1.7955442187,
+        5: 2.7630961931,
+        6: 4.4285313150,
+        8: 5.3240207765,
+        10: 6.6933684318,
+        15: 9.7284247447,
+        20: 11.8795687288,
+        50: 17.7597595781,
+    },
+    1.0: {
+        1: -1,
+        2: -2,
+        3: 2.72,
+        4: 2.42125,
+        5: 3.60915,
+        6: 5.61881875,
+        8: 7.0966155312,
+        10: 9.4381676173,
+        20: 20.3908262545,
+    },
     0.75: {3: 0.905, 5: 0.6282289062, 10: 1.6615600499, 20: 1.9200035183},
-}  # fmt: skip
+}
 CLASSICS = {
     ("1d", 0.75): {
         1: 0.25,
@@ -91,9 +111,7 @@ def test_1d_as_written_has_its_published_values():
     kernel = model.kernel.copy()
     kernel[:, :, 3] *= 0.999999
     model = dataclasses.replace(model, kernel=kernel)
-    for horizon, value in CLASSICS[
-        "1d", 0.75
-    ].items():  # the reward is paid at the goal, wherever one goes next
+    for horizon, value in CLASSICS["1d", 0.75].items():  # the reward is paid at the goal, wherever one goes next
         assert tree_values(model, np.full(4, 0.25), horizon).max() == pytest.approx(value, abs=1e-7)
     # 80 steps are as good as endless ones: 0.75^80 < 1e-9
     assert tree_values(model, np.full(4, 0.25), 80).max() == pytest.approx(1.26034362, abs=1e-8)
@@ -153,9 +171,9 @@ def test_shown_rewards_are_worth_something_and_are_conditioned_on():
         model = belief_model(doors[shows])
         assert tree_values(model, np.full(2, 0.5)).max() == pytest.approx(expected)
         assert alpha_vectors(model)[-1].value(np.full(2, 0.5)) == pytest.approx(expected)
-        assert solve(alone(model), jax.random.key(0), tolerance=1e-6, time_limit=600).lower[
-            0
-        ] == pytest.approx(expected)
+        assert solve(alone(model), jax.random.key(0), tolerance=1e-6, time_limit=600).lower[0] == pytest.approx(
+            expected
+        )
 
 
 def test_pruning_keeps_what_is_best_somewhere():
@@ -193,16 +211,12 @@ def test_brackets_hold_the_exact_value_at_every_stage(shows):
             lower, upper = map(np.asarray, bounds.q_values(one, belief, stage))
         assert (lower <= exact + 1e-9).all() and (exact <= upper + 1e-9).all()
     for n in range(3):
-        exact = sum(
-            f.sum() * tree_values(belief_model(problems[n]), f / f.sum()).max() for f in model.first[n]
-        )
+        exact = sum(f.sum() * tree_values(belief_model(problems[n]), f / f.sum()).max() for f in model.first[n])
         assert solution.lower[n] - 1e-9 <= exact <= solution.upper[n] + 1e-9
 
 
 def test_infinite_tiger():
-    models = jax.tree.map(
-        lambda *leaves: np.stack(leaves), *(belief_model(tiger(discount=d)) for d in (0.75, 0.95))
-    )
+    models = jax.tree.map(lambda *leaves: np.stack(leaves), *(belief_model(tiger(discount=d)) for d in (0.75, 0.95)))
     solution = solve(models, jax.random.key(0), tolerance=1e-6, time_limit=600, infinite=True)
     for n, value in enumerate((1.93343899, 19.37136837)):
         assert solution.lower[n] - 1e-8 <= value <= solution.upper[n] + 1e-8

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_pomdp import random_pomdp, tiger
 
 from icdm.oracles.belief import belief_model
 from icdm.oracles.certified import OracleConfig
@@ -17,7 +18,6 @@ from icdm.problems.families import make_family, sample_tasks
 from icdm.problems.policy import uniform_policy
 from icdm.problems.pomdp import shown
 from icdm.trajectories.rollout import episodes_per_row, rollout
-from test_pomdp import random_pomdp, tiger
 
 KEY = jax.random.key(0)
 
@@ -159,4 +159,3 @@ def test_grids_are_problems_of_the_family(name):
     for ours, theirs in zip(*map(jax.tree.leaves, (problem, sampled))):
         slack = 0.05 * np.ptp(theirs.astype(float), 0) + 1e-12
         assert (ours.min(0) >= theirs.min(0) - slack).all() and (ours.max(0) <= theirs.max(0) + slack).all()
-

@@ -4,10 +4,10 @@ import json
 import sys
 
 import pytest
+from test_pomdp import random_pomdp, tiger
 
 from icdm.__main__ import main
 from icdm.problems.cassandra import NamedPOMDP, write_pomdp
-from test_pomdp import random_pomdp, tiger
 
 NAMES = (("left", "right"), ("listen", "open-left", "open-right"), ("hear-left", "hear-right"))
 

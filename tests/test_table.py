@@ -13,10 +13,7 @@ from icdm.trajectories.table import NOTHING, Rows, open_table, plain_codings, wr
 from icdm.trajectories.vocabulary import UNKNOWN, Bins, Integers, Words, coding_from_json, fit_bins
 
 HEADER = "task_id,episode_id,t,observation,action,reward,terminal\n"
-GOOD = (
-    HEADER
-    + "A,e1,0,low,up,0.5,false\nA,e1,1,high,down,1,true\nB,e2,0,low,up,0.25,false\nB,e2,1,high,,,false\n"
-)
+GOOD = HEADER + "A,e1,0,low,up,0.5,false\nA,e1,1,high,down,1,true\nB,e2,0,low,up,0.25,false\nB,e2,1,high,,,false\n"
 
 
 def write(path, text):
@@ -32,15 +29,20 @@ def random_rows(rng, n_episodes=40, steps=7):
         closed = episode % 2
         action = rng.integers(0, 4, n + closed)
         action[n:] = NOTHING
-        parts.append(
-            (np.full(n + closed, episode // 5), np.full(n + closed, episode), np.arange(n + closed), action)
-        )
+        parts.append((np.full(n + closed, episode // 5), np.full(n + closed, episode), np.arange(n + closed), action))
     task, episode, t, action = (np.concatenate(x) for x in zip(*parts))
     acted = action != NOTHING
     return Rows(
-        task, episode, t, rng.integers(0, 9, len(t)), action, np.where(acted, rng.normal(size=len(t)), 0.0),
-        rng.integers(-1, 4, len(t)), np.where(acted, rng.uniform(0.1, 1, len(t)), np.nan), np.zeros(len(t), bool),
-    )  # fmt: skip
+        task,
+        episode,
+        t,
+        rng.integers(0, 9, len(t)),
+        action,
+        np.where(acted, rng.normal(size=len(t)), 0.0),
+        rng.integers(-1, 4, len(t)),
+        np.where(acted, rng.uniform(0.1, 1, len(t)), np.nan),
+        np.zeros(len(t), bool),
+    )
 
 
 @settings(deadline=None, max_examples=30)
@@ -67,8 +69,11 @@ def test_a_grid_of_bins_codes_vectors():
 
 
 def test_quantile_bins_hold_equally_many():
-    counts = np.bincount(fit_bins(np.random.default_rng(0).exponential(size=8000), 8, "quantile").encode(
-        np.random.default_rng(0).exponential(size=8000)))  # fmt: skip
+    counts = np.bincount(
+        fit_bins(np.random.default_rng(0).exponential(size=8000), 8, "quantile").encode(
+            np.random.default_rng(0).exponential(size=8000)
+        )
+    )
     assert counts.min() > 990 and counts.max() < 1010
 
 

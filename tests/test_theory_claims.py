@@ -31,10 +31,7 @@ def test_population_loss_against_the_layer_on_sampled_prompts(features):
     r = np.einsum("a,bc->abc", p, w).ravel()
     exact = r @ quadratic @ r - 2 * linear @ r + np.trace(tasks.second @ law.second)
     layer = LinearAttention(
-        *(
-            jnp.asarray(m, jnp.float32)
-            for m in (np.pad(p[None], ((3, 0), (0, 0))), np.pad(w, ((0, 0), (0, 1))))
-        )
+        *(jnp.asarray(m, jnp.float32) for m in (np.pad(p[None], ((3, 0), (0, 0))), np.pad(w, ((0, 0), (0, 1)))))
     )
     x, y, query, target = sample_prompts(law, tasks, law, 0.5, jax.random.key(0), 100_000, config.n)
     prediction = jax.jit(jax.vmap(regression_prediction, (None, 0, 0, 0)))(layer, x, y, query)
@@ -142,9 +139,7 @@ def test_bound_holds_and_estimates_are_those_of_explicit_prompts():
     row = measure(problems, 20, 40, np.random.default_rng(0))
     assert (row["gap"] <= row["bound"]).all() and row["gap"].max() > 0
     u = np.eye(config.dimension)
-    many = np.mean(
-        [decisions.estimated_weights(problems, u, 50, np.random.default_rng(i)) for i in range(400)], axis=0
-    )
+    many = np.mean([decisions.estimated_weights(problems, u, 50, np.random.default_rng(i)) for i in range(400)], axis=0)
     endless = decisions.estimated_weights(problems, u, np.inf, None)
     np.testing.assert_allclose(many, endless, atol=0.03)
 
@@ -166,9 +161,7 @@ def test_lagged_moment_against_enumeration_and_independence():
         total += share * g @ g
     np.testing.assert_allclose(trajectory_data.lagged_moment(law, sticky, 3), total, atol=1e-14)
     mixed = np.full((2, 2), 0.5)
-    np.testing.assert_allclose(
-        trajectory_data.lagged_moment(law, mixed, 3), gram_moment(law, np.eye(2), 3), atol=1e-14
-    )
+    np.testing.assert_allclose(trajectory_data.lagged_moment(law, mixed, 3), gram_moment(law, np.eye(2), 3), atol=1e-14)
     assert np.abs(total - gram_moment(law, np.eye(2), 3)).max() > 0.01
 
 

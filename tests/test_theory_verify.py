@@ -21,20 +21,33 @@ def run(*arguments):
 
 def claim(**changes):
     fields = dict(
-        id="x", claim="c", source="s", metric="m", measured={"a": 1.0, "b": 3}, ci95={"a": [0.9, 1.1]},
-        control={"z": 2.0}, threshold={"a": "<= 1"}, config={"seed": 0},
-    )  # fmt: skip
+        id="x",
+        claim="c",
+        source="s",
+        metric="m",
+        measured={"a": 1.0, "b": 3},
+        ci95={"a": [0.9, 1.1]},
+        control={"z": 2.0},
+        threshold={"a": "<= 1"},
+        config={"seed": 0},
+    )
     return ledger.Claim(**(fields | changes))
 
 
 @pytest.mark.parametrize(
     "value, threshold, expected",
     [
-        (1.0, "<= 1", True), (1.1, "<= 1", False), (0.9, ">= 0.9", True), (0.8, ">= 0.9", False),
-        (-1.0, "-1.02 .. -0.98", True), (-1.1, "-1.02 .. -0.98", False), (float("nan"), "<= 1", False),
-        (float("nan"), ">= 1", False), (float("nan"), "0 .. 1", False),
+        (1.0, "<= 1", True),
+        (1.1, "<= 1", False),
+        (0.9, ">= 0.9", True),
+        (0.8, ">= 0.9", False),
+        (-1.0, "-1.02 .. -0.98", True),
+        (-1.1, "-1.02 .. -0.98", False),
+        (float("nan"), "<= 1", False),
+        (float("nan"), ">= 1", False),
+        (float("nan"), "0 .. 1", False),
     ],
-)  # fmt: skip
+)
 def test_thresholds(value, threshold, expected):
     assert ledger.meets(value, threshold) is expected
     assert claim(measured={"a": value}, threshold={"a": threshold}).holds is expected
@@ -43,7 +56,7 @@ def test_thresholds(value, threshold, expected):
 def test_json_has_the_documented_keys(tmp_path):
     ledger.write(tmp_path / "claims.json", [claim()])
     (entry,) = json.loads((tmp_path / "claims.json").read_text())
-    keys = "id claim source metric measured ci95 control threshold holds seconds config".split()
+    keys = ["id", "claim", "source", "metric", "measured", "ci95", "control", "threshold", "holds", "seconds", "config"]
     assert list(entry) == keys and entry["holds"] is True
     assert not (tmp_path / "claims.partial").exists()
 
@@ -52,12 +65,7 @@ def test_command_writes_ledger_report_and_figures(tmp_path):
     result = run(CONFIG, f"--workdir={tmp_path}", "--only=linear_q", "--config.linear_q.problems=4")
     assert result.returncode == 0, result.stderr
     (entry,) = json.loads((tmp_path / "claims.json").read_text())
-    assert (
-        entry["id"] == "linear_q"
-        and entry["holds"]
-        and entry["config"]["problems"] == 4
-        and entry["seconds"] > 0
-    )
+    assert entry["id"] == "linear_q" and entry["holds"] and entry["config"]["problems"] == 4 and entry["seconds"] > 0
     page = (tmp_path / "report.html").read_text()
     assert "data:image/png;base64," in page and 'src="http' not in page and "linear_q" in page
     assert {p.name for p in (tmp_path / "figures").iterdir()} == {"linear_q.png", "linear_q.pdf"}
@@ -88,9 +96,7 @@ def test_a_failing_claim_is_reported_and_only_strict_fails(tmp_path):
     ],
 )
 def test_mistakes_are_one_line(arguments, words, tmp_path):
-    arguments = (
-        [*arguments] if any("workdir" in a for a in arguments) else [*arguments, f"--workdir={tmp_path}"]
-    )
+    arguments = [*arguments] if any("workdir" in a for a in arguments) else [*arguments, f"--workdir={tmp_path}"]
     result = run(*arguments)
     assert result.returncode == 2
     message = result.stderr.strip().splitlines()

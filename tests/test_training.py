@@ -91,10 +91,16 @@ def run_training(layout, directory, config, model_devices=1, stop=lambda: False,
     checkpoints = Checkpoints(directory, say)
     try:
         model = train(
-            make_model(layout), loss_of(layout), lambda step: stream(step, config.batch),
-            config, jax.random.key(6), mesh=mesh, checkpoints=checkpoints,
-            log=lambda step, **numbers: lines.append((step, numbers)), stop=stop,
-        )  # fmt: skip
+            make_model(layout),
+            loss_of(layout),
+            lambda step: stream(step, config.batch),
+            config,
+            jax.random.key(6),
+            mesh=mesh,
+            checkpoints=checkpoints,
+            log=lambda step, **numbers: lines.append((step, numbers)),
+            stop=stop,
+        )
     finally:
         checkpoints.close()
     return model, lines
@@ -163,9 +169,15 @@ def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_good_checkpoint(
 
     with pytest.raises(UserError, match="at step 10"):
         train(
-            make_model(layout), loss_of(layout), batch, CONFIG, jax.random.key(6), mesh=mesh,
-            checkpoints=checkpoints, log=lambda *a, **k: None,
-        )  # fmt: skip
+            make_model(layout),
+            loss_of(layout),
+            batch,
+            CONFIG,
+            jax.random.key(6),
+            mesh=mesh,
+            checkpoints=checkpoints,
+            log=lambda *a, **k: None,
+        )
     assert checkpoints.manager.latest_step() == 8
 
 

@@ -11,8 +11,8 @@ import pytest
 from flax import nnx
 
 from icdm.errors import UserError
-from icdm.models.lora import init_lora, merge_lora
 from icdm.models import transformer
+from icdm.models.lora import init_lora, merge_lora
 from icdm.models.transformer import ModelConfig, Transformer, linear, products, rms_norm, rotate, rotation
 from icdm.trajectories.layouts import Tokens
 
@@ -191,7 +191,12 @@ def test_bfloat16_stays_near_float32():
 
 @pytest.mark.parametrize(
     "change, message",
-    [(dict(width=30), "multiple"), (dict(kv_heads=3), "divisor"), (dict(mlp="gatd"), "'gated'"), (dict(layers=0), "sizes")],
+    [
+        (dict(width=30), "multiple"),
+        (dict(kv_heads=3), "divisor"),
+        (dict(mlp="gatd"), "'gated'"),
+        (dict(layers=0), "sizes"),
+    ],
 )
 def test_unusable_shapes_are_refused(change, message):
     with pytest.raises(UserError, match=message):

@@ -7,7 +7,6 @@ import jinja2
 import numpy as np
 from matplotlib.figure import Figure
 
-from theory import trained
 from theory.claims.attention_reads_returns import heat_map, spearman, values_read
 from theory.figures import CYCLE, GREY, panels, plt
 from theory.report import TEMPLATES, as_picture, versions
@@ -91,8 +90,11 @@ def draw_context(rows, attention_ET, values: Values, x: int, h: int) -> Figure:
     width = min(14.0, 6.0 + 0.1 * place_ET.size)
     figure, axes = plt.subplot_mosaic(
         [["attention", "values"], ["strip", "values"]],
-        figsize=(width + 3.2, 3.4), width_ratios=[width, 3.2], height_ratios=[2.2, 1], layout="constrained",
-    )  # fmt: skip
+        figsize=(width + 3.2, 3.4),
+        width_ratios=[width, 3.2],
+        height_ratios=[2.2, 1],
+        layout="constrained",
+    )
     top, strip, bars = axes["attention"], axes["strip"], axes["values"]
     top.sharex(strip)
     for place, state, action, reward, attention, valid in zip(

@@ -29,9 +29,7 @@ def optimum(features: Law, task_second: np.ndarray, n: int, noise: float = 0.0) 
     Shapes: (F, F). The pseudo-inverse serves features that do not span the space.
     """
     second = features.second
-    return optimum_from_moment(
-        second, task_second, gram_moment(features, task_second, n) + noise**2 / n * second
-    )
+    return optimum_from_moment(second, task_second, gram_moment(features, task_second, n) + noise**2 / n * second)
 
 
 def gram_moment(features: Law, between: np.ndarray, n: int) -> np.ndarray:
@@ -69,9 +67,7 @@ def gaussian_squared_error(covariance: np.ndarray, n: int, m: int) -> float:
     For Gaussian features, w ~ N(0, I) and the layer that is best at length N.
     """
     inverse, square = np.linalg.inv(gamma(covariance, n)), covariance @ covariance
-    return float(
-        np.trace(covariance - 2 * square @ inverse + square @ gamma(covariance, m) @ inverse @ inverse)
-    )
+    return float(np.trace(covariance - 2 * square @ inverse + square @ gamma(covariance, m) @ inverse @ inverse))
 
 
 def upper_bound(covariance: np.ndarray, n: int, m: int) -> float:

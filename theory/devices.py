@@ -13,9 +13,7 @@ def spread(tree):
     devices = np.array(jax.devices())
     if jax.tree.leaves(tree)[0].shape[0] % len(devices):
         devices = devices[:1]
-    rows = jax.sharding.NamedSharding(
-        jax.sharding.Mesh(devices, ("rows",)), jax.sharding.PartitionSpec("rows")
-    )
+    rows = jax.sharding.NamedSharding(jax.sharding.Mesh(devices, ("rows",)), jax.sharding.PartitionSpec("rows"))
     return jax.device_put(tree, rows)
 
 

@@ -27,9 +27,7 @@ def sample_chain(key: jax.Array, states: int, dimension: int) -> Chain:
     step_key, last_key, reward_key, feature_key, start_key = jax.random.split(key, 5)
     odds = jax.random.uniform(step_key, (states - 2,), minval=0.01, maxval=0.99)
     i = jnp.arange(states - 2)
-    transition = (
-        jnp.zeros((states, states)).at[i, i + 1].set(odds).at[i, i + 2].set(1 - odds).at[-2, -1].set(1.0)
-    )
+    transition = jnp.zeros((states, states)).at[i, i + 1].set(odds).at[i, i + 2].set(1 - odds).at[-2, -1].set(1.0)
     last = jax.random.uniform(last_key, (states,), minval=0.01, maxval=0.99)
     start = jax.random.uniform(start_key, (states,), minval=0.01, maxval=0.99)
     return Chain(

@@ -16,9 +16,7 @@ def sample_prompts(features: Law, tasks: Law, query: Law, noise, key, batch: int
     x_key, query_key, w_key, noise_key = jax.random.split(key, 4)
     x_BNF, query_BF = features.sample(x_key, (batch, n)), query.sample(query_key, (batch,))
     w_BF = tasks.sample(w_key, (batch,))
-    y_BN = jnp.einsum("bnf,bf->bn", x_BNF, w_BF) + noise * jax.random.normal(
-        noise_key, (batch, n), jnp.float32
-    )
+    y_BN = jnp.einsum("bnf,bf->bn", x_BNF, w_BF) + noise * jax.random.normal(noise_key, (batch, n), jnp.float32)
     return x_BNF, y_BN, query_BF, jnp.einsum("bf,bf->b", query_BF, w_BF)
 
 

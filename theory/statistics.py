@@ -22,9 +22,7 @@ def share_interval(hits: int, n: int) -> tuple[float, list[float]]:
     return share, [float(max(0, centre - half)), float(min(1, centre + half))]
 
 
-def bootstrap_interval(
-    statistic: Callable, *samples: np.ndarray, rng: np.random.Generator, repeats: int = 1000
-):
+def bootstrap_interval(statistic: Callable, *samples: np.ndarray, rng: np.random.Generator, repeats: int = 1000):
     """Percentile 95 % bootstrap interval of `statistic(*samples)`.
 
     All samples are resampled with the same indices along their first axis, so that pairs stay together.

@@ -25,15 +25,29 @@ def get_config():
     c.layout = "transition"  # or interleaved
     c.reward_bins = 16
     c.model = config_dict.create(
-        width=64, layers=4, heads=4, kv_heads=4, hidden=128, mlp="gated", mixing=0, rotary_base=10_000.0,
-        max_length=1024, dtype="float32",
-    )  # fmt: skip
+        width=64,
+        layers=4,
+        heads=4,
+        kv_heads=4,
+        hidden=128,
+        mlp="gated",
+        mixing=0,
+        rotary_base=10_000.0,
+        max_length=1024,
+        dtype="float32",
+    )
 
     # How it learns: next token on a mixture of families, then the oracle's action on this one.
     optimizer = dict(
-        batch=64, learning_rate=2e-3, warmup=50, weight_decay=0.01, clip=1.0, lora_rank=0, checkpoint_every=250,
+        batch=64,
+        learning_rate=2e-3,
+        warmup=50,
+        weight_decay=0.01,
+        clip=1.0,
+        lora_rank=0,
+        checkpoint_every=250,
         log_every=25,
-    )  # fmt: skip
+    )
     c.pretrain = config_dict.create(steps=300, mixture=("energy:horizon=5",), behavior="mixture", **optimizer)
     c.fine_tune = config_dict.create(steps=500, labels="boltzmann", temperature=0.1, pool=0, **optimizer)
     c.from_scratch = False  # also train without pretraining, on equally many tokens

@@ -1,6 +1,6 @@
 """The energy chain with T = 5: the main job in a minute or two.
 
-    python -m experiments.run --config=experiments/configs/demo.py --workdir=runs/demo
+python -m experiments.run --config=experiments/configs/demo.py --workdir=runs/demo
 """
 
 from experiments.configs import base

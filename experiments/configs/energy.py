@@ -1,6 +1,6 @@
 """The paper's energy chain, K = 2 oracle episodes.
 
-    python -m experiments.run --config=experiments/configs/energy.py --workdir=runs/energy --config.horizon=10
+python -m experiments.run --config=experiments/configs/energy.py --workdir=runs/energy --config.horizon=10
 """
 
 from experiments.configs import base

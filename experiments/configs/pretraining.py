@@ -1,6 +1,6 @@
 """Does pretraining help? Interleaved tokens on random MDPs, against training from scratch on equally many tokens.
 
-    python -m experiments.run --config=experiments/configs/pretraining.py --workdir=runs/pretraining
+python -m experiments.run --config=experiments/configs/pretraining.py --workdir=runs/pretraining
 """
 
 from experiments.configs import random_mdp

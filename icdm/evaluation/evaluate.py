@@ -12,16 +12,16 @@ from icdm.errors import UserError
 from icdm.learning.data import ContextConfig, Tasks, draw_problems, play, to_float32
 from icdm.learning.sharding import place_rows
 from icdm.oracles.backward_induction import policy_value
-from icdm.oracles.certified import Certified, OracleConfig, certify, informed_critic
 from icdm.oracles.belief import belief_model
+from icdm.oracles.certified import Certified, OracleConfig, certify, informed_critic
 from icdm.oracles.fitted_pomdp import fitted_policy
 from icdm.oracles.planners import plan_from_context, planners_of
 from icdm.oracles.pomdp_planners import BeliefPolicy, LinearQ, MostLikelyState, fast_informed, qmdp
 from icdm.oracles.posterior_grid import PosteriorGrid, plan_grid, read
 from icdm.problems.ambiguous import AmbiguousPOMDP
-from icdm.problems.families import Family, n_observations
+from icdm.problems.families import Family
 from icdm.problems.mdp import MDP
-from icdm.problems.policy import MarkovPolicy, Oracle, Policy, greedy_policy, uniform_policy
+from icdm.problems.policy import MarkovPolicy, Oracle, Policy, greedy_policy
 from icdm.trajectories.rollout import Trajectories, assess_along, rollout
 
 GRID = 16  # tasks along the first parameter of a family's grid
@@ -113,9 +113,7 @@ def make_test_tasks(
     return dataclasses.replace(test, context=shown)
 
 
-def solved_tasks(
-    family: Family, problem, precision: OracleConfig, episodes: int, key: jax.Array
-) -> TestTasks:
+def solved_tasks(family: Family, problem, precision: OracleConfig, episodes: int, key: jax.Array) -> TestTasks:
     """N problems in float64 as test tasks without a context, `episodes` rows of each."""
     certified = certify(problem, precision, jax.random.fold_in(key, 0))
     tasks = to_float32(Tasks(problem, certified.oracle))
@@ -201,8 +199,9 @@ def reference_deciders(test: TestTasks) -> Iterator[tuple[str, Decider]]:
             plans = plan_grid(test.family, GRID, OracleConfig(), jax.random.fold_in(test.key, 1))
             yield "posterior_mean", lambda tasks, task_B, context, key: PosteriorGrid(plans, read(plans, context))
         else:
-            yield "certainty_equivalence", lambda tasks, task_B, context, key: fitted_policy(
-                test.family, nominal, context, key
+            yield (
+                "certainty_equivalence",
+                lambda tasks, task_B, context, key: fitted_policy(test.family, nominal, context, key),
             )
     elif test.tasks.n > 1:  # with one task there is nothing that a context could tell
         for planner in planners_of(test.family):

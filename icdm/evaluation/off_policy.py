@@ -50,26 +50,19 @@ class LoggedEpisodes:
         return len(self.action)
 
     def __getitem__(self, index) -> "LoggedEpisodes":
-        parts = {
-            name: getattr(self, name)[index]
-            for name in ("observation", "action", "reward", "valid", "behavior")
-        }
+        parts = {name: getattr(self, name)[index] for name in ("observation", "action", "reward", "valid", "behavior")}
         return dataclasses.replace(self, **parts)
 
 
 def estimated_behavior(observation, action, valid, n_observations: int, n_actions: int) -> np.ndarray:
     """Frequencies of the recorded actions in each observation, (N, T), where no probabilities were recorded."""
     state, acted = observation[:, :-1][valid], action[valid]
-    pairs = np.bincount(state * n_actions + acted, minlength=n_observations * n_actions).reshape(
-        -1, n_actions
-    )
+    pairs = np.bincount(state * n_actions + acted, minlength=n_observations * n_actions).reshape(-1, n_actions)
     share = pairs / np.maximum(pairs.sum(1, keepdims=True), 1)
     return np.where(valid, share[np.minimum(observation[:, :-1], n_observations - 1), action], 1.0)
 
 
-def off_policy_values(
-    log: LoggedEpisodes, target_NTA: np.ndarray, target_TSA: np.ndarray | None = None
-) -> dict:
+def off_policy_values(log: LoggedEpisodes, target_NTA: np.ndarray, target_TSA: np.ndarray | None = None) -> dict:
     """Every estimate that the log admits, each {"mean", "ci95", "n_episodes"[, "effective_sample_size"]}.
 
         is    mean_i rho_{0:T} sum_t gamma^t r_t
@@ -108,10 +101,7 @@ def off_policy_values(
         "pdis": (weight_NT * paid_NT).sum(1),
         "dr": doubly_robust_terms(log, target_NTA, weight_NT, target_TSA),
     }
-    found = {
-        name: _estimate(x.mean(), np.array([x[i].mean() for i in draws]), log.n, ess)
-        for name, x in terms.items()
-    }
+    found = {name: _estimate(x.mean(), np.array([x[i].mean() for i in draws]), log.n, ess) for name, x in terms.items()}
     found["wis"] = _estimate(weighted(slice(None)), np.array([weighted(i) for i in draws]), log.n, ess)
     if target_TSA is not None:
         value = fitted_value(log, target_TSA, np.ones(log.n))

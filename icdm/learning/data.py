@@ -12,9 +12,9 @@ from icdm.errors import UserError
 from icdm.learning.sharding import place_copies, place_rows
 from icdm.oracles.certified import OracleConfig, oracle_of
 from icdm.problems.families import Family, hides_state, sample_tasks
+from icdm.problems.policy import Oracle
 from icdm.trajectories.behavior import behavior_policy, check_behavior
 from icdm.trajectories.layouts import Layout, Tokens, encode
-from icdm.problems.policy import Oracle
 from icdm.trajectories.rollout import Trajectories, assess_along, episodes_per_row, join_episodes, rollout
 
 HIDDEN_POOL = 512  # tasks of a family that hides its state

@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from icdm.learning.data import ContextConfig, Tasks, draw_tasks, record

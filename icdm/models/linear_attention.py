@@ -61,9 +61,7 @@ def regression_prompt(x_LF: jax.Array, y_L: jax.Array, query_F: jax.Array) -> ja
     return jnp.concatenate([columns, jnp.append(y_L, 0.0)[:, None]], axis=1).T
 
 
-def regression_prediction(
-    layer: LinearAttention, x_LF: jax.Array, y_L: jax.Array, query_F: jax.Array
-) -> jax.Array:
+def regression_prediction(layer: LinearAttention, x_LF: jax.Array, y_L: jax.Array, query_F: jax.Array) -> jax.Array:
     """What one layer predicts for the query: last row, last column of f(E), every column attended to.
 
     sum_i (W_PV[last] e_i) (e_i^T W_KQ e_q) / n: values weighted by scores, the rest of f(E) never formed.
@@ -73,9 +71,7 @@ def regression_prediction(
     return (layer.value[-1] @ prompt_DL) @ score_L / y_L.shape[0]
 
 
-def td_prompt(
-    phi_LF: jax.Array, next_LF: jax.Array, reward_L: jax.Array, queries_QF: jax.Array, discount
-) -> jax.Array:
+def td_prompt(phi_LF: jax.Array, next_LF: jax.Array, reward_L: jax.Array, queries_QF: jax.Array, discount) -> jax.Array:
     """Columns [phi_i; discount phi'_i; R_i] and, for every query, [phi_q; 0; 0]; (2F + 1, n + Q)."""
     context = jnp.concatenate([phi_LF, discount * next_LF, reward_L[:, None]], axis=1)
     queries = jnp.pad(queries_QF, ((0, 0), (0, queries_QF.shape[1] + 1)))

@@ -67,9 +67,7 @@ def _shown(models, pessimism):
     return jax.lax.scan(step, start, length=models.horizon)[1][::-1]
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["points", "excess", "alpha"], meta_fields=[]
-)
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["points", "excess", "alpha"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class Interpolated:
     """V_h(b) = max_k b . alpha_h,k + b . excess_h,i(b), for one cloud or N; i(b) is the point nearest to b.
@@ -156,9 +154,7 @@ def solve_recursive(
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def recursive_at_points(
-    models: BeliefModel, nominal: int, pessimism, points, alpha
-) -> tuple[Interpolated, jax.Array]:
+def recursive_at_points(models: BeliefModel, nominal: int, pessimism, points, alpha) -> tuple[Interpolated, jax.Array]:
     """The recursion of N clouds on points (N, P, S) over alpha-vectors (N, H + 1, K, S); its start values.
 
     At each point the best action and the worst and the best model for it are found; blended with alpha, the
@@ -251,9 +247,7 @@ def spread_points(models: BeliefModel, nominal: int, generations: int) -> jax.Ar
             new = add_distant(points, _normalised(joint), jnp.where(chance > 1e-12, chance, 0), GENERATION)[
                 -GENERATION:
             ]
-            return jax.lax.dynamic_update_slice_in_dim(
-                points, new, n_states + (index + 1) * GENERATION, 0
-            ), None
+            return jax.lax.dynamic_update_slice_in_dim(points, new, n_states + (index + 1) * GENERATION, 0), None
 
         first = models.first[nominal]
         seen = jnp.argsort(-first.sum(-1))[jnp.arange(GENERATION) % first.shape[0]]
@@ -302,9 +296,7 @@ def committed(problem: AmbiguousPOMDP, *, most: int = 3000) -> Committed:
     try:
         plans = alpha_vectors(joint, most=most)[-1]
     except UserError as error:
-        raise UserError(
-            f"{str(error).split(':')[0]}: use the recursive objective (--form recursive)"
-        ) from None
+        raise UserError(f"{str(error).split(':')[0]}: use the recursive objective (--form recursive)") from None
     by_observation = joint.first.reshape(joint.first.shape[0], n_models, -1)
     vectors = plans.vectors.reshape(len(plans.actions), n_models, -1)
     values_OKM = np.einsum("oms,kms->okm", by_observation, vectors)
@@ -344,9 +336,7 @@ def _one_of(models: POMDP) -> POMDP:
     n_models, n_actions, n_states, _ = models.mdp.transition.shape
     mdp = jax.tree.map(np.asarray, models.mdp)
     apart = np.eye(n_models)
-    transition = np.einsum("mast,mn->amsnt", mdp.transition, apart).reshape(
-        n_actions, n_models * n_states, -1
-    )
+    transition = np.einsum("mast,mn->amsnt", mdp.transition, apart).reshape(n_actions, n_models * n_states, -1)
     whole = dataclasses.replace(
         mdp,
         transition=transition,

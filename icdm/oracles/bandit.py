@@ -45,9 +45,7 @@ class BanditPolicy:
             low_BA, high_BA = -y_BA / scale_BA, (1 - y_BA) / scale_BA
             if self.rule == "thompson_sampling":
                 index_BA = y_BA + scale_BA * jax.random.truncated_normal(key, low_BA, high_BA)
-                index_BA = jnp.where(
-                    n_BA > 0, index_BA, jax.random.uniform(jax.random.fold_in(key, 1), n_BA.shape)
-                )
+                index_BA = jnp.where(n_BA > 0, index_BA, jax.random.uniform(jax.random.fold_in(key, 1), n_BA.shape))
             else:
                 normal = jax.scipy.stats.norm
                 mass_BA = jnp.maximum(normal.cdf(high_BA) - normal.cdf(low_BA), 1e-12)
@@ -60,9 +58,7 @@ class BanditPolicy:
         return carry[0] + one_BA, carry[1] + one_BA * reward_B[:, None]
 
 
-def best_arm_probabilities(
-    action_BT: np.ndarray, reward_BT: np.ndarray, arms: int, noise: float
-) -> np.ndarray:
+def best_arm_probabilities(action_BT: np.ndarray, reward_BT: np.ndarray, arms: int, noise: float) -> np.ndarray:
     """P(a has the highest mean | the first t pulls), (B, T + 1, A), for t = 0..T.
 
     P(a best) = int f_a(x) prod_{b != a} F_b(x) dx with the posterior densities f and distributions F of the

@@ -146,9 +146,7 @@ def solve(
             points = _explore_all(some, old, jax.random.split(round_key, rows.size), n_new)
             start = _last_stage(old, points) if infinite else _nothing_left(some, infinite, n_points)
             refined, *bracket = _solve_all(some, points, start, infinite)
-            bounds = jax.tree.map(
-                lambda leaf, new: leaf.at[rows].set(new), _padded(bounds, n_points), refined
-            )
+            bounds = jax.tree.map(lambda leaf, new: leaf.at[rows].set(new), _padded(bounds, n_points), refined)
             lower[rows], upper[rows] = (
                 np.maximum(lower[rows], bracket[0]),
                 np.minimum(upper[rows], bracket[1]),
@@ -173,9 +171,7 @@ def solve_at_points(model: BeliefModel, points: jax.Array, start: Stage) -> Boun
         choice = _first_largest(jnp.tensordot(alpha, taken, 1))
         backed_up = jnp.einsum("azst,pt->azps", model.kernel, alpha)  # of every vector: cheaper than of P kernels
         future = backed_up[action[:, None], signal, choice].sum(1)
-        bound = jnp.minimum(
-            jnp.tensordot(informed.T, joint, 1).max(0), _sawtooth(joint, share, points, upper)
-        )
+        bound = jnp.minimum(jnp.tensordot(informed.T, joint, 1).max(0), _sawtooth(joint, share, points, upper))
         q_informed = jnp.einsum("azst,tb->basz", model.kernel, informed).max(0).sum(-1).T
         stage = (
             model.reward.T[action] + model.discount * future,
@@ -296,18 +292,14 @@ def _padded(bounds: Bounds, n_points: int) -> Bounds:
         return jnp.pad(leaf, [(0, more if i == axis else 0) for i in range(leaf.ndim)], mode="edge")
 
     axes = {"points": 1, "alpha": 2, "alpha_action": 2, "upper": 2}
-    return dataclasses.replace(
-        bounds, **{name: pad(getattr(bounds, name), axis) for name, axis in axes.items()}
-    )
+    return dataclasses.replace(bounds, **{name: pad(getattr(bounds, name), axis) for name, axis in axes.items()})
 
 
 def _solve_all(model, points, start, infinite):
     """Bounds of N problems and NumPy brackets; of an infinite horizon only the last stage is kept."""
     bounds, lower, upper = _solved(model, points, start)
     if infinite:
-        last = {
-            name: getattr(bounds, name)[:, -1:] for name in ("alpha", "alpha_action", "upper", "informed")
-        }
+        last = {name: getattr(bounds, name)[:, -1:] for name in ("alpha", "alpha_action", "upper", "informed")}
         bounds = dataclasses.replace(bounds, **last)
     return bounds, np.array(lower), np.array(upper)
 

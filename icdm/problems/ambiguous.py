@@ -11,9 +11,7 @@ from icdm.errors import UserError
 from icdm.problems.pomdp import POMDP
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["models", "pessimism"], meta_fields=["nominal"]
-)
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["models", "pessimism"], meta_fields=["nominal"])
 @dataclasses.dataclass(frozen=True)
 class AmbiguousPOMDP:
     """M models of one decision problem (leading axis M), or N such clouds (leading axes N, M).

@@ -63,9 +63,7 @@ class Bandit:
     def posterior_sample(self, key: jax.Array, counts: Counts) -> MDP:
         average_A, scale_A = self._likelihood(counts)
         low_A, high_A = -average_A / scale_A, (1 - average_A) / scale_A
-        return self.problem(
-            average_A + scale_A * jax.random.truncated_normal(key, low_A, high_A, dtype=low_A.dtype)
-        )
+        return self.problem(average_A + scale_A * jax.random.truncated_normal(key, low_A, high_A, dtype=low_A.dtype))
 
     def symmetry(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """A relabelling (of observations, of actions) that takes tasks to equally likely tasks."""

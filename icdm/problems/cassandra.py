@@ -52,9 +52,7 @@ def read_pomdp(path, *, horizon: int, discount: float | None = None) -> NamedPOM
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError, ValueError) as error:
-        reason = (
-            error.strerror if isinstance(error, OSError) and error.strerror else "not a text file in UTF-8"
-        )
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a text file in UTF-8"
         raise UserError(f"{path}: cannot be read ({reason})") from None
     return parse_pomdp(text, horizon=horizon, discount=discount, name=str(path))
 
@@ -163,9 +161,7 @@ class _Reader:
             horizon=horizon,
         )
         problem = POMDP(mdp, emission, silent_start(n_states, n_observations))
-        return NamedPOMDP(
-            problem, *(tuple(self.names[kind]) for kind in ("states", "actions", "observations"))
-        )
+        return NamedPOMDP(problem, *(tuple(self.names[kind]) for kind in ("states", "actions", "observations")))
 
     # The preamble.
 
@@ -244,9 +240,7 @@ class _Reader:
             len(self.declared(kind)) for kind in ("states", "actions", "observations")
         )
         if n_actions * n_states * max(n_states, n_observations) > LARGEST:
-            raise self.error(
-                f"{n_actions} actions, {n_states} states, {n_observations} observations are too many"
-            )
+            raise self.error(f"{n_actions} actions, {n_states} states, {n_observations} observations are too many")
         self.transition = np.zeros((n_actions, n_states, n_states))
         self.emission = np.zeros((n_actions, n_states, n_observations))
         self.transition_line = np.full((n_actions, n_states), self.end)
@@ -295,8 +289,7 @@ class _Reader:
         """r(s, a); an axis of R that every statement stars is kept at length 1."""
         n_actions, n_states, n_observations = emission.shape
         starred = [
-            all(len(where) > axis and where[axis] == slice(None) for where, _ in self.rewards)
-            for axis in (2, 3)
+            all(len(where) > axis and where[axis] == slice(None) for where, _ in self.rewards) for axis in (2, 3)
         ]
         shape = (n_actions, n_states, 1 if starred[0] else n_states, 1 if starred[1] else n_observations)
         if np.prod(shape) > LARGEST:
@@ -317,11 +310,7 @@ class _Reader:
         miss = np.abs(total - 1)
         for index in np.argwhere(~(miss < ROUNDED))[:1]:
             a, s = index
-            of = (
-                f"{what}: {self.called('actions', a)} : {self.called('states', s)}"
-                if what != "start"
-                else what
-            )
+            of = f"{what}: {self.called('actions', a)} : {self.called('states', s)}" if what != "start" else what
             raise self.error(f"{of} sums to {total[a, s]:.9g}, not 1", lines[a, s])
         rounded = miss > EXACT
         if rounded.any():
@@ -361,11 +350,7 @@ class _Reader:
 
     def declared(self, kind: str) -> dict[str, int]:
         if kind not in self.names:
-            fault = (
-                f"the {kind} are not declared yet"
-                if self.at < len(self.tokens)
-                else f"the file gives no {kind}"
-            )
+            fault = f"the {kind} are not declared yet" if self.at < len(self.tokens) else f"the file gives no {kind}"
             raise self.error(fault)
         return self.names[kind]
 
@@ -390,9 +375,7 @@ class _Reader:
     def at_statement(self) -> bool:
         following = self.tokens[self.at + 1][0] if self.at + 1 < len(self.tokens) else ""
         word = self.peek()
-        return word in _STATEMENTS and (
-            following == ":" or (word == "start" and following in ("include", "exclude"))
-        )
+        return word in _STATEMENTS and (following == ":" or (word == "start" and following in ("include", "exclude")))
 
     def colon(self):
         if self.peek() != ":":

@@ -7,9 +7,7 @@ import jax
 import jax.numpy as jnp
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["transition", "reward_sum"], meta_fields=[]
-)
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["transition", "reward_sum"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class Counts:
     """How often each transition was seen, and what was paid.

@@ -45,9 +45,7 @@ class EnergyAPOMDP:
         if not 0 <= self.pessimism <= 1:
             raise UserError(f"pessimism {self.pessimism}: give alpha in [0, 1]")
         if self.radius <= 0 or self.concentration <= 0:
-            raise UserError(
-                f"radius {self.radius}, concentration {self.concentration}: give positive numbers"
-            )
+            raise UserError(f"radius {self.radius}, concentration {self.concentration}: give positive numbers")
 
     def grid(self, n: int) -> tuple[POMDP, jax.Array]:
         """That of the nominal model, which generates the episodes."""

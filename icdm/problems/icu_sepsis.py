@@ -115,4 +115,3 @@ class ICUSepsisHospitals(ICUSepsis):
     def _with_rows(self, transition) -> MDP:
         nominal = jax.tree.map(jnp.asarray, self.nominal())
         return dataclasses.replace(nominal, transition=transition)
-

@@ -55,9 +55,7 @@ def simplex_features(key: jax.Array, states: int, actions: int, dimension: int) 
     return jax.random.dirichlet(key, jnp.ones(dimension), (states, actions))
 
 
-def sample_linear_mdp(
-    key: jax.Array, features: jax.Array, horizon: int, concentration: float = 0.3
-) -> LinearMDP:
+def sample_linear_mdp(key: jax.Array, features: jax.Array, horizon: int, concentration: float = 0.3) -> LinearMDP:
     """mu_h coordinates ~ Dirichlet(concentration) over states, theta_h ~ Uniform[0, 1]^F, uniform start."""
     states, _, dimension = features.shape
     measure_key, weight_key = jax.random.split(key)
@@ -140,9 +138,7 @@ class LinearMDPFamily:
         return self.actions
 
     def sample(self, key: jax.Array) -> MDP:
-        features = simplex_features(
-            jax.random.key(self.feature_seed), self.states, self.actions, self.dimension
-        )
+        features = simplex_features(jax.random.key(self.feature_seed), self.states, self.actions, self.dimension)
         return time_augmented(sample_linear_mdp(key, features, self.horizon))
 
 

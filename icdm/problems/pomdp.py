@@ -101,11 +101,7 @@ def make_pomdp(
     emission = _rows("emission", emission, (mdp.n_actions, mdp.n_states), ("action", "state"))
     shape = (mdp.n_states, emission.shape[-1])
     observes_first = first_emission is not None
-    first = (
-        _rows("first_emission", first_emission, shape[:1], ("state",))
-        if observes_first
-        else silent_start(*shape)
-    )
+    first = _rows("first_emission", first_emission, shape[:1], ("state",)) if observes_first else silent_start(*shape)
     if first.shape != shape:
         raise UserError(f"first_emission has shape {first.shape}: give {shape}")
     return POMDP(mdp, emission, first, observes_first=observes_first, shows_reward=bool(shows_reward))
@@ -132,9 +128,7 @@ def shown(mdp: MDP) -> POMDP:
 def _rows(name: str, array, leading: tuple[int, ...], axes: tuple[str, ...]) -> np.ndarray:
     array = np.asarray(array, np.float64)
     if array.ndim != len(leading) + 1 or array.shape[:-1] != leading or array.shape[-1] < 1:
-        raise UserError(
-            f"{name} has shape {array.shape}: give ({', '.join(map(str, leading))}, observations)"
-        )
+        raise UserError(f"{name} has shape {array.shape}: give ({', '.join(map(str, leading))}, observations)")
     if not np.isfinite(array).all():
         raise UserError(f"{name} holds a value that is not finite")
     return normalised_rows(array, name, axes)

@@ -57,9 +57,7 @@ class RandomPOMDP:
 
     def sample(self, key: jax.Array) -> POMDP:
         mdp_key, emission_key = jax.random.split(key)
-        rows = dirichlet_draw(
-            emission_key, jnp.full((self.states, self.observations), self.emission_concentration)
-        )
+        rows = dirichlet_draw(emission_key, jnp.full((self.states, self.observations), self.emission_concentration))
         emission = jnp.broadcast_to(rows, (self.actions, *rows.shape))
         mdp = self._mdp_family.sample(mdp_key)
         return POMDP(mdp, emission, rows, observes_first=True, shows_reward=self.shows_reward)

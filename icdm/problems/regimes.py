@@ -55,9 +55,7 @@ class Regimes:
     def sample(self, key: jax.Array) -> POMDP:
         low = jnp.array([0.005, 0.025, 0.9, -0.03, 0.05, 0.75])
         high = jnp.array([0.015, 0.04, 0.98, -0.005, 0.08, 0.92])
-        mean_R, deviation_R, stay_R = (
-            (low + (high - low) * jax.random.uniform(key, (6,), low.dtype)).reshape(2, 3).T
-        )
+        mean_R, deviation_R, stay_R = (low + (high - low) * jax.random.uniform(key, (6,), low.dtype)).reshape(2, 3).T
         return self.problem(mean_R, deviation_R, stay_R)
 
     def grid(self, n: int) -> tuple[POMDP, jax.Array]:
@@ -71,15 +69,11 @@ class Regimes:
         regime_RR = jnp.stack([jnp.stack([stay_R[0], 1 - stay_R[0]]), jnp.stack([1 - stay_R[1], stay_R[1]])])
         stationary_R = (1 - stay_R[::-1]) / (2 - stay_R.sum())
         weight_W, n = jnp.array(WEIGHTS), len(WEIGHTS)
-        growth_RW = 100 * jnp.einsum(
-            "ro,ow->rw", chance_RO, jnp.log1p(jnp.outer(jnp.array(RETURNS), weight_W))
-        )
+        growth_RW = 100 * jnp.einsum("ro,ow->rw", chance_RO, jnp.log1p(jnp.outer(jnp.array(RETURNS), weight_W)))
         trade_WA = -100 * self.cost * jnp.abs(weight_W[:, None] - weight_W[None])
         cash_W = jnp.zeros(n).at[0].set(1)
         mdp = MDP(
-            transition=jnp.einsum("rx,aw,v->arvxw", regime_RR, jnp.eye(n), jnp.ones(n)).reshape(
-                n, self.n_states, -1
-            ),
+            transition=jnp.einsum("rx,aw,v->arvxw", regime_RR, jnp.eye(n), jnp.ones(n)).reshape(n, self.n_states, -1),
             reward=jnp.tile(trade_WA, (REGIMES, 1)),
             arrival_reward=growth_RW.ravel(),
             initial=jnp.outer(stationary_R, cash_W).ravel(),

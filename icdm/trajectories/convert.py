@@ -48,9 +48,7 @@ def to_table(source, out, *, repair=None, bins=16, binning="quantile", split="")
     source, out, report = pathlib.Path(source), pathlib.Path(out), Report()
     if is_table(source):
         table = open_table(source)
-        return write_table(
-            out, checked(source, table.coded(), repair=repair, report=report), table.codings
-        ), report
+        return write_table(out, checked(source, table.coded(), repair=repair, report=report), table.codings), report
     opened = open_source(source, split)
     codings = fit_codings(opened, bins, binning)
     chunks = checked(source, coded_parts(opened, codings), repair=repair, report=report)

@@ -40,9 +40,7 @@ def describe(path, split: str = "") -> dict:
     probable = terminal = 0
     for rows, found in find_defects(parts):
         for column, row, message in found:
-            entry = defects.setdefault(
-                column, {"rows": 0, "first_row": rows_before + row + 1, "first": message}
-            )
+            entry = defects.setdefault(column, {"rows": 0, "first_row": rows_before + row + 1, "first": message})
             entry["rows"] += 1
         starts, acted = rows.starts, rows.acted
         np.add.at(pairs, (rows.observation[acted], rows.action[acted]), 1)
@@ -120,9 +118,7 @@ def show(found: dict) -> None:
         return "  ".join(f"{name} {value:.4g}" for name, value in numbers.items()) or "none"
 
     print(f"{found['file']}: {found['rows']} rows, {found['steps']} steps")
-    print(
-        f"tasks {found['tasks']}, episodes {found['episodes']} ({found['terminal_episodes']} end in a terminal step)"
-    )
+    print(f"tasks {found['tasks']}, episodes {found['episodes']} ({found['terminal_episodes']} end in a terminal step)")
     print(f"episode length: {spread(found['length'])}")
     print(f"reward: {spread(found['reward'])}\nreturn: {spread(found['return'])}")
     shown = sorted(found["actions"].items(), key=lambda item: -item[1])
@@ -134,19 +130,13 @@ def show(found: dict) -> None:
         f"{found['pairs_seen']} pairs seen, {found['pair_coverage']:.1%} of the actions in those states"
     )
     for state in found["least_covered"]:
-        print(
-            f"  observation {state['observation']}: {state['visits']} visits, {state['untried']} actions never tried"
-        )
-    print(
-        f"labels: {found['rows_with_oracle_action']} rows with an oracle action, {found['queries']} of them queries"
-    )
+        print(f"  observation {state['observation']}: {state['visits']} visits, {state['untried']} actions never tried")
+    print(f"labels: {found['rows_with_oracle_action']} rows with an oracle action, {found['queries']} of them queries")
     print(f"behaviour probabilities: {found['steps_with_behavior_probability']} of {found['steps']} steps")
     if not found["defects"]:
         print("defects: none")
     for column, entry in found["defects"].items():
-        print(
-            f"defect: column {column}: {entry['rows']} rows, the first is row {entry['first_row']}: {entry['first']}"
-        )
+        print(f"defect: column {column}: {entry['rows']} rows, the first is row {entry['first_row']}: {entry['first']}")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -37,9 +37,7 @@ def load(path: pathlib.Path, split: str) -> dict[str, np.ndarray]:
         raise unknown(f"split of {path}", split, splits)
     found = {name.removeprefix(split + "_"): x for name, x in arrays.items() if name.startswith(split + "_")}
     if not (set(BANDIT) <= set(found) or set(DARK_ROOM) <= set(found)):
-        raise UserError(
-            f"{path} holds {', '.join(sorted(found))}: neither the bandit's arrays nor Dark Room's"
-        )
+        raise UserError(f"{path} holds {', '.join(sorted(found))}: neither the bandit's arrays nor Dark Room's")
     return found
 
 

@@ -138,16 +138,12 @@ def sequences(
     episode_BE = draw_episodes(log, task_B, context_episodes, rng)
     relabel = None if symmetry is None else [symmetry(rng) for _ in task_B]
     found = assemble(log, episode_BE, relabel)
-    if (
-        log.asks and log.longest == 1
-    ):  # a query, the end of a step, which tells its beginning too, a query, ...
+    if log.asks and log.longest == 1:  # a query, the end of a step, which tells its beginning too, a query, ...
         return dataclasses.replace(found, kept=tuple(2 * e + e % 2 for e in range(episode_BE.shape[1])))
     return found
 
 
-def draw_episodes(
-    log: Log, task_B: np.ndarray, context_episodes: int, rng: np.random.Generator
-) -> np.ndarray:
+def draw_episodes(log: Log, task_B: np.ndarray, context_episodes: int, rng: np.random.Generator) -> np.ndarray:
     """(B, E) which episodes a sequence of each task shows."""
     E = sequence_length(log, context_episodes)
     places = np.arange(1, E, 2) if log.asks else np.arange(E)

@@ -37,18 +37,14 @@ def reader(path: pathlib.Path) -> Callable[[], Iterator[pa.RecordBatch]]:
     try:
         header = json.loads((path / "metadata.json").read_text())
     except (OSError, json.JSONDecodeError):
-        raise UserError(
-            f"{path.parent} is no Minari data set: data/metadata.json is missing or damaged"
-        ) from None
+        raise UserError(f"{path.parent} is no Minari data set: data/metadata.json is missing or damaged") from None
     form = header.get("data_format", "hdf5")
     if form not in FORMATS:
         raise unknown(f"data_format of {path}", form, FORMATS)
     for name in ("observation_space", "action_space"):
         space = json.loads(header.get(name) or "{}")
         if space.get("type") not in ("Discrete", "Box"):
-            raise UserError(
-                f"{path}: {name} is {space.get('type', 'not given')}: only Discrete and Box are supported"
-            )
+            raise UserError(f"{path}: {name} is {space.get('type', 'not given')}: only Discrete and Box are supported")
     codings = {name: coding_from_json(content) for name, content in header.get("codings", {}).items()}
     words = {name: coding for name, coding in codings.items() if isinstance(coding, Words)}
     episodes = {"hdf5": _hdf5_episodes, "arrow": _arrow_episodes}[form]
@@ -119,9 +115,7 @@ def _arrow_episodes(path, n):
             columns["infos"] = {}
             if "infos" in table.column_names:
                 infos = table.column("infos").combine_chunks()
-                columns["infos"] = {
-                    k: _numpy(infos.field(k)) for k in EXTRA if k in [f.name for f in infos.type]
-                }
+                columns["infos"] = {k: _numpy(infos.field(k)) for k in EXTRA if k in [f.name for f in infos.type]}
             yield number, columns, json.loads((directory / "metadata.json").read_text())
     except (OSError, KeyError, pa.ArrowException, json.JSONDecodeError) as error:
         raise UserError(f"{path}: episode {number} cannot be read ({str(error)[:100]})") from None
@@ -151,9 +145,7 @@ def write_minari(path: pathlib.Path, table: Table, form: str, dataset_id: str) -
 
 
 def _write(data, table, form, dataset_id):
-    n_episodes, n_steps = {"hdf5": _write_hdf5, "arrow": _write_arrow}[form](
-        data, _episodes(table), table.codings
-    )
+    n_episodes, n_steps = {"hdf5": _write_hdf5, "arrow": _write_arrow}[form](data, _episodes(table), table.codings)
     spaces = {f"{name}_space": json.dumps(_space(table.codings[name])) for name in ("observation", "action")}
     header = {
         "total_episodes": n_episodes,

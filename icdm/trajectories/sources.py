@@ -86,9 +86,7 @@ def _fitted(source, name, parts, n_bins, binning):
     values = np.concatenate(parts)
     if source.kinds[name] == "reals":
         if name in ("task_id", "episode_id"):
-            raise UserError(
-                f"{source.path}: column {name} holds numbers with a fraction: give integers or words"
-            )
+            raise UserError(f"{source.path}: column {name} holds numbers with a fraction: give integers or words")
         return fit_bins(values, n_bins, binning)
     if source.kinds[name] == "words":
         return Words(tuple(np.unique(values).tolist()))
@@ -96,9 +94,7 @@ def _fitted(source, name, parts, n_bins, binning):
         return Integers(2**62)
     n = int(values.max(initial=0)) + 1
     if n > MOST_INTEGERS:
-        raise UserError(
-            f"{source.path}: column {name} holds {n - 1}: number its values from 0, or write them as words"
-        )
+        raise UserError(f"{source.path}: column {name} holds {n - 1}: number its values from 0, or write them as words")
     return Integers(n)
 
 
@@ -162,16 +158,10 @@ def raw_values(column: pa.Array, kind: str) -> tuple[np.ndarray, np.ndarray, np.
     there = column.is_valid().to_numpy(zero_copy_only=False)
     if _is_vector(column.type):
         width = column.type.list_size
-        values = (
-            column.flatten().to_numpy(zero_copy_only=False)
-            if width
-            else column.to_numpy(zero_copy_only=False)
-        )
+        values = column.flatten().to_numpy(zero_copy_only=False) if width else column.to_numpy(zero_copy_only=False)
         return np.asarray(values, np.float64).reshape(len(column), -1), there, told
     if _is_text(column.type):
-        there &= pc.not_equal(pc.utf8_trim_whitespace(column.fill_null("")), "").to_numpy(
-            zero_copy_only=False
-        )
+        there &= pc.not_equal(pc.utf8_trim_whitespace(column.fill_null("")), "").to_numpy(zero_copy_only=False)
         if kind == "words":
             return np.asarray(column.fill_null("").to_pylist(), str), there, told
         truth = pc.is_in(column, pa.array(["true", "True", "false", "False"])).to_numpy(zero_copy_only=False)

@@ -84,9 +84,7 @@ class Rows:
 
 
 def join(parts: list[Rows]) -> Rows:
-    return Rows(
-        **{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in dataclasses.fields(Rows)}
-    )
+    return Rows(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in dataclasses.fields(Rows)})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,9 +140,7 @@ def open_table(path) -> Table:
     except (OSError, pa.ArrowException) as error:
         raise unreadable(path, error) from None
     if METADATA not in (file.metadata or {}):
-        raise UserError(
-            f"{path} has no vocabulary: make a table of it with python -m icdm.trajectories.convert"
-        )
+        raise UserError(f"{path} has no vocabulary: make a table of it with python -m icdm.trajectories.convert")
     header = json.loads(file.metadata[METADATA])
     codings = {name: coding_from_json(content) for name, content in header.pop("codings").items()}
     return Table(path, codings, file.num_rows, **header)
@@ -211,9 +207,7 @@ def parquet_batches(path) -> Iterator[pa.RecordBatch]:
 def unreadable(path, error: Exception) -> UserError:
     if not pathlib.Path(path).exists():
         return UserError(f"{path}: no such file")
-    return UserError(
-        f"{path} cannot be read ({str(error).splitlines()[0][:120]}): it may be cut short; make it again"
-    )
+    return UserError(f"{path} cannot be read ({str(error).splitlines()[0][:120]}): it may be cut short; make it again")
 
 
 @dataclasses.dataclass
@@ -230,9 +224,7 @@ class Report:
         return f"{self.episodes} episodes repaired, {self.rows} rows dropped (first defect: {self.first})"
 
 
-def checked(
-    path, parts: Iterable[tuple[Rows, dict]], *, repair: str | None, report: Report
-) -> Iterator[Rows]:
+def checked(path, parts: Iterable[tuple[Rows, dict]], *, repair: str | None, report: Report) -> Iterator[Rows]:
     """Whole episodes of the parts, without defects.
 
     Args:
@@ -265,9 +257,7 @@ def find_defects(parts: Iterable[tuple[Rows, dict]]) -> Iterator[tuple[Rows, lis
     """Whole episodes of the parts, each time with their defects (column, row counted from 0, what is wrong)."""
     seen: set[tuple[int, int]] = set()
     for rows, cells in _whole_episodes(parts):
-        unreadable = [
-            (name, i, told[i]) for name, told in cells.items() for i in np.flatnonzero(told != None)
-        ]  # noqa: E711
+        unreadable = [(name, i, told[i]) for name, told in cells.items() for i in np.flatnonzero(told != None)]  # noqa: E711
         known = {(name, i) for name, i, _ in unreadable}
         wrong = [
             (name, i, told(i))
@@ -335,11 +325,7 @@ def _whole_episodes(parts):
         if not rows.n:
             continue
         cut = int(rows.starts[-1])
-        same = (
-            held
-            and held[-1][0].task_id[-1] == rows.task_id[0]
-            and held[-1][0].episode_id[-1] == rows.episode_id[0]
-        )
+        same = held and held[-1][0].task_id[-1] == rows.task_id[0] and held[-1][0].episode_id[-1] == rows.episode_id[0]
         if cut == 0 and same:  # one long episode goes on
             held.append((rows, cells))
             continue
@@ -377,9 +363,7 @@ def _rows(batch: pa.RecordBatch) -> Rows:
         action=action,
         reward=np.where(action == NOTHING, 0.0, reward),
         oracle_action=integers("oracle_action"),
-        behavior_probability=batch.column("behavior_probability")
-        .fill_null(np.nan)
-        .to_numpy(zero_copy_only=False),
+        behavior_probability=batch.column("behavior_probability").fill_null(np.nan).to_numpy(zero_copy_only=False),
         terminal=batch.column("terminal").fill_null(False).to_numpy(zero_copy_only=False),
     )
 

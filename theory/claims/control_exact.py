@@ -31,9 +31,7 @@ def check(config) -> tuple[Claim, Figure]:
     exact = fitted_q(config, data)
     hard = np.abs(forward(config, data, np.inf) - exact).max((1, 2))
     scale = np.abs(exact[:, -1]).mean()
-    soft = {
-        beta: np.abs(forward(config, data, beta) - exact)[:, -1].mean(-1) / scale for beta in config.betas
-    }
+    soft = {beta: np.abs(forward(config, data, beta) - exact)[:, -1].mean(-1) / scale for beta in config.betas}
     uniform = np.abs(forward(config, data, 0.0) - exact)[:, -1].mean(-1) / scale
     shortfall, limit = softmax_shortfall(config)
     to_optimum = {beta: distance_to_optimum(config, tables, beta) for beta in (*config.betas, np.inf, 0.0)}
@@ -53,10 +51,7 @@ def check(config) -> tuple[Claim, Figure]:
             "softmax_shortfall_over_bound": float((shortfall / limit).max()),
             "slope_of_worst_shortfall_in_beta": log_slope(betas, shortfall),
             "distance_to_q_star_over_rate": float((to_optimum[np.inf] / rate).max()),
-            **{
-                f"softmax_relative_error_beta_{number(beta)}": float(error.mean())
-                for beta, error in soft.items()
-            },
+            **{f"softmax_relative_error_beta_{number(beta)}": float(error.mean()) for beta, error in soft.items()},
         },
         ci95={
             "hard_attention_error": bootstrap_interval(np.max, hard, rng=rng),

@@ -18,9 +18,7 @@ def check(config) -> tuple[Claim, object]:
     scrambled = rng.dirichlet(np.full(config.states, 0.3), transition.shape[:-1])
     q_control = backward(scrambled, reward, lambda q_NSA: q_NSA.max(-1))
 
-    residual, residual_random, residual_control = (
-        fit_residual(features, x) for x in (q, q_random, q_control)
-    )
+    residual, residual_random, residual_control = (fit_residual(features, x) for x in (q, q_random, q_control))
     closed_form = np.abs(q - np.einsum("nsaf,ntf->ntsa", features, weights)).max((2, 3))
     claim = Claim(
         id="linear_q",
@@ -84,9 +82,7 @@ def draw(residual, residual_random, residual_control):
     axis.semilogy(steps, residual_random.max(0), "s-", label="random policy")
     axis.semilogy(steps, residual_control.max(0), "x--", color=GREY, label="transitions not linear (control)")
     axis.axhline(1e-10, color=GREY, linewidth=0.8, linestyle=":")
-    axis.set(
-        xlabel="step h", ylabel="largest residual of the linear fit", title="Q is linear in the features"
-    )
+    axis.set(xlabel="step h", ylabel="largest residual of the linear fit", title="Q is linear in the features")
     axis.set_xticks(steps)
     axis.legend(loc="center right")
     return figure

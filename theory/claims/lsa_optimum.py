@@ -44,10 +44,7 @@ def check(config) -> tuple[Claim, Figure]:
                 names.append(f"{feature_name}, {task_name}{', noisy' if noise else ''}")
                 moments = population_moments(feature_law, task_law, noise, config.n)
                 near, anywhere = (
-                    [
-                        block_errors(follow_flow(moments, start(config, seed)), u)
-                        for seed in range(config.starts)
-                    ]
+                    [block_errors(follow_flow(moments, start(config, seed)), u) for seed in range(config.starts)]
                     for start in (near_start, any_start)
                 )
                 flow.append(near)
@@ -116,9 +113,7 @@ def feature_laws(config) -> dict[str, laws.Law]:
     return {
         "gaussian": laws.gaussian(laws.spectrum(d, config.condition)),
         "simplex": laws.uniform_over(cells),
-        "one-hot": laws.uniform_over(
-            np.resize(np.repeat(np.eye(d), np.arange(d, 0, -1), axis=0), cells.shape)
-        ),
+        "one-hot": laws.uniform_over(np.resize(np.repeat(np.eye(d), np.arange(d, 0, -1), axis=0), cells.shape)),
     }
 
 
@@ -161,9 +156,7 @@ def population_moments(features: laws.Law, tasks: laws.Law, noise: float, n: int
     mean_pair = np.einsum("w,wab->ab", w_weight, pair)
     between = np.einsum("w,wab,wfg->abfg", w_weight, pair, pair) * (n - 1) / n
     between += four.reshape(between.shape) / n
-    cross = np.einsum("ab,fgcd->abcfgd", mean_pair, query_pair) + np.einsum(
-        "fg,abcd->abcfgd", mean_pair, query_pair
-    )
+    cross = np.einsum("ab,fgcd->abcfgd", mean_pair, query_pair) + np.einsum("fg,abcd->abcfgd", mean_pair, query_pair)
     quadratic = np.einsum("abfg,cd->abcfgd", between, second) + cross / n + six / n**2
     linear = np.einsum("w,wab,we,ec->abc", w_weight, pair, w, second, optimize=True)
     linear += np.einsum("abce,e->abc", query_pair, w_weight @ w) / n
@@ -281,8 +274,6 @@ def draw(names, flow, sgd, wrong_form) -> Figure:
     axis.axvline(wrong_form, color=GREY, linestyle="--", label="one-hot against the Gaussian form (control)")
     axis.set_xscale("log")
     axis.set_yticks(rows, names)
-    axis.set(
-        xlabel="relative error of the effective matrix", title="The trained layer reaches the closed form"
-    )
+    axis.set(xlabel="relative error of the effective matrix", title="The trained layer reaches the closed form")
     axis.legend(loc="upper center", bbox_to_anchor=(0.4, -0.16), ncols=1)
     return figure

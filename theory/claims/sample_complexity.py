@@ -23,10 +23,7 @@ def check(config) -> tuple[Claim, Figure]:
     d = config.dimension
     rng = np.random.default_rng(config.seed)
     direction = rng.normal(size=(config.problems, config.horizon, d))
-    tasks = [
-        sample_problems(config, config.seed, config.problems, 1 + delta * direction)
-        for delta in config.deltas
-    ]
+    tasks = [sample_problems(config, config.seed, config.problems, 1 + delta * direction) for delta in config.deltas]
     features, prior = laws.uniform_over(tasks[0].cells), np.ones((d, d)) + np.eye(d)
 
     test = gaps(tasks, [(np.linalg.inv(features.second), m) for m in config.test_episodes], rng)
@@ -61,9 +58,7 @@ def gaps(tasks, layers, rng) -> np.ndarray:
     """Greedy gap of every problem, scale and (U, M), (problems, scales, budgets)."""
     return np.stack(
         [
-            np.stack(
-                [greedy_outcome(p, p.q_of(estimated_weights(p, u, m, rng)))[0] for u, m in layers], axis=-1
-            )
+            np.stack([greedy_outcome(p, p.q_of(estimated_weights(p, u, m, rng)))[0] for u, m in layers], axis=-1)
             for p in tasks
         ],
         axis=1,

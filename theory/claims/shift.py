@@ -42,10 +42,7 @@ def check(config) -> tuple[Claim, Figure]:
         ci95={"worst_relative_error": results[worst]["interval"]},
         control={
             "relative_error_without_shift": results["none"]["relative"],
-            **{
-                f"relative_error_{name.replace(' ', '_')}": results[name]["relative"]
-                for name in feature_shifts
-            },
+            **{f"relative_error_{name.replace(' ', '_')}": results[name]["relative"] for name in feature_shifts},
         },
         threshold={"worst_relative_error": "<= 0.1", "largest_z": "<= 4", "scaling_deviation": "<= 1e-12"},
         config=config.to_dict(),
@@ -107,8 +104,7 @@ def scaling_deviation(config, u) -> float:
     with jax.enable_x64(True):
         base = float(regression_prediction(layer, x, y, query))
         return max(
-            abs(float(regression_prediction(layer, c * x, y, c * query)) / (c**2 * base) - 1)
-            for c in config.scales
+            abs(float(regression_prediction(layer, c * x, y, c * query)) / (c**2 * base) - 1) for c in config.scales
         )
 
 

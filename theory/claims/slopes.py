@@ -34,18 +34,14 @@ def check(config) -> tuple[Claim, Figure]:
         measured={"slope_in_M": slope_m, "slope_in_N": slope_n},
         ci95={"slope_in_M": ci_m, "slope_in_N": ci_n},
         control={
-            "slope_in_M_if_trained_on_short_prompts": fitted(config.test_lengths, short_trained, config.seed)[
-                0
-            ],
+            "slope_in_M_if_trained_on_short_prompts": fitted(config.test_lengths, short_trained, config.seed)[0],
             "slope_in_N_for_short_N": fitted(config.short_lengths, short_bias, config.seed)[0],
         },
         threshold={"slope_in_M": "-1.02 .. -0.98", "slope_in_N": "-2.05 .. -1.95"},
         config=config.to_dict(),
     )
     lengths = sorted({*config.short_lengths, *long_lengths})
-    return claim, draw(
-        config, covariance, estimation, short_trained, lengths, bias_errors(config, covariance, lengths)
-    )
+    return claim, draw(config, covariance, estimation, short_trained, lengths, bias_errors(config, covariance, lengths))
 
 
 def test_errors(config, covariance, u) -> np.ndarray:
@@ -85,8 +81,7 @@ def draw(config, covariance, estimation, short_trained, lengths, bias) -> Figure
     short = config.test_lengths[0]
     grid = np.geomspace(m[0], m[-1], 60)
     exact = [
-        squared_error(laws.gaussian(covariance), np.eye(len(covariance)), np.linalg.inv(covariance), x)[1]
-        for x in grid
+        squared_error(laws.gaussian(covariance), np.eye(len(covariance)), np.linalg.inv(covariance), x)[1] for x in grid
     ]
     left.loglog(grid, exact, color=BLUE, label="exact, trained on endless prompts")
     left.loglog(m, estimation.mean(0), "o", color=BLUE)
@@ -107,8 +102,6 @@ def draw(config, covariance, estimation, short_trained, lengths, bias) -> Figure
     right.loglog(grid, exact, color=BLUE, label="exact bias")
     right.loglog(n, bias.mean(0), "o", color=BLUE, label="simulated")
     right.loglog(grid, exact[-1] * (grid / grid[-1]) ** -2.0, ":", color=GREY, label="slope -2")
-    right.set(
-        xlabel="training prompt length N", ylabel="squared error", title="Bias falls as 1/N$^2$ for N >> d"
-    )
+    right.set(xlabel="training prompt length N", ylabel="squared error", title="Bias falls as 1/N$^2$ for N >> d")
     right.legend()
     return figure

@@ -17,10 +17,7 @@ def check(config) -> tuple[Claim, Figure]:
     check_lengths(config.dimension, *config.training_lengths, *config.test_lengths)
     rng = np.random.default_rng(config.seed)
     problems = sample_problems(config, config.seed, config.problems)
-    rows = [
-        measure(problems, n, m, rng)
-        for n, m in itertools.product(config.training_lengths, config.test_lengths)
-    ]
+    rows = [measure(problems, n, m, rng) for n, m in itertools.product(config.training_lengths, config.test_lengths)]
     gap, bound, c_on = (np.stack([row[name] for row in rows]) for name in ("gap", "bound", "c_on"))
     shrink = [shrinkage(problems, n) for n in config.training_lengths]
     ratio = np.array([row["measured_eps"] / row["eps"] for row in rows])
@@ -121,9 +118,7 @@ def shrunk_gap(problems, config, factor: float) -> float:
     u = factor * np.stack([optimum(features, s, config.training_lengths[0]) for s in second])
     rng = np.random.default_rng(config.seed)
     return float(
-        greedy_outcome(problems, problems.q_of(estimated_weights(problems, u, config.test_lengths[0], rng)))[
-            0
-        ].mean()
+        greedy_outcome(problems, problems.q_of(estimated_weights(problems, u, config.test_lengths[0], rng)))[0].mean()
     )
 
 

@@ -142,9 +142,7 @@ def scores(config, learner, key) -> dict[str, jax.Array]:
 
         def values(queries):
             prompt = td_prompt(phi[:-1], phi[1:], chain.reward[states[:-1]], queries, config.discount)
-            return tuple(
-                td_values(model, len(queries)) for model in run_both(config, learner, prompt, len(queries))
-            )
+            return tuple(td_values(model, len(queries)) for model in run_both(config, learner, prompt, len(queries)))
 
         value, value_td = values(chain.features)
         slope = jax.vmap(jax.grad(lambda query: values(query[None])[0][0]))(chain.features)

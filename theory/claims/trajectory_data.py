@@ -153,9 +153,7 @@ def oracle_context(config) -> dict:
                 unseen_error = np.array(
                     [(o[c == 0]).sum() / (t[c == 0] ** 2).sum() for o, t, c in zip(off, table, share)]
                 )
-                seen_error = np.array(
-                    [(o[c > 0]).sum() / (t[c > 0] ** 2).sum() for o, t, c in zip(off, table, share)]
-                )
+                seen_error = np.array([(o[c > 0]).sum() / (t[c > 0] ** 2).sum() for o, t, c in zip(off, table, share)])
     rank = np.mean([np.linalg.matrix_rank(np.diag(c.ravel())) / c.size for c in chosen])
     return {
         "measured": {
@@ -188,9 +186,7 @@ def draw(config, chains, oracle) -> Figure:
         color=ORANGE,
         label="independent-pairs form",
     )
-    left.plot(
-        config.stickiness, [c["own"].mean() for c in chains], "o", color=BLUE, label="trajectory's own moment"
-    )
+    left.plot(config.stickiness, [c["own"].mean() for c in chains], "o", color=BLUE, label="trajectory's own moment")
     left.plot(config.stickiness, [c["exact"] for c in chains], color=BLUE, linewidth=0.9, label="exact")
     left.set(
         xlabel="stickiness of the states",

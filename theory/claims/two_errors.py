@@ -42,9 +42,7 @@ def check(config) -> tuple[Claim, Figure]:
         measured={
             "share_within_3_se": within,
             "settings": len(z),
-            "bound_violations": int(
-                sum(max(s["exact"], s["mean"] - 3 * s["se"]) > s["bound"] for s in gaussian)
-            ),
+            "bound_violations": int(sum(max(s["exact"], s["mean"] - 3 * s["se"]) > s["bound"] for s in gaussian)),
             "largest_z": float(np.abs(z).max()),
             "tightness_median": float(np.median(tightness)),
             "tightness_least": float(tightness.min()),
@@ -52,14 +50,10 @@ def check(config) -> tuple[Claim, Figure]:
         },
         ci95={
             "share_within_3_se": interval,
-            "tightness_median": bootstrap_interval(
-                np.median, tightness, rng=np.random.default_rng(config.seed)
-            ),
+            "tightness_median": bootstrap_interval(np.median, tightness, rng=np.random.default_rng(config.seed)),
         },
         control={
-            "share_within_3_se_if_test_length_is_taken_for_training_length": float(
-                np.mean(np.abs(z_swapped) <= 3)
-            ),
+            "share_within_3_se_if_test_length_is_taken_for_training_length": float(np.mean(np.abs(z_swapped) <= 3)),
             "share_within_3_se_if_N_replaces_N_minus_1": float(np.mean(np.abs(z_wrong) <= 3)),
         },
         threshold={"share_within_3_se": ">= 0.95", "settings": ">= 63", "bound_violations": "<= 0"},
@@ -104,9 +98,7 @@ def general_settings(config) -> list[dict]:
         tasks = laws.gaussian(laws.spectrum(6, 9.0))
         u = optimum(features, tasks.second, n, noise)
         exact = sum(squared_error(features, tasks.second, u, m, noise))
-        settings.append(
-            {"features": features, "tasks": tasks, "noise": noise, "n": n, "m": m, "u": u, "exact": exact}
-        )
+        settings.append({"features": features, "tasks": tasks, "noise": noise, "n": n, "m": m, "u": u, "exact": exact})
     return settings
 
 
@@ -128,9 +120,7 @@ def draw(gaussian, general, z) -> Figure:
         (gaussian, BLUE, "Gaussian features"),
         (general, ORANGE, "one-hot and simplex"),
     ):
-        left.loglog(
-            [s["exact"] for s in group], [s["mean"] for s in group], "o", color=color, label=label, alpha=0.7
-        )
+        left.loglog([s["exact"] for s in group], [s["mean"] for s in group], "o", color=color, label=label, alpha=0.7)
     ends = np.array(left.get_xlim())
     left.loglog(ends, ends, color=GREY, linewidth=0.8)
     left.loglog(
@@ -145,8 +135,6 @@ def draw(gaussian, general, z) -> Figure:
     right.hist(z, bins=np.arange(-4, 4.5, 0.5), color=BLUE, alpha=0.7, density=True, label="settings")
     grid = np.linspace(-4, 4, 200)
     right.plot(grid, np.exp(-(grid**2) / 2) / np.sqrt(2 * np.pi), color=GREY, label="N(0, 1)")
-    right.set(
-        xlabel="z = (simulated - exact) / standard error", ylabel="density", title="Deviations are noise"
-    )
+    right.set(xlabel="z = (simulated - exact) / standard error", ylabel="density", title="Deviations are noise")
     right.legend()
     return figure

@@ -1,6 +1,6 @@
 """Runs as in trained.py on a problem that is learned in seconds: two states, two actions, two decisions.
 
-    python -m experiments.run --config=theory/configs/trained_small.py --workdir=runs/small
+python -m experiments.run --config=theory/configs/trained_small.py --workdir=runs/small
 """
 
 from theory.configs import trained
