@@ -159,8 +159,8 @@ def decision(quick):
     import numpy as np
     from flax import nnx
 
-    from icdm.decider import Decider
     from icdm.models.transformer import ModelConfig, Transformer
+    from icdm.runs.decider import Decider
     from icdm.trajectories.layouts import problem_of
     from icdm.trajectories.rollout import Trajectories
 
@@ -195,9 +195,9 @@ def environment(quick):
     import jax
     import jax.numpy as jnp
 
-    from icdm.learning.data import draw_tasks
-    from icdm.problems.families import make_family
+    from icdm.problems.family import make_family
     from icdm.problems.policy import uniform_policy
+    from icdm.trajectories.collect import draw_tasks
     from icdm.trajectories.rollout import rollout
 
     family = make_family("random_mdp", horizon=50)
@@ -214,10 +214,10 @@ def online(quick):
     import jax.numpy as jnp
     from flax import nnx
 
-    from icdm.learning.data import draw_tasks
     from icdm.models.policy import TransformerPolicy
     from icdm.models.transformer import ModelConfig, Transformer
-    from icdm.problems.families import make_family
+    from icdm.problems.family import make_family
+    from icdm.trajectories.collect import draw_tasks
     from icdm.trajectories.layouts import make_layout
     from icdm.trajectories.rollout import rollout
 
@@ -239,10 +239,10 @@ def point_based(quick):
     import jax.numpy as jnp
     import numpy as np
 
-    from icdm.learning.data import draw_problems
     from icdm.oracles.belief import belief_model
     from icdm.oracles.point_based import solve_at_points
-    from icdm.problems.families import make_family
+    from icdm.problems.family import make_family
+    from icdm.trajectories.collect import draw_problems
 
     family = make_family("random_pomdp", states=20, actions=5, observations=6, horizon=50, shows_reward=False)
     with jax.enable_x64(True):
@@ -263,9 +263,9 @@ def planning(quick):
     """Backward induction, a batch of MDPs of 20 states, 5 actions, horizon 50, float32."""
     import jax
 
-    from icdm.learning.data import draw_problems, to_float32
     from icdm.oracles.backward_induction import backward_induction
-    from icdm.problems.families import make_family
+    from icdm.problems.family import make_family
+    from icdm.trajectories.collect import draw_problems, to_float32
 
     n = 500 if quick else 2000
     mdps = to_float32(draw_problems(make_family("random_mdp", states=20, actions=5, horizon=50), jax.random.key(0), n))
@@ -283,7 +283,7 @@ def planning(quick):
 
 def loading(quick):
     """Rows per second from a Parquet table: checked and read, and assembled into training sequences."""
-    from icdm.trajectories.loader import batches, load
+    from icdm.logs.loader import batches, load
 
     with tempfile.TemporaryDirectory() as directory:
         table = random_table(f"{directory}/log.parquet", 200_000 if quick else 2_000_000)
@@ -323,7 +323,7 @@ def random_table(path, n_rows, steps=20):
     """A table of episodes of random steps, ten to a task, written as a stream."""
     import numpy as np
 
-    from icdm.trajectories.table import NOTHING, Rows, plain_codings, write_table
+    from icdm.logs.table import NOTHING, Rows, plain_codings, write_table
 
     def chunks(size=200_000):
         rng = np.random.default_rng(0)

@@ -12,24 +12,24 @@ import numpy as np
 from flax import nnx
 
 from experiments import report
-from experiments.monitor import Monitor, StopRequest
 from experiments.published import published_gaps
 from experiments.recorded import open_data
-from experiments.settings import Settings, as_json, config_hash, first_difference
 from icdm.errors import UserError
 from icdm.evaluation.evaluate import Decider, TestTasks, make_test_tasks, measure, measure_members, reference_deciders
 from icdm.evaluation.summary import interval, mark_below_bracket, ratio, summarize, summarize_members
 from icdm.evaluation.table import print_table
 from icdm.learning.checkpoint import Checkpoints
-from icdm.learning.data import HIDDEN_POOL, TaskStream, mixed_tokens, play, record_with_context
 from icdm.learning.episode_pool import EpisodePool
 from icdm.learning.objectives import action_loss, next_token_loss
-from icdm.learning.sharding import check_rows, make_mesh, place_rows
 from icdm.learning.train import Stopped, TrainConfig, train
 from icdm.models.policy import TransformerPolicy
 from icdm.models.transformer import Transformer
-from icdm.oracles.certified import OracleConfig
-from icdm.problems.families import hides_state
+from icdm.oracles.certify import OracleConfig
+from icdm.problems.family import hides_state
+from icdm.runs.monitor import Monitor, StopRequest
+from icdm.runs.settings import Settings, as_json, config_hash, first_difference
+from icdm.sharding import check_rows, make_mesh, place_rows
+from icdm.trajectories.collect import HIDDEN_POOL, TaskStream, mixed_tokens, play, record_with_context
 
 # Oracles of hidden states that act in what is pretrained on, but do not label it.
 BEHAVING = OracleConfig(tolerance=1.0, points=1)

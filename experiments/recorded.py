@@ -7,25 +7,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.settings import Settings
 from icdm.errors import UserError
 from icdm.evaluation.evaluate import Decider, TestTasks, planning_decider, solved_tasks
 from icdm.evaluation.off_policy import LoggedEpisodes, estimated_behavior, off_policy_values
 from icdm.evaluation.summary import interval
-from icdm.learning.data import draw_problems
 from icdm.learning.recorded import label_logits, label_loss, label_losses
+from icdm.logs import dpt
+from icdm.logs.convert import to_table
+from icdm.logs.labels import relabelled
+from icdm.logs.loader import Log, assemble, batches, draw_episodes, load, sequence_length, sequences
+from icdm.logs.table import is_table, open_table, plain_codings, write_table
 from icdm.models.policy import TransformerPolicy
 from icdm.models.transformer import Transformer
-from icdm.oracles.bandit import RULES, BanditPolicy, best_arm_probabilities
-from icdm.oracles.dark_room import optimal_action_probabilities
-from icdm.oracles.planners import planners_of
 from icdm.problems.policy import Sampled
-from icdm.trajectories import dpt
-from icdm.trajectories.convert import to_table
-from icdm.trajectories.labels import relabelled
+from icdm.readers.bandit import RULES, BanditPolicy, best_arm_probabilities
+from icdm.readers.counts_planners import planners_of
+from icdm.readers.dark_room import optimal_action_probabilities
+from icdm.runs.settings import Settings
+from icdm.trajectories.collect import draw_problems
 from icdm.trajectories.layouts import NOTHING
-from icdm.trajectories.loader import Log, assemble, batches, draw_episodes, load, sequence_length, sequences
-from icdm.trajectories.table import is_table, open_table, plain_codings, write_table
 
 MOST_LOGGED = 5000  # held-out episodes from which a policy is valued
 HELD_OUT = 10  # without a test split of its own, every tenth task (or episode of a single task) is held out

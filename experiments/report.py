@@ -14,9 +14,9 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  (the backend is chosen first)
 
-from experiments.monitor import read_metrics  # noqa: E402
 from icdm.evaluation.table import cell, columns_of  # noqa: E402
-from icdm.trajectories.labels import LABELS  # noqa: E402
+from icdm.logs.labels import LABELS  # noqa: E402
+from icdm.runs.monitor import read_metrics  # noqa: E402
 
 COLORS = {
     "oracle": "#2a7f62",

@@ -119,7 +119,7 @@ def sweep(config, workdir: pathlib.Path, axes: list[tuple[str, list]], n_seeds: 
 
 def config_at(config, point: dict):
     """The config of one run: fields set as the point says; `problem` may name a family with its parameters."""
-    from icdm.problems.families import parse_parameters
+    from icdm.problems.family import parse_parameters
 
     one, fields = copy.deepcopy(config), dict(point)
     with one.unlocked():

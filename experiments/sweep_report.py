@@ -9,9 +9,9 @@ import numpy as np
 from experiments import report
 from experiments.experiment import summaries
 from experiments.published import published_gaps
-from experiments.settings import as_json
 from icdm.evaluation.summary import interval
-from icdm.problems.families import parse_parameters
+from icdm.problems.family import parse_parameters
+from icdm.runs.settings import as_json
 
 DRAWN = (
     "random",

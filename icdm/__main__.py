@@ -6,8 +6,8 @@ import sys
 from icdm.errors import one_line_errors, unknown
 
 COMMANDS = {
-    "decide": ("icdm.decide", "the next action of a trained run, from the trajectories of the task at hand"),
-    "solve": ("icdm.solve", "value and first action of a .POMDP file, with its bracket"),
+    "decide": ("icdm.runs.decide", "the next action of a trained run, from the trajectories of the task at hand"),
+    "solve": ("icdm.oracles.solve", "value and first action of a .POMDP file, with its bracket"),
 }
 
 

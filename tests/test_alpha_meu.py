@@ -17,7 +17,7 @@ from icdm.oracles.backward_induction import plan
 from icdm.oracles.belief import belief_model, start_belief
 from icdm.oracles.belief_tree import tree_values
 from icdm.problems.ambiguous import make_ambiguous
-from icdm.problems.families import make_family, sample_tasks
+from icdm.problems.family import make_family, sample_tasks
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 

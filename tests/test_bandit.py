@@ -8,11 +8,11 @@ import scipy.stats
 
 from icdm.errors import UserError
 from icdm.oracles.backward_induction import plan
-from icdm.oracles.bandit import RULES, BanditPolicy, best_arm_probabilities
-from icdm.oracles.dark_room import first_best_action, optimal_action_probabilities
 from icdm.problems.counts import count
-from icdm.problems.families import make_family, sample_tasks
+from icdm.problems.family import make_family, sample_tasks
 from icdm.problems.policy import TableOracle
+from icdm.readers.bandit import RULES, BanditPolicy, best_arm_probabilities
+from icdm.readers.dark_room import first_best_action, optimal_action_probabilities
 from icdm.trajectories.rollout import assess_along, rollout
 
 BANDIT = make_family("bandit", arms=3, horizon=30, noise=0.3)

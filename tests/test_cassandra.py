@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icdm.errors import UserError
-from icdm.problems.cassandra import NamedPOMDP, format_pomdp, parse_pomdp, read_pomdp, write_pomdp
+from icdm.families.cassandra import NamedPOMDP, format_pomdp, parse_pomdp, read_pomdp, write_pomdp
 from icdm.problems.pomdp import make_pomdp
 
 MODELS = pathlib.Path(__file__).parent.parent.parent / "shared" / "models"

@@ -10,14 +10,14 @@ from flax import nnx
 
 from experiments.configs import base
 from experiments.experiment import Experiment, claim
-from experiments.monitor import StopRequest
-from experiments.settings import Settings
-from icdm.decide import decide, main
-from icdm.decider import Decider
 from icdm.errors import UserError
 from icdm.learning.objectives import action_logits
-from icdm.learning.sharding import make_mesh
 from icdm.models.transformer import ModelConfig, Transformer
+from icdm.runs.decide import decide, main
+from icdm.runs.decider import Decider
+from icdm.runs.monitor import StopRequest
+from icdm.runs.settings import Settings
+from icdm.sharding import make_mesh
 from icdm.trajectories.rollout import Trajectories
 
 HEADER = "task_id,episode_id,t,observation,action,reward\n"

@@ -12,20 +12,20 @@ from flax import nnx
 
 from experiments.configs import dpt_bandit, dpt_dark_room
 from experiments.experiment import Experiment, claim, run
-from experiments.settings import Settings
 from icdm.errors import UserError
 from icdm.learning.recorded import kept_labels, label_losses, sequence_tokens
-from icdm.learning.sharding import make_mesh
 from icdm.learning.train import Stopped
+from icdm.logs.dpt import bandit_rows, dark_room_rows, shifted
+from icdm.logs.dpt import load as load_npz
+from icdm.logs.loader import batches, load, sequences
+from icdm.logs.table import NOTHING, plain_codings, write_table
 from icdm.models.policy import TransformerPolicy
 from icdm.models.transformer import ModelConfig, Transformer
-from icdm.oracles.dark_room import first_best_action
-from icdm.problems.families import make_family
-from icdm.trajectories.dpt import bandit_rows, dark_room_rows, shifted
-from icdm.trajectories.dpt import load as load_npz
+from icdm.problems.family import make_family
+from icdm.readers.dark_room import first_best_action
+from icdm.runs.settings import Settings
+from icdm.sharding import make_mesh
 from icdm.trajectories.layouts import Step, make_layout
-from icdm.trajectories.loader import batches, load, sequences
-from icdm.trajectories.table import NOTHING, plain_codings, write_table
 
 RNG = np.random.default_rng(0)
 BANDIT, ROOM = make_family("bandit", horizon=6), make_family("dark_room", size=3, horizon=5)

@@ -9,16 +9,16 @@ from flax import nnx
 from icdm.errors import UserError
 from icdm.evaluation.evaluate import EvaluationConfig, make_test_tasks, measure, reference_deciders
 from icdm.evaluation.summary import interval, ratio, summarize
-from icdm.learning.data import ContextConfig, draw_problems, draw_tasks, record
-from icdm.learning.sharding import make_mesh
 from icdm.models.policy import TransformerPolicy
 from icdm.models.transformer import ModelConfig, Transformer
 from icdm.oracles.backward_induction import plan, policy_value
-from icdm.oracles.certified import OracleConfig
-from icdm.oracles.planners import maximum_likelihood, plan_from_context
+from icdm.oracles.certify import OracleConfig
 from icdm.problems.counts import Counts, count
-from icdm.problems.families import make_family
+from icdm.problems.family import make_family
 from icdm.problems.policy import MarkovPolicy, uniform_policy
+from icdm.readers.counts_planners import maximum_likelihood, plan_from_context
+from icdm.sharding import make_mesh
+from icdm.trajectories.collect import ContextConfig, draw_problems, draw_tasks, record
 from icdm.trajectories.layouts import make_layout
 from icdm.trajectories.rollout import rollout
 

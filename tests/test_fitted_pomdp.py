@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_pomdp import batch, random_pomdp
 
-from icdm.oracles.fitted_pomdp import Parameters, climb, fit, fitted_policy, log_forward, random_parameters
-from icdm.problems.families import make_family, sample_tasks
+from icdm.problems.family import make_family, sample_tasks
 from icdm.problems.policy import uniform_policy
+from icdm.readers.fitted_pomdp import Parameters, climb, fit, fitted_policy, log_forward, random_parameters
 from icdm.trajectories.rollout import episodes_per_row, rollout
 
 S, A, O, K, T = 2, 2, 3, 2, 3

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from experiments.configs import energy_pomdp
-from experiments.settings import Settings
 from icdm.errors import UserError
 from icdm.evaluation.evaluate import (
     EvaluationConfig,
@@ -16,12 +15,13 @@ from icdm.evaluation.evaluate import (
     reference_deciders,
 )
 from icdm.evaluation.summary import mark_below_bracket, summarize_members
-from icdm.learning.data import ContextConfig, draw_problems, draw_tasks, record, to_float32
 from icdm.learning.episode_pool import EPISODES, EpisodePool
-from icdm.learning.sharding import make_mesh
-from icdm.oracles.certified import OracleConfig, certify, informed_critic
-from icdm.problems.families import make_family
+from icdm.oracles.certify import OracleConfig, certify, informed_critic
+from icdm.problems.family import make_family
 from icdm.problems.policy import MarkovPolicy, uniform_policy
+from icdm.runs.settings import Settings
+from icdm.sharding import make_mesh
+from icdm.trajectories.collect import ContextConfig, draw_problems, draw_tasks, record, to_float32
 from icdm.trajectories.rollout import rollout
 
 COARSE = OracleConfig(tolerance=0.05, points=16)

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from icdm.learning.data import draw_problems
 from icdm.oracles.backward_induction import optimal_value, plan, until_absorption
 from icdm.problems.counts import Counts
-from icdm.problems.families import make_family
+from icdm.problems.family import make_family
+from icdm.trajectories.collect import draw_problems
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("icu_sepsis") is None, reason="needs the extra `clinical`")
 

@@ -9,7 +9,18 @@ import time
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-STATIONS = ["problems", "oracles", "trajectories", "models", "learning", "evaluation"]
+STATIONS = [
+    "problems",
+    "families",
+    "oracles",
+    "trajectories",
+    "logs",
+    "readers",
+    "models",
+    "learning",
+    "evaluation",
+    "runs",
+]
 
 
 def imported_modules(path):

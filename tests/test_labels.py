@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from icdm.errors import UserError
-from icdm.problems.families import make_family
-from icdm.trajectories.labels import best_episodes, pessimistic_q, relabelled
-from icdm.trajectories.loader import log_of
-from icdm.trajectories.table import NOTHING, Rows
+from icdm.logs.labels import best_episodes, pessimistic_q, relabelled
+from icdm.logs.loader import log_of
+from icdm.logs.table import NOTHING, Rows
+from icdm.problems.family import make_family
 
 FAMILY = make_family("recorded", states=3, actions=2, horizon=2)
 

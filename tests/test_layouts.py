@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from icdm.learning.data import ContextConfig, draw_tasks, mixed_tokens, record, record_with_context
-from icdm.problems.families import make_family
+from icdm.problems.family import make_family
+from icdm.trajectories.collect import ContextConfig, draw_tasks, mixed_tokens, record, record_with_context
 from icdm.trajectories.layouts import NOTHING, Step, acting_positions, encode, make_layout
 from icdm.trajectories.rollout import Trajectories
 

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from icdm.errors import UserError
-from icdm.problems.families import make_family
-from icdm.problems.linear_mdp import (
+from icdm.families.linear_mdp import (
     LinearMDP,
     optimal_weights,
     sample_linear_mdp,
@@ -14,6 +13,7 @@ from icdm.problems.linear_mdp import (
     time_augmented,
     with_optimal_weights,
 )
+from icdm.problems.family import make_family
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from icdm.errors import UserError
-from icdm.learning.data import draw_problems
 from icdm.oracles.backward_induction import (
     backward_induction,
     evaluate,
@@ -19,8 +18,9 @@ from icdm.oracles.backward_induction import (
     policy_value,
     until_absorption,
 )
-from icdm.problems.families import family_names, make_family
+from icdm.problems.family import family_names, make_family
 from icdm.problems.mdp import draw, expected_reward, make_mdp
+from icdm.trajectories.collect import draw_problems
 
 property_test = hypothesis.settings(deadline=None, max_examples=25)
 

@@ -8,9 +8,9 @@ import pytest
 from test_table import GOOD, random_rows, write
 
 from icdm.errors import UserError
-from icdm.trajectories.convert import convert
-from icdm.trajectories.table import join, open_table, plain_codings, write_table
-from icdm.trajectories.vocabulary import Bins
+from icdm.logs.codings import Bins
+from icdm.logs.convert import convert
+from icdm.logs.table import join, open_table, plain_codings, write_table
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from icdm.evaluation.off_policy import (
     off_policy_values,
 )
 from icdm.oracles.backward_induction import evaluate, plan, policy_value
-from icdm.problems.families import make_family
+from icdm.problems.family import make_family
 from icdm.problems.mdp import make_mdp
 from icdm.problems.policy import MarkovPolicy
 from icdm.trajectories.rollout import rollout

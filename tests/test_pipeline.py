@@ -12,8 +12,8 @@ import time
 import pytest
 
 from experiments.configs import demo
-from experiments.settings import Settings
 from icdm.errors import UserError
+from icdm.runs.settings import Settings
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = [

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from icdm.errors import UserError
+from icdm.families.energy_apomdp import drawn_back, relative_entropy
 from icdm.oracles.alpha_meu import solve_recursive
 from icdm.oracles.belief import belief_model
 from icdm.oracles.point_based import solve
@@ -18,8 +19,7 @@ from icdm.oracles.pomdp_planners import (
     fast_informed,
     qmdp,
 )
-from icdm.problems.energy_apomdp import drawn_back, relative_entropy
-from icdm.problems.families import make_family, sample_tasks
+from icdm.problems.family import make_family, sample_tasks
 from icdm.problems.policy import uniform_policy
 from icdm.trajectories.rollout import assess_along, rollout
 

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from test_pomdp import random_pomdp, tiger
 
 from icdm.errors import UserError
+from icdm.families.cassandra import read_pomdp
 from icdm.oracles.alpha_vectors import alpha_vectors, useful
 from icdm.oracles.backward_induction import optimal_value, plan
 from icdm.oracles.belief import belief_model, start_belief
 from icdm.oracles.belief_tree import tree_values
 from icdm.oracles.point_based import solve, solve_at_points
 from icdm.oracles.pomdp_planners import fast_informed, qmdp
-from icdm.problems.cassandra import read_pomdp
 from icdm.problems.pomdp import make_pomdp, shown
 
 MODELS = pathlib.Path(__file__).parent.parent.parent / "shared" / "models"

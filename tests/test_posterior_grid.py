@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from test_pomdp import random_pomdp, tiger
 
+from icdm.families.energy import Energy
 from icdm.oracles.belief import belief_model
-from icdm.oracles.certified import OracleConfig
-from icdm.oracles.posterior_grid import Plans, PosteriorGrid, mean_q, plan_grid, read
+from icdm.oracles.certify import OracleConfig
 from icdm.problems.counts import count
-from icdm.problems.energy import Energy
-from icdm.problems.families import make_family, sample_tasks
+from icdm.problems.family import make_family, sample_tasks
 from icdm.problems.policy import uniform_policy
 from icdm.problems.pomdp import shown
+from icdm.readers.posterior_grid import Plans, PosteriorGrid, mean_q, plan_grid, read
 from icdm.trajectories.rollout import episodes_per_row, rollout
 
 KEY = jax.random.key(0)

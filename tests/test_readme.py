@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from experiments.flags import fields_of
-from experiments.settings import Settings
-from icdm.learning.data import draw_tasks, record
-from icdm.problems.families import make_family
+from icdm.problems.family import make_family
+from icdm.runs.settings import Settings
+from icdm.trajectories.collect import draw_tasks, record
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -7,7 +7,7 @@ import pytest
 from test_pomdp import random_pomdp, tiger
 
 from icdm.__main__ import main
-from icdm.problems.cassandra import NamedPOMDP, write_pomdp
+from icdm.families.cassandra import NamedPOMDP, write_pomdp
 
 NAMES = (("left", "right"), ("listen", "open-left", "open-right"), ("hear-left", "hear-right"))
 

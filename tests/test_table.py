@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icdm.errors import UserError
-from icdm.trajectories.convert import convert, main
-from icdm.trajectories.describe import describe
-from icdm.trajectories.table import NOTHING, Rows, open_table, plain_codings, write_table
-from icdm.trajectories.vocabulary import UNKNOWN, Bins, Integers, Words, coding_from_json, fit_bins
+from icdm.logs.codings import UNKNOWN, Bins, Integers, Words, coding_from_json, fit_bins
+from icdm.logs.convert import convert, main
+from icdm.logs.describe import describe
+from icdm.logs.table import NOTHING, Rows, open_table, plain_codings, write_table
 
 HEADER = "task_id,episode_id,t,observation,action,reward,terminal\n"
 GOOD = HEADER + "A,e1,0,low,up,0.5,false\nA,e1,1,high,down,1,true\nB,e2,0,low,up,0.25,false\nB,e2,1,high,,,false\n"
@@ -94,7 +94,7 @@ def test_words_round_trip_through_csv(tmp_path):
 
 
 def test_row_groups_do_not_cut_episodes(tmp_path, monkeypatch):
-    monkeypatch.setattr("icdm.trajectories.table.ROW_GROUP", 16)
+    monkeypatch.setattr("icdm.logs.table.ROW_GROUP", 16)
     rows = random_rows(np.random.default_rng(0))
     table = write_table(tmp_path / "x.parquet", [rows], plain_codings(9, 4))
     chunks = list(table.chunks())

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from icdm.models.linear_attention import LinearAttention, regression_prediction
-from theory import decisions, laws
 from theory.claims import control_exact, lsa_optimum, sample_complexity, td_emerges, td_exact, trajectory_data
 from theory.claims.suboptimality import measure
-from theory.closed_forms import gram_moment
 from theory.configs import full, quick
-from theory.markov_rewards import sample_chain, stationary, walk
-from theory.prompts import sample_prompts
+from theory.linear import decisions, laws
+from theory.linear.closed_forms import gram_moment
+from theory.linear.markov_rewards import sample_chain, stationary, walk
+from theory.linear.prompts import sample_prompts
 
 
 def small(name, **changes):

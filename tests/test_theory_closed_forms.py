@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icdm.errors import UserError
-from theory import laws
-from theory.closed_forms import (
+from theory.linear import laws
+from theory.linear.closed_forms import (
     check_lengths,
     gamma,
     gaussian_squared_error,

@@ -11,12 +11,13 @@ import pytest
 import scipy.stats
 from flax import nnx
 
+from icdm import sharding
 from icdm.errors import UserError
-from icdm.learning import sharding
 from icdm.models.transformer import ModelConfig, Transformer
-from icdm.oracles.planners import plan_from_context
+from icdm.readers.counts_planners import plan_from_context
 from icdm.trajectories.layouts import encode, problem_of
-from theory import attention_vs_q, trained
+from theory import attention_vs_q
+from theory.circuits import trained
 from theory.claims import attention_reads_returns, logits_are_q, q_is_decodable, q_is_used
 from theory.configs import quick, trained_small
 

@@ -11,13 +11,13 @@ from flax import nnx
 
 from icdm.errors import UserError
 from icdm.learning.checkpoint import Checkpoints
-from icdm.learning.data import ContextConfig, TaskStream, draw_tasks, record_with_context
 from icdm.learning.objectives import action_logits, action_loss, next_token_loss
-from icdm.learning.sharding import make_mesh, place_state
 from icdm.learning.train import Stopped, TrainConfig, TrainState, make_update, train
 from icdm.models.transformer import ModelConfig, Transformer
-from icdm.problems.families import make_family
+from icdm.problems.family import make_family
 from icdm.problems.policy import TableOracle
+from icdm.sharding import make_mesh, place_state
+from icdm.trajectories.collect import ContextConfig, TaskStream, draw_tasks, record_with_context
 from icdm.trajectories.layouts import encode, make_layout
 
 FAMILY = make_family("random_mdp", states=3, actions=2, horizon=3)

@@ -43,8 +43,8 @@ def attention_vs_q(directory, layer: int | None = None, head: int | None = None,
     """
     if tasks < 4:
         raise UserError(f"--tasks {tasks}: give at least 4")
-    from theory import trained
-    from theory.attention_figures import pictures, write_page  # what draws and computes is imported only now
+    from theory.circuits import trained
+    from theory.circuits.attention_figures import pictures, write_page  # what draws and computes is imported only now
 
     run = trained.load(directory)
     shape = run.config["model"]

@@ -75,7 +75,7 @@ def train_missing(config, workdir: pathlib.Path, console) -> None:
     """Trains the runs that a claim looks into, in WORKDIR/runs unless its settings name another folder."""
     import jax
 
-    from theory import trained
+    from theory.circuits import trained
 
     config.runs = config.runs or str(workdir / "runs")
     if not jax.config.jax_compilation_cache_dir:  # seeds are runs of the same programs

@@ -9,19 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from icdm.errors import UserError
-from icdm.learning.data import ContextConfig, Tasks, draw_problems, play, to_float32
-from icdm.learning.sharding import place_rows
 from icdm.oracles.backward_induction import policy_value
 from icdm.oracles.belief import belief_model
-from icdm.oracles.certified import Certified, OracleConfig, certify, informed_critic
-from icdm.oracles.fitted_pomdp import fitted_policy
-from icdm.oracles.planners import plan_from_context, planners_of
+from icdm.oracles.certify import Certified, OracleConfig, certify, informed_critic
 from icdm.oracles.pomdp_planners import BeliefPolicy, LinearQ, MostLikelyState, fast_informed, qmdp
-from icdm.oracles.posterior_grid import PosteriorGrid, plan_grid, read
 from icdm.problems.ambiguous import AmbiguousPOMDP
-from icdm.problems.families import Family
+from icdm.problems.family import Family
 from icdm.problems.mdp import MDP
 from icdm.problems.policy import MarkovPolicy, Oracle, Policy, greedy_policy
+from icdm.readers.counts_planners import plan_from_context, planners_of
+from icdm.readers.fitted_pomdp import fitted_policy
+from icdm.readers.posterior_grid import PosteriorGrid, plan_grid, read
+from icdm.sharding import place_rows
+from icdm.trajectories.collect import ContextConfig, Tasks, draw_problems, play, to_float32
 from icdm.trajectories.rollout import Trajectories, assess_along, rollout
 
 GRID = 16  # tasks along the first parameter of a family's grid

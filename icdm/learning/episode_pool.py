@@ -5,9 +5,9 @@ import functools
 import jax
 import numpy as np
 
-from icdm.learning.data import ContextConfig, Tasks, draw_tasks, record
-from icdm.learning.sharding import place_copies, place_rows
-from icdm.problems.families import Family
+from icdm.problems.family import Family
+from icdm.sharding import place_copies, place_rows
+from icdm.trajectories.collect import ContextConfig, Tasks, draw_tasks, record
 from icdm.trajectories.rollout import Trajectories, join_episodes
 
 EPISODES = 32  # of each task and behavior

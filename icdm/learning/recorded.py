@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from icdm.logs.loader import Sequences
 from icdm.models.transformer import Transformer
 from icdm.trajectories.layouts import NOTHING, Layout, Tokens, encode
-from icdm.trajectories.loader import Sequences
 
 
 def sequence_tokens(layout: Layout, sequences: Sequences) -> Tokens:

@@ -13,9 +13,9 @@ import optax
 
 from icdm.errors import UserError
 from icdm.learning.checkpoint import Checkpoints
-from icdm.learning.sharding import place_state
 from icdm.models.lora import init_lora, merge_lora
 from icdm.models.transformer import Transformer
+from icdm.sharding import place_state
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from icdm.errors import UserError, unknown
-from icdm.problems.families import n_observations
+from icdm.problems.family import n_observations
 from icdm.problems.policy import EpsilonGreedy, MarkovPolicy, Oracle, Policy, uniform_policy
 
 BEHAVIORS = ("oracle", "uniform", "epsilon_greedy", "mixture", "expert")

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from icdm.errors import UserError, unknown
-from icdm.problems.families import Family, make_family, n_observations, parse_family
+from icdm.problems.family import Family, make_family, n_observations, parse_family
 from icdm.trajectories.rollout import Trajectories
 
 NOTHING = -1  # a component that is absent

@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
-from theory import trained
+from theory.circuits import trained
 from theory.figures import BLUE, GREEN, GREY, ORANGE, panels
 from theory.ledger import Claim
 from theory.statistics import bootstrap_interval

@@ -19,9 +19,9 @@ from matplotlib.figure import Figure
 from scipy.special import lambertw
 
 from icdm.models.linear_attention import linear_attention, td_layer, td_prompt, td_values
-from theory.closed_forms import check_lengths
 from theory.figures import BLUE, CYCLE, GREY, panels
 from theory.ledger import Claim, number
+from theory.linear.closed_forms import check_lengths
 from theory.statistics import bootstrap_interval, log_slope
 
 

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from icdm.problems.linear_mdp import optimal_weights, sample_linear_mdp, simplex_features
+from icdm.families.linear_mdp import optimal_weights, sample_linear_mdp, simplex_features
 from theory.figures import GREY, panels
 from theory.ledger import Claim
 from theory.statistics import bootstrap_interval

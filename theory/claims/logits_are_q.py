@@ -12,11 +12,11 @@ planner's Q this minimiser itself explains is computed from posterior draws and 
 import numpy as np
 from matplotlib.figure import Figure
 
-from theory import trained
+from theory.circuits import trained
+from theory.circuits.trained import centred
 from theory.figures import BLUE, CYCLE, GREY, ORANGE, panels
 from theory.ledger import Claim
 from theory.statistics import bootstrap_interval
-from theory.trained import centred
 
 
 def check(config) -> tuple[Claim, Figure]:

@@ -20,14 +20,14 @@ import optax
 from matplotlib.figure import Figure
 from scipy.integrate import solve_ivp
 
+from icdm.families.linear_mdp import optimal_weights, sample_linear_mdp, simplex_features
 from icdm.models.linear_attention import LinearAttention, regression_prediction
-from icdm.problems.linear_mdp import optimal_weights, sample_linear_mdp, simplex_features
-from theory import laws
-from theory.closed_forms import check_lengths, gamma, optimum
-from theory.devices import spread
 from theory.figures import BLUE, GREY, ORANGE, panels
 from theory.ledger import Claim
-from theory.prompts import sample_prompts
+from theory.linear import laws
+from theory.linear.closed_forms import check_lengths, gamma, optimum
+from theory.linear.devices import spread
+from theory.linear.prompts import sample_prompts
 from theory.statistics import mean_interval
 
 

@@ -11,11 +11,11 @@ stream, chosen beforehand, decides. Q* less its mean over actions, all that trai
 import numpy as np
 from matplotlib.figure import Figure
 
-from theory import trained
+from theory.circuits import trained
+from theory.circuits.trained import centred
 from theory.figures import BLUE, CYCLE, GREY, panels
 from theory.ledger import Claim
 from theory.statistics import bootstrap_interval
-from theory.trained import centred
 
 NAMES = ("fine_tuned", *trained.CONTROLS)
 

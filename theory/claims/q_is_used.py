@@ -19,13 +19,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from icdm.errors import UserError
-from theory import trained
+from theory.circuits import trained
+from theory.circuits.trained import centred
 from theory.claims.attention_reads_returns import ranked_heads
 from theory.claims.logits_are_q import pair_products, r_squared, slope
 from theory.figures import BLUE, GREY, ORANGE, RED, panels
 from theory.ledger import Claim
 from theory.statistics import bootstrap_interval
-from theory.trained import centred
 
 NAMES = ("fine_tuned", *trained.CONTROLS)
 PLACES = ("here", "elsewhere")

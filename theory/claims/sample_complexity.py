@@ -10,11 +10,11 @@ A test episode gives every step one pair, hence M = test episodes; likewise N.
 import numpy as np
 from matplotlib.figure import Figure
 
-from theory import laws
-from theory.closed_forms import check_lengths, optimum
-from theory.decisions import estimated_weights, greedy_outcome, sample_problems
 from theory.figures import BLUE, GREY, ORANGE, panels
 from theory.ledger import Claim
+from theory.linear import laws
+from theory.linear.closed_forms import check_lengths, optimum
+from theory.linear.decisions import estimated_weights, greedy_outcome, sample_problems
 from theory.statistics import bootstrap_interval, log_slope
 
 

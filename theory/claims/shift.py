@@ -5,11 +5,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from icdm.models.linear_attention import LinearAttention, regression_prediction
-from theory import laws
-from theory.closed_forms import check_lengths, optimum, squared_error
 from theory.figures import BLUE, GREEN, RED, panels
 from theory.ledger import Claim
-from theory.prompts import simulated_errors
+from theory.linear import laws
+from theory.linear.closed_forms import check_lengths, optimum, squared_error
+from theory.linear.prompts import simulated_errors
 from theory.statistics import mean_interval
 
 

@@ -4,11 +4,11 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from theory import laws
-from theory.closed_forms import check_lengths, gaussian_squared_error, optimum, squared_error
 from theory.figures import BLUE, GREY, ORANGE, panels
 from theory.ledger import Claim
-from theory.prompts import simulated_errors
+from theory.linear import laws
+from theory.linear.closed_forms import check_lengths, gaussian_squared_error, optimum, squared_error
+from theory.linear.prompts import simulated_errors
 from theory.statistics import bootstrap_interval, log_slope
 
 

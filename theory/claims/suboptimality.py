@@ -5,11 +5,11 @@ import itertools
 import numpy as np
 from matplotlib.figure import Figure
 
-from theory import laws
-from theory.closed_forms import check_lengths, optimum, squared_error
-from theory.decisions import estimated_weights, greedy_outcome, sample_problems
 from theory.figures import BLUE, CYCLE, GREY, panels
 from theory.ledger import Claim
+from theory.linear import laws
+from theory.linear.closed_forms import check_lengths, optimum, squared_error
+from theory.linear.decisions import estimated_weights, greedy_outcome, sample_problems
 from theory.statistics import bootstrap_interval
 
 

@@ -30,11 +30,11 @@ from icdm.models.linear_attention import (
     td_prompt,
     td_values,
 )
-from theory.closed_forms import check_lengths
-from theory.devices import spread
 from theory.figures import BLUE, GREEN, ORANGE, panels
 from theory.ledger import Claim
-from theory.markov_rewards import sample_chain, stationary, walk
+from theory.linear.closed_forms import check_lengths
+from theory.linear.devices import spread
+from theory.linear.markov_rewards import sample_chain, stationary, walk
 from theory.statistics import mean_interval
 
 

@@ -8,10 +8,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from icdm.models.linear_attention import linear_transformer, td_layer, td_prompt, td_values, trace_mask
-from theory.closed_forms import check_lengths
 from theory.figures import BLUE, GREEN, GREY, ORANGE, panels
 from theory.ledger import Claim
-from theory.markov_rewards import sample_chain, walk
+from theory.linear.closed_forms import check_lengths
+from theory.linear.markov_rewards import sample_chain, walk
 from theory.statistics import bootstrap_interval
 
 

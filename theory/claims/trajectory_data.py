@@ -16,11 +16,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from icdm.errors import UserError
-from icdm.problems.linear_mdp import simplex_features
-from theory import laws
-from theory.closed_forms import check_lengths, optimum, optimum_from_moment
+from icdm.families.linear_mdp import simplex_features
 from theory.figures import BLUE, GREEN, ORANGE, RED, panels
 from theory.ledger import Claim
+from theory.linear import laws
+from theory.linear.closed_forms import check_lengths, optimum, optimum_from_moment
 from theory.statistics import bootstrap_interval, mean_interval
 
 

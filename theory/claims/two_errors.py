@@ -6,8 +6,10 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from theory import laws
-from theory.closed_forms import (
+from theory.figures import BLUE, GREY, ORANGE, panels
+from theory.ledger import Claim
+from theory.linear import laws
+from theory.linear.closed_forms import (
     check_lengths,
     gamma,
     gaussian_squared_error,
@@ -15,9 +17,7 @@ from theory.closed_forms import (
     squared_error,
     upper_bound,
 )
-from theory.figures import BLUE, GREY, ORANGE, panels
-from theory.ledger import Claim
-from theory.prompts import simulated_errors
+from theory.linear.prompts import simulated_errors
 from theory.statistics import bootstrap_interval, share_interval
 
 

@@ -1,0 +1,96 @@
+"""Dark Room: a square grid with a hidden goal; the goal is the task."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from icdm.errors import UserError
+from icdm.problems.counts import Counts
+from icdm.problems.family import register
+from icdm.problems.mdp import MDP, check_horizon
+
+MOVES = ((1, 0), (-1, 0), (0, 1), (0, -1), (0, 0))
+
+
+@register("dark_room")
+@dataclasses.dataclass(frozen=True)
+class DarkRoom:
+    """A size x size grid, state x * size + y; reward 1 for every step that arrives at the goal.
+
+    Actions: x + 1, x - 1, y + 1, y - 1, stay; at the walls one stays. Episodes start in the corner (0, 0);
+    the goal is uniform over the cells.
+
+    Source: Lee et al. (NeurIPS 2023), after Zintgraf et al., "VariBAD" (ICLR 2020).
+    """
+
+    size: int = 5
+    horizon: int = 25
+    n_actions, reward_range, n_tasks = len(MOVES), (0.0, 1.0), None
+
+    def __post_init__(self):
+        check_horizon(self.horizon)
+        if self.size < 2:
+            raise UserError(f"size {self.size}: give at least 2")
+
+    @property
+    def n_states(self) -> int:
+        return self.size**2
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Of the grid whose cells are the observations."""
+        return self.size, self.size
+
+    @property
+    def next_state(self) -> np.ndarray:
+        """(S, A) where each action leads."""
+        x, y = np.divmod(np.arange(self.n_states), self.size)
+        return np.stack([self.size * self._inside(x + dx) + self._inside(y + dy) for dx, dy in MOVES], -1)
+
+    def _inside(self, x):
+        return x.clip(0, self.size - 1)
+
+    def sample(self, key: jax.Array) -> MDP:
+        return self.problem(jax.nn.one_hot(jax.random.randint(key, (), 0, self.n_states), self.n_states))
+
+    def problem(self, goal_S: jax.Array) -> MDP:
+        """The task of a goal, one-hot; of a distribution over goals, the mean of their tasks."""
+        dtype = jnp.result_type(float)
+        return MDP(
+            transition=jax.nn.one_hot(self.next_state.T, self.n_states, dtype=dtype),
+            reward=jnp.zeros((self.n_states, self.n_actions)),
+            arrival_reward=goal_S.astype(dtype),
+            initial=jax.nn.one_hot(0, self.n_states, dtype=dtype),
+            terminal=jnp.zeros(self.n_states, bool),
+            discount=jnp.ones((), dtype),
+            horizon=self.horizon,
+        )
+
+    def posterior(self, counts: Counts) -> jax.Array:
+        """P(goal = s | context), (S,): uniform over the cells that were not seen to be without reward."""
+        arrived_S = jnp.zeros(self.n_states).at[self.next_state].add(counts.visits)
+        paid_S = jnp.zeros(self.n_states).at[self.next_state].add(counts.reward_sum)
+        possible_S = jnp.where(paid_S.sum() > 0, paid_S > 0, arrived_S == 0)
+        return possible_S / possible_S.sum()
+
+    def posterior_mean(self, counts: Counts) -> MDP:
+        return self.problem(self.posterior(counts))
+
+    def posterior_sample(self, key: jax.Array, counts: Counts) -> MDP:
+        goal = jax.random.choice(key, self.n_states, p=self.posterior(counts))
+        return self.problem(jax.nn.one_hot(goal, self.n_states))
+
+    def symmetry(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Relabelling of states and of actions by a reflection of x, of y, of both, or none.
+
+        Exchanging x and y is left out: it would change which of two best actions an oracle names first.
+        """
+        x, y = np.divmod(np.arange(self.n_states), self.size)
+        action = np.arange(self.n_actions)
+        if rng.integers(2):
+            x, action = self.size - 1 - x, np.array([1, 0, 2, 3, 4])[action]
+        if rng.integers(2):
+            y, action = self.size - 1 - y, np.array([0, 1, 3, 2, 4])[action]
+        return x * self.size + y, action

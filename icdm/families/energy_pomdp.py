@@ -1,0 +1,60 @@
+"""The energy chain with a meter that may be wrong."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from icdm.errors import UserError
+from icdm.families.energy import CHARGE_COST, LEVELS, Energy
+from icdm.problems.family import register
+from icdm.problems.pomdp import POMDP
+
+
+@register("energy_pomdp")
+@dataclasses.dataclass(frozen=True)
+class EnergyPOMDP:
+    """The chain of `Energy`, seen through a meter.
+
+    The meter shows the true level with probability `fidelity`, else one of the other nine uniformly. It
+    is read before the first action and after every step. The chance p that an action has its
+    effect is the task. Rewards are not shown unless `shows_reward`: working would reveal the level.
+
+    Source: the POMDP experiment of arXiv 2605.09009, with fidelity 0.5, 0.8 and 1.
+    """
+
+    horizon: int = 5
+    discount: float = 0.95
+    fidelity: float = 0.8
+    shows_reward: bool = False
+    n_states, n_actions, n_observations = LEVELS, 3, LEVELS
+    reward_range, n_tasks = (-CHARGE_COST, 1.0), None
+
+    def __post_init__(self):
+        Energy(self.horizon, self.discount)
+        check_fidelity(self.fidelity)
+
+    def sample(self, key: jax.Array) -> POMDP:
+        return self.problem(Energy(self.horizon, self.discount).sample(key))
+
+    def grid(self, n: int) -> tuple[POMDP, jax.Array]:
+        """As of `Energy`."""
+        mdp_G, weight_G = Energy(self.horizon, self.discount).grid(n)
+        return jax.vmap(self.problem)(mdp_G), weight_G
+
+    def problem(self, mdp) -> POMDP:
+        """The chain `mdp` seen through the meter."""
+        meter = meter_of(self.fidelity)
+        emission = jnp.broadcast_to(meter, (self.n_actions, *meter.shape))
+        return POMDP(mdp, emission, meter, observes_first=True, shows_reward=self.shows_reward)
+
+
+def meter_of(fidelity: float) -> jax.Array:
+    """P(shown level | true level), (S, O)."""
+    true = jnp.eye(LEVELS)
+    return fidelity * true + (1 - fidelity) / (LEVELS - 1) * (1 - true)
+
+
+def check_fidelity(fidelity: float) -> None:
+    if not 0 < fidelity <= 1:
+        raise UserError(f"fidelity {fidelity}: give a probability in (0, 1]")

@@ -1,0 +1,117 @@
+"""The ICU-Sepsis MDP, built from MIMIC-III records, and hospitals that differ from it."""
+
+import dataclasses
+import functools
+import importlib.util
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from icdm.errors import UserError
+from icdm.problems.counts import Counts, dirichlet_mean
+from icdm.problems.family import register
+from icdm.problems.mdp import MDP, check_horizon, make_mdp
+
+STATES, ACTIONS = 716, 25
+DEATH, SURVIVAL, AFTER = 713, 714, 715
+
+
+@functools.cache
+def icu_arrays() -> dict[str, np.ndarray]:
+    """The arrays that the package `icu-sepsis` ships; read as data, without importing the package.
+
+    Raises:
+      UserError: the package is not installed.
+    """
+    package = importlib.util.find_spec("icu_sepsis")
+    if package is None:
+        raise UserError("the ICU-Sepsis arrays are missing: pip install 'icdm[clinical]'")
+    path = pathlib.Path(package.origin).parent / "envs" / "assets" / "dynamics.npz"
+    with np.load(path) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+@register("icu_sepsis")
+@dataclasses.dataclass(frozen=True)
+class ICUSepsis:
+    """Treating sepsis: 716 patient states, 25 doses of fluids and vasopressors, reward 1 for survival.
+
+    Source: Choudhary, Gupta, Thomas, "ICU-Sepsis: A Benchmark MDP Built from Real Medical Data" (RLC
+    2024), the arrays of its package, version 2. The episode ends in death or survival. `expert` is the
+    clinicians' policy that ships with it. There is one task: nothing to adapt to.
+    """
+
+    horizon: int = 50
+    n_states, n_actions, reward_range, n_tasks = STATES, ACTIONS, (0.0, 1.0), 1
+
+    def __post_init__(self):
+        check_horizon(self.horizon)
+
+    @property
+    def expert(self) -> np.ndarray:
+        """(S, A) the clinicians' policy; uniform in the three absorbed states, where it says nothing."""
+        policy = icu_arrays()["expert_policy"]
+        total = policy.sum(-1, keepdims=True)
+        return np.where(total > 0, policy / np.where(total > 0, total, 1), 1 / ACTIONS)
+
+    def sample(self, key: jax.Array) -> MDP:
+        del key
+        return jax.tree.map(jnp.asarray, self.nominal())
+
+    @functools.lru_cache(maxsize=1)
+    def nominal(self) -> MDP:
+        """The MDP of the package's arrays in float64; kept, since checking its 13 million entries takes a while."""
+        arrays = icu_arrays()
+        absorbed = np.isin(np.arange(STATES), [DEATH, SURVIVAL, AFTER])
+        return make_mdp(
+            transition=np.swapaxes(arrays["tx_mat"], 0, 1),
+            reward=np.zeros((STATES, ACTIONS)),
+            arrival_reward=np.arange(STATES) == SURVIVAL,
+            initial=arrays["d_0"],
+            terminal=absorbed,
+            discount=1.0,
+            horizon=self.horizon,
+        )
+
+
+@register("icu_sepsis_hospitals")
+@dataclasses.dataclass(frozen=True)
+class ICUSepsisHospitals(ICUSepsis):
+    """Hospitals that differ: each draws its transition rows ~ Dirichlet(concentration x nominal row).
+
+    The nominal rows are those of ICU-Sepsis; a row keeps its support. The smaller the concentration,
+    the more hospitals differ.
+    """
+
+    concentration: float = 10.0
+    n_tasks = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.concentration <= 0:
+            raise UserError(f"concentration {self.concentration}: give a number above 0")
+
+    def sample(self, key: jax.Array) -> MDP:
+        return self._draw(key, jnp.asarray(self.concentration * self.nominal().transition))
+
+    def posterior_mean(self, counts: Counts) -> MDP:
+        return self._with_rows(dirichlet_mean(self._concentration(counts)))
+
+    def posterior_sample(self, key: jax.Array, counts: Counts) -> MDP:
+        return self._draw(key, self._concentration(counts))
+
+    def _draw(self, key, concentration_ASS) -> MDP:
+        """Rows ~ Dirichlet, by Gamma variables for the tenth of the entries that can be positive."""
+        support = np.nonzero(self.nominal().transition)
+        gamma_X = jnp.exp(jax.random.loggamma(key, concentration_ASS[support], dtype=jnp.float32))
+        drawn = jnp.zeros_like(concentration_ASS).at[support].set(gamma_X.astype(concentration_ASS.dtype))
+        return self._with_rows(drawn / drawn.sum(-1, keepdims=True))
+
+    def _concentration(self, counts):
+        return self.concentration * self.nominal().transition + counts.transition
+
+    def _with_rows(self, transition) -> MDP:
+        nominal = jax.tree.map(jnp.asarray, self.nominal())
+        return dataclasses.replace(nominal, transition=transition)

@@ -1,0 +1,68 @@
+"""Random tabular MDPs, where nothing can be memorised: the context is all there is."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from icdm.errors import UserError
+from icdm.problems.counts import Counts, dirichlet_draw, dirichlet_mean
+from icdm.problems.family import register
+from icdm.problems.mdp import MDP, check_horizon
+
+
+@register("random_mdp")
+@dataclasses.dataclass(frozen=True)
+class RandomMDP:
+    """Transition rows ~ Dirichlet(concentration), Bernoulli rewards with means ~ Uniform[0, 1].
+
+    Source: the standard prior of posterior-sampling studies (Osband, Russo, Van Roy, "(More) Efficient
+    Reinforcement Learning via Posterior Sampling", NeurIPS 2013). Both posteriors are conjugate:
+    Dirichlet(concentration + counts) and Beta(1 + successes, 1 + failures).
+    """
+
+    states: int = 5
+    actions: int = 3
+    horizon: int = 6
+    discount: float = 1.0
+    concentration: float = 0.2
+    reward_range, n_tasks = (0.0, 1.0), None
+
+    def __post_init__(self):
+        check_horizon(self.horizon)
+        if self.states < 1 or self.actions < 1 or self.concentration <= 0 or not 0 < self.discount <= 1:
+            raise UserError(f"{self}: sizes must be at least 1, concentration above 0, discount in (0, 1]")
+
+    @property
+    def n_states(self) -> int:
+        return self.states
+
+    @property
+    def n_actions(self) -> int:
+        return self.actions
+
+    def sample(self, key: jax.Array) -> MDP:
+        zeros = jnp.zeros((self.actions, self.states, self.states))
+        return self.posterior_sample(key, Counts(zeros, jnp.zeros((self.states, self.actions))))
+
+    def posterior_mean(self, counts: Counts) -> MDP:
+        transition = dirichlet_mean(self.concentration + counts.transition)
+        return self._problem(transition, (1 + counts.reward_sum) / (2 + counts.visits))
+
+    def posterior_sample(self, key: jax.Array, counts: Counts) -> MDP:
+        transition_key, reward_key = jax.random.split(key)
+        transition = dirichlet_draw(transition_key, self.concentration + counts.transition)
+        failures = counts.visits - counts.reward_sum
+        return self._problem(transition, jax.random.beta(reward_key, 1 + counts.reward_sum, 1 + failures))
+
+    def _problem(self, transition, reward) -> MDP:
+        return MDP(
+            transition=transition,
+            reward=reward,
+            arrival_reward=jnp.zeros(self.states),
+            initial=jnp.full(self.states, 1 / self.states),
+            terminal=jnp.zeros(self.states, bool),
+            discount=jnp.asarray(self.discount, jnp.result_type(float)),
+            horizon=self.horizon,
+            reward_noise="bernoulli",
+        )

@@ -1,0 +1,63 @@
+"""Random POMDPs: the random MDP behind random emissions."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from icdm.errors import UserError
+from icdm.families.random_mdp import RandomMDP
+from icdm.problems.counts import dirichlet_draw
+from icdm.problems.family import register
+from icdm.problems.pomdp import POMDP
+
+
+@register("random_pomdp")
+@dataclasses.dataclass(frozen=True)
+class RandomPOMDP:
+    """The MDP of `RandomMDP`; emission rows ~ Dirichlet(emission_concentration), shared by all actions.
+
+    The same emission shows the first state. Bernoulli rewards are shown: the context could not tell the
+    reward means otherwise. Small concentrations make states easy to tell apart.
+
+    Source: the prior over POMDPs of Ross, Pineau, Chaib-draa and Kreitmann, "A Bayesian approach for
+    learning and planning in partially observable MDPs", JMLR 12 (2011), made symmetric.
+    """
+
+    states: int = 5
+    actions: int = 3
+    observations: int = 4
+    horizon: int = 8
+    discount: float = 1.0
+    concentration: float = 0.2
+    emission_concentration: float = 0.3
+    shows_reward: bool = True
+    reward_range, n_tasks = (0.0, 1.0), None
+
+    def __post_init__(self):
+        self._mdp_family
+        if self.observations < 1 or self.emission_concentration <= 0:
+            raise UserError(f"{self}: give at least 1 observation and an emission_concentration above 0")
+
+    @property
+    def n_states(self) -> int:
+        return self.states
+
+    @property
+    def n_actions(self) -> int:
+        return self.actions
+
+    @property
+    def n_observations(self) -> int:
+        return self.observations
+
+    @property
+    def _mdp_family(self) -> RandomMDP:
+        return RandomMDP(self.states, self.actions, self.horizon, self.discount, self.concentration)
+
+    def sample(self, key: jax.Array) -> POMDP:
+        mdp_key, emission_key = jax.random.split(key)
+        rows = dirichlet_draw(emission_key, jnp.full((self.states, self.observations), self.emission_concentration))
+        emission = jnp.broadcast_to(rows, (self.actions, *rows.shape))
+        mdp = self._mdp_family.sample(mdp_key)
+        return POMDP(mdp, emission, rows, observes_first=True, shows_reward=self.shows_reward)

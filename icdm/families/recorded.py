@@ -1,0 +1,42 @@
+"""A problem that is known from recorded trajectories alone."""
+
+import dataclasses
+
+import jax
+
+from icdm.errors import UserError
+from icdm.problems.family import register
+from icdm.problems.mdp import MDP, check_horizon
+
+
+@register("recorded")
+@dataclasses.dataclass(frozen=True)
+class Recorded:
+    """Sizes of a log; nothing can be sampled from it. `describe` tells them of a file."""
+
+    states: int = 1
+    actions: int = 2
+    horizon: int = 1
+    reward_low: float = 0.0
+    reward_high: float = 1.0
+    n_tasks = None
+
+    def __post_init__(self):
+        check_horizon(self.horizon)
+        if self.states < 1 or self.actions < 1 or not self.reward_low < self.reward_high:
+            raise UserError(f"{self}: sizes must be at least 1, and reward_low below reward_high")
+
+    @property
+    def n_states(self) -> int:
+        return self.states
+
+    @property
+    def n_actions(self) -> int:
+        return self.actions
+
+    @property
+    def reward_range(self) -> tuple[float, float]:
+        return self.reward_low, self.reward_high
+
+    def sample(self, key: jax.Array) -> MDP:
+        raise UserError("family 'recorded' has no simulator: name its file with --config.data=FILE")

@@ -1,0 +1,87 @@
+"""A portfolio in a market whose regime is hidden."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+
+from icdm.errors import UserError
+from icdm.problems.family import register, sample_tasks
+from icdm.problems.mdp import MDP, check_horizon
+from icdm.problems.pomdp import POMDP
+
+WEIGHTS = (0.0, 0.5, 1.0)  # share of wealth in stocks; the rest is cash without interest
+EDGES = (-0.06, -0.02, 0.02, 0.06)  # between the five bins of monthly returns
+RETURNS = (-0.09, -0.04, 0.0, 0.04, 0.09)  # a bin's representative return, which is what it pays
+REGIMES = 2  # calm, turbulent
+
+
+@register("regimes")
+@dataclasses.dataclass(frozen=True)
+class Regimes:
+    """Monthly choice of the share of wealth in stocks, while a hidden regime drives their returns.
+
+    The state is the regime (calm or turbulent) and the share held. An action sets the share w'; then the
+    regime moves, a monthly return x falls into one of five bins, which is observed, and the step is worth
+
+        100 (log(1 + w' x) - cost |w' - w|)    percent of wealth, in its mean given the new regime.
+
+    The task: mean monthly return and standard deviation ~ Uniform [0.5, 1.5) % and [2.5, 4) % in the calm
+    regime, [-3, -0.5) % and [5, 8) % in the turbulent one; the chance to stay in a regime ~ Uniform
+    [0.9, 0.98) and [0.75, 0.92). Returns are normal, binned at -6, -2, 2 and 6 %. An episode starts in
+    cash, the regime at its stationary distribution. The trading cost is a fraction of the value traded.
+
+    Source: two-state regime switching of equity returns, with parameters around the monthly estimates of
+    Hamilton and Susmel (J. Econometrics 64, 1994), Ang and Bekaert (Rev. Financial Studies 15, 2002) and
+    Guidolin and Timmermann (J. Econ. Dynamics and Control 31, 2007).
+    """
+
+    horizon: int = 12
+    discount: float = 1.0
+    cost: float = 0.002
+    n_states, n_actions, n_observations = REGIMES * len(WEIGHTS), len(WEIGHTS), len(RETURNS)
+    n_tasks, shows_reward = None, False
+
+    def __post_init__(self):
+        check_horizon(self.horizon)
+        if not 0 < self.discount <= 1 or not 0 <= self.cost < 1:
+            raise UserError(f"{self}: give a discount in (0, 1] and a cost in [0, 1)")
+
+    @property
+    def reward_range(self) -> tuple[float, float]:
+        return 100 * (math.log1p(RETURNS[0]) - self.cost), 100 * math.log1p(RETURNS[-1])
+
+    def sample(self, key: jax.Array) -> POMDP:
+        low = jnp.array([0.005, 0.025, 0.9, -0.03, 0.05, 0.75])
+        high = jnp.array([0.015, 0.04, 0.98, -0.005, 0.08, 0.92])
+        mean_R, deviation_R, stay_R = (low + (high - low) * jax.random.uniform(key, (6,), low.dtype)).reshape(2, 3).T
+        return self.problem(mean_R, deviation_R, stay_R)
+
+    def grid(self, n: int) -> tuple[POMDP, jax.Array]:
+        """Six numbers are too many for a lattice: n draws from the prior, equally likely."""
+        return sample_tasks(self, jax.random.key(0), n), jnp.full(n, 1 / n)
+
+    def problem(self, mean_R, deviation_R, stay_R) -> POMDP:
+        """The task with these monthly means, standard deviations and chances to stay, one per regime."""
+        below = jax.scipy.stats.norm.cdf((jnp.array(EDGES)[None] - mean_R[:, None]) / deviation_R[:, None])
+        chance_RO = jnp.diff(below, prepend=0, append=1)
+        regime_RR = jnp.stack([jnp.stack([stay_R[0], 1 - stay_R[0]]), jnp.stack([1 - stay_R[1], stay_R[1]])])
+        stationary_R = (1 - stay_R[::-1]) / (2 - stay_R.sum())
+        weight_W, n = jnp.array(WEIGHTS), len(WEIGHTS)
+        growth_RW = 100 * jnp.einsum("ro,ow->rw", chance_RO, jnp.log1p(jnp.outer(jnp.array(RETURNS), weight_W)))
+        trade_WA = -100 * self.cost * jnp.abs(weight_W[:, None] - weight_W[None])
+        cash_W = jnp.zeros(n).at[0].set(1)
+        mdp = MDP(
+            transition=jnp.einsum("rx,aw,v->arvxw", regime_RR, jnp.eye(n), jnp.ones(n)).reshape(n, self.n_states, -1),
+            reward=jnp.tile(trade_WA, (REGIMES, 1)),
+            arrival_reward=growth_RW.ravel(),
+            initial=jnp.outer(stationary_R, cash_W).ravel(),
+            terminal=jnp.zeros(self.n_states, bool),
+            discount=jnp.asarray(self.discount, jnp.result_type(float)),
+            horizon=self.horizon,
+        )
+        emission_SO = jnp.repeat(chance_RO, n, axis=0)
+        first_SO = jnp.zeros_like(emission_SO).at[:, 0].set(1)
+        emission = jnp.broadcast_to(emission_SO, (n, *emission_SO.shape))
+        return POMDP(mdp, emission, first_SO, observes_first=False, shows_reward=False)

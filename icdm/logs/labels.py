@@ -1,0 +1,97 @@
+"""What to learn from a log: the oracle's actions if it has them, or what can be had in their place.
+
+S observations, A actions, T steps of the longest episode; X rows.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from icdm.errors import UserError, unknown
+from icdm.logs.loader import Log
+from icdm.logs.table import NOTHING
+
+LABELS = {
+    "oracle": "the oracle_action column",
+    "imitation": "the recorded actions",
+    "best_return": "the recorded actions of the best quarter of each task's episodes by return",
+    "pessimistic": "the best actions of a tabular model fitted to each task, doubtful of rare pairs",
+}
+BEST_SHARE = 0.25
+DOUBT = 0.1  # chance that a value is overestimated
+
+
+def relabelled(log: Log, labels: str, family) -> Log:
+    """The log with labels of that kind.
+
+    Raises:
+      UserError: an unknown kind, or the oracle's actions of a log that has none.
+    """
+    if labels not in LABELS:
+        raise unknown("data_labels", labels, LABELS)
+    if labels == "oracle":
+        if not (log.label != NOTHING).any():
+            raise UserError(
+                "the log has no oracle_action: set config.data_labels to imitation, best_return or pessimistic"
+            )
+        return log
+    label = np.full_like(log.label, NOTHING)
+    for episodes in log.contexts:
+        if labels == "imitation":
+            chosen = episodes
+        elif labels == "best_return":
+            chosen = best_episodes(log, episodes)
+        else:
+            q_TSA = pessimistic_q(log, episodes, *family.reward_range)
+            rows, t = _rows(log, episodes)
+            label[rows] = q_TSA[t, log.observation[rows]].argmax(-1)
+            continue
+        rows, _ = _rows(log, chosen)
+        label[rows] = log.action[rows]
+    return dataclasses.replace(log, label=label)
+
+
+def best_episodes(log: Log, episodes: np.ndarray) -> np.ndarray:
+    """The quarter with the highest sums of rewards, at least one; those that tie with the last come along."""
+    total = np.array([log.reward[log.first[e] : log.first[e] + log.steps[e]].sum() for e in episodes])
+    least = np.sort(total)[::-1][max(1, int(BEST_SHARE * len(total))) - 1]
+    return episodes[total >= least]
+
+
+def pessimistic_q(log: Log, episodes: np.ndarray, reward_low: float, reward_high: float) -> np.ndarray:
+    """Q of value iteration with a lower confidence bound on the model of observed frequencies, (T, S, A):
+
+        Q_t(s, a) = r(s, a) + sum_s' P(s'|s,a) V_{t+1}(s') - (T - t)(high - low) sqrt(ln(2 / delta) / (2 n(s, a))),
+
+    cut to what T - t rewards can sum to; an action that was never tried is worth the least. After an
+    episode's last step nothing more is expected. Undiscounted.
+
+    Source: Jin, Yang, Wang, "Is Pessimism Provably Efficient for Offline RL?" (ICML 2021), algorithm 1,
+    with Hoeffding's bound.
+    """
+    T, S, A = log.longest, log.end, int(log.action.max()) + 1
+    rows, t = _rows(log, episodes)
+    last = np.concatenate([np.arange(n) == n - 1 for n in log.steps[episodes]])
+    pair = log.observation[rows] * A + log.action[rows]
+    n_X = np.bincount(pair, minlength=S * A)
+    reward_X = np.bincount(pair, log.reward[rows], S * A) / np.maximum(n_X, 1)
+    # Where a step leads, once for each distinct (s, a, s'); the last one leads to S, which is worth nothing.
+    following = np.where(last, S, log.observation[np.minimum(rows + 1, len(log.action) - 1)])
+    distinct, count = np.unique(pair.astype(np.int64) * (S + 1) + following, return_counts=True)
+    from_X, to_X = np.divmod(distinct, S + 1)
+    doubt_X = (reward_high - reward_low) * np.sqrt(np.log(2 / DOUBT) / (2 * np.maximum(n_X, 1)))
+    q_TSA, v_S = np.empty((T, S, A)), np.zeros(S + 1)
+    for step in reversed(range(T)):
+        left = T - step
+        future_X = np.bincount(from_X, count * v_S[to_X], S * A) / np.maximum(n_X, 1)
+        q_X = np.clip(reward_X + future_X - left * doubt_X, left * reward_low, left * reward_high)
+        q_TSA[step] = np.where(n_X > 0, q_X, left * reward_low - 1).reshape(S, A)
+        v_S[:S] = np.maximum(q_TSA[step].max(-1), left * reward_low)
+    return q_TSA
+
+
+def _rows(log: Log, episodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the episodes' steps, and which step of its episode each is."""
+    steps = log.steps[episodes]
+    t = np.arange(steps.sum()) - np.repeat(np.cumsum(steps) - steps, steps)
+    return np.repeat(log.first[episodes], steps) + t, t

@@ -1,0 +1,267 @@
+"""Minari data sets (HDF5 and Arrow) as tables and back, from the files alone.
+
+An episode of T steps has T + 1 observations and T actions, rewards, terminations and truncations. The task,
+the oracle's actions and the behaviour's probabilities, which Minari does not know, are kept in the episode's
+metadata (`task_id`, `episode_id`) and in `infos` (`oracle_action` (T + 1,), `behavior_probability` (T + 1,)).
+
+Source of the format: Younis et al., "Minari" (2024), data sets of format version 0.5.
+"""
+
+import json
+import pathlib
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.ipc
+
+from icdm.errors import UserError, unknown
+from icdm.logs.codings import Bins, Coding, Integers, Words, coding_from_json
+from icdm.logs.table import NOTHING, Rows, Table
+
+FORMATS = ("hdf5", "arrow")
+VERSION = "0.5.0"
+MAIN = "main_data.hdf5"
+STEPS = ("observations", "actions", "rewards", "terminations", "truncations")
+EXTRA = ("oracle_action", "behavior_probability")
+
+
+def reader(path: pathlib.Path) -> Callable[[], Iterator[pa.RecordBatch]]:
+    """Raw batches, one episode each, of a Minari directory (the one with `data/`, or that itself).
+
+    Raises:
+      UserError: not a Minari directory, a format or space that is not supported, a damaged episode.
+    """
+    path = path if (path / "metadata.json").exists() else path / "data"
+    try:
+        header = json.loads((path / "metadata.json").read_text())
+    except (OSError, json.JSONDecodeError):
+        raise UserError(f"{path.parent} is no Minari data set: data/metadata.json is missing or damaged") from None
+    form = header.get("data_format", "hdf5")
+    if form not in FORMATS:
+        raise unknown(f"data_format of {path}", form, FORMATS)
+    for name in ("observation_space", "action_space"):
+        space = json.loads(header.get(name) or "{}")
+        if space.get("type") not in ("Discrete", "Box"):
+            raise UserError(f"{path}: {name} is {space.get('type', 'not given')}: only Discrete and Box are supported")
+    codings = {name: coding_from_json(content) for name, content in header.get("codings", {}).items()}
+    words = {name: coding for name, coding in codings.items() if isinstance(coding, Words)}
+    episodes = {"hdf5": _hdf5_episodes, "arrow": _arrow_episodes}[form]
+    return lambda: (_episode_batch(path, words, *found) for found in episodes(path, header["total_episodes"]))
+
+
+def _episode_batch(path, words, number, columns, metadata) -> pa.RecordBatch:
+    """T + 1 raw rows; the last one has no action and no reward."""
+    steps = len(columns["rewards"])
+    found = tuple(len(columns[name]) for name in ("observations", "actions", "terminations"))
+    if found != (steps + 1, steps, steps):
+        raise UserError(
+            f"{path}: episode {number} has {steps} rewards, and observations, actions, terminations {found}: "
+            f"{(steps + 1, steps, steps)} are due"
+        )
+    batch = {
+        "task_id": np.full(steps + 1, int(metadata.get("task_id", 0))),
+        "episode_id": np.full(steps + 1, int(metadata.get("episode_id", number))),
+        "t": np.arange(steps + 1),
+        "observation": columns["observations"],
+        "action": columns["actions"],
+        "reward": columns["rewards"],
+        "terminal": columns["terminations"],
+        **columns["infos"],
+    }
+    names = {"oracle_action": "action"}
+    return pa.RecordBatch.from_pydict(
+        {name: _column(values, steps + 1, words.get(names.get(name, name))) for name, values in batch.items()}
+    )
+
+
+def _column(values: np.ndarray, n: int, words: Words | None) -> pa.Array:
+    """An Arrow column of n rows; those without a value, which hold NOTHING or nan or are not there, are null."""
+    values = np.asarray(values)
+    missing = np.arange(n) >= len(values)
+    values = np.concatenate([values, np.zeros((n - len(values), *values.shape[1:]), values.dtype)])
+    if values.dtype.kind == "f":
+        missing |= np.isnan(values.reshape(n, -1)).any(1)
+    else:
+        missing |= values == NOTHING
+    if values.ndim > 1:
+        flat = pa.array(values.ravel())
+        return pa.FixedSizeListArray.from_arrays(flat, values.size // n, mask=pa.array(missing))
+    return pa.array(values if words is None else words.decode(np.where(missing, 0, values)), mask=missing)
+
+
+def _hdf5_episodes(path, n):
+    h5py = _h5py()
+    try:
+        with h5py.File(path / MAIN, "r") as file:
+            for number in range(n):
+                group = file[f"episode_{number}"]
+                columns = {name: group[name][()] for name in STEPS}
+                columns["infos"] = {k: x[()] for k, x in group.get("infos", {}).items() if k in EXTRA}
+                yield number, columns, dict(group.attrs)
+    except (OSError, KeyError) as error:
+        raise UserError(f"{path / MAIN} cannot be read ({str(error)[:100]}): it may be cut short") from None
+
+
+def _arrow_episodes(path, n):
+    try:
+        for number in range(n):
+            directory = path / str(number)
+            parts = [pa.ipc.open_file(file).read_all() for file in sorted(directory.glob("*.arrow"))]
+            table = pa.concat_tables(parts).combine_chunks()
+            steps = table.num_rows - 1
+            columns = {name: _numpy(table.column(name))[: steps + (name == "observations")] for name in STEPS}
+            columns["infos"] = {}
+            if "infos" in table.column_names:
+                infos = table.column("infos").combine_chunks()
+                columns["infos"] = {k: _numpy(infos.field(k)) for k in EXTRA if k in [f.name for f in infos.type]}
+            yield number, columns, json.loads((directory / "metadata.json").read_text())
+    except (OSError, KeyError, pa.ArrowException, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: episode {number} cannot be read ({str(error)[:100]})") from None
+
+
+def write_minari(path: pathlib.Path, table: Table, form: str, dataset_id: str) -> None:
+    """Writes a table as a Minari data set.
+
+    Integers and words become Discrete spaces of codes (the words are kept in the metadata), bins become Box
+    spaces of midpoints. Whole or not at all.
+
+    Raises:
+      UserError: an unknown format, a directory that is taken, an episode without the observation after its
+        last step (naming it).
+    """
+    if form not in FORMATS:
+        raise unknown("Minari format", form, FORMATS)
+    if path.exists():
+        raise UserError(f"{path} is there already: choose another name")
+    data = path.with_name(path.name + ".tmp") / "data"
+    data.mkdir(parents=True)
+    try:
+        _write(data, table, form, dataset_id)
+        data.parent.rename(path)
+    finally:
+        shutil.rmtree(data.parent, ignore_errors=True)
+
+
+def _write(data, table, form, dataset_id):
+    n_episodes, n_steps = {"hdf5": _write_hdf5, "arrow": _write_arrow}[form](data, _episodes(table), table.codings)
+    spaces = {f"{name}_space": json.dumps(_space(table.codings[name])) for name in ("observation", "action")}
+    header = {
+        "total_episodes": n_episodes,
+        "total_steps": n_steps,
+        "data_format": form,
+        "jpeg_encoding": False,
+        "dataset_id": dataset_id,
+        "minari_version": VERSION,
+        "codings": {name: coding.as_json() for name, coding in table.codings.items()},
+        **spaces,
+    }
+    (data / "metadata.json").write_text(json.dumps(header))
+
+
+def _episodes(table: Table) -> Iterator[Rows]:
+    for rows in table.chunks():
+        for start, stop in zip(rows.starts, np.append(rows.starts[1:], rows.n)):
+            episode = rows[start:stop]
+            if episode.acted[-1]:
+                raise UserError(
+                    f"{table.path}: episode {episode.episode_id[0]} of task {episode.task_id[0]} lacks the observation "
+                    "after its last step, which Minari needs: add a row without action and reward"
+                )
+            yield episode
+
+
+def _columns(episode: Rows, codings: dict[str, Coding]) -> dict[str, np.ndarray]:
+    """The arrays of an episode as Minari names them."""
+    steps = slice(0, episode.n - 1)
+    return {
+        "observations": codings["observation"].decode(episode.observation),
+        "actions": codings["action"].decode(episode.action[steps]),
+        "rewards": episode.reward[steps],
+        "terminations": episode.terminal[steps],
+        "truncations": ~episode.terminal[steps] & (np.arange(episode.n - 1) == episode.n - 2),
+    }
+
+
+def _infos(episode: Rows, codings: dict[str, Coding]) -> dict[str, np.ndarray]:
+    """What Minari does not know, (T + 1,); no oracle's action is NOTHING, or nan where actions are real."""
+    nothing = episode.oracle_action == NOTHING
+    oracle = np.array(codings["action"].decode(np.maximum(episode.oracle_action, 0)))
+    oracle[nothing] = np.nan if oracle.dtype.kind == "f" else NOTHING
+    return {"oracle_action": oracle, "behavior_probability": episode.behavior_probability}
+
+
+def _write_hdf5(data, episodes: Iterable[Rows], codings) -> tuple[int, int]:
+    n, steps = 0, 0
+    plain = _as_discrete(codings)
+    with _h5py().File(data / MAIN, "w", track_order=True) as file:
+        for n, episode in enumerate(episodes, 1):
+            group = file.create_group(f"episode_{n - 1}")
+            for name, values in _columns(episode, plain).items():
+                group[name] = values
+            for name, values in _infos(episode, plain).items():
+                group[f"infos/{name}"] = values
+            group.attrs.update(_metadata(n - 1, episode))
+            steps += episode.n - 1
+    return n, steps
+
+
+def _write_arrow(data, episodes: Iterable[Rows], codings) -> tuple[int, int]:
+    n, steps = 0, 0
+    plain = _as_discrete(codings)
+    for n, episode in enumerate(episodes, 1):
+        directory = data / str(n - 1)
+        directory.mkdir()
+        columns = _columns(episode, plain)
+        columns = {name: _padded(values, episode.n) for name, values in columns.items()}
+        infos = {name: _padded(values, episode.n) for name, values in _infos(episode, plain).items()}
+        columns["infos"] = pa.StructArray.from_arrays(list(infos.values()), names=list(infos))
+        batch = pa.RecordBatch.from_pydict(columns)
+        with pa.ipc.new_file(directory / "part-0.arrow", batch.schema) as file:
+            file.write_batch(batch)
+        (directory / "metadata.json").write_text(json.dumps(_metadata(n - 1, episode)))
+        steps += episode.n - 1
+    return n, steps
+
+
+def _metadata(number: int, episode: Rows) -> dict:
+    ids = {"task_id": int(episode.task_id[0]), "episode_id": int(episode.episode_id[0])}
+    return {"id": number, "total_steps": episode.n - 1, **ids}
+
+
+def _padded(values: np.ndarray, n: int) -> pa.Array:
+    """Minari pads the columns of T entries with a zero, and writes vectors as lists of a fixed size."""
+    values = np.concatenate([values, np.zeros((n - len(values), *values.shape[1:]), values.dtype)])
+    if values.ndim == 1:
+        return pa.array(values)
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+
+
+def _numpy(column) -> np.ndarray:
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if pa.types.is_fixed_size_list(column.type):
+        return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
+    return column.to_numpy(zero_copy_only=False)
+
+
+def _as_discrete(codings: dict[str, Coding]) -> dict[str, Coding]:
+    """Words are written as their codes."""
+    return {k: coding if isinstance(coding, Bins) else Integers(coding.n) for k, coding in codings.items()}
+
+
+def _space(coding: Coding) -> dict:
+    if not isinstance(coding, Bins):
+        return {"type": "Discrete", "dtype": "int64", "start": 0, "n": coding.n}
+    low, high = ([edges[end] for edges in coding.edges] for end in (0, -1))
+    shape = [] if coding.scalar else [len(low)]
+    low, high = (low[0], high[0]) if coding.scalar else (low, high)
+    return {"type": "Box", "dtype": "float64", "shape": shape, "low": low, "high": high}
+
+
+def _h5py():
+    try:
+        import h5py
+    except ImportError:
+        raise UserError("Minari's HDF5 files need h5py: pip install 'icdm[data]'") from None
+    return h5py

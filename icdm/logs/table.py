@@ -1,0 +1,379 @@
+"""The long table of recorded steps: one row per step, checked, coded, and streamed in row groups.
+
+    task_id, episode_id, t, observation, action, reward[, oracle_action, behavior_probability, terminal]
+
+Rows of an episode stand together, t = 0, 1, ... . An episode may end with a row that has no action and no
+reward: what was observed after its last step. Such a row may carry an oracle_action: a question (what should
+be done here?) that nobody acted on. A table is a Parquet file of integer codes whose metadata hold what the
+codes stand for; X counts rows.
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from icdm.errors import UserError, unknown
+from icdm.logs.codings import UNKNOWN, Coding, Integers, coding_from_json
+
+NOTHING = -1  # no action, no oracle action
+REQUIRED = ("task_id", "episode_id", "t", "observation", "action", "reward")
+OPTIONAL = ("oracle_action", "behavior_probability", "terminal")
+CODED = ("task_id", "episode_id", "observation", "action")
+REPAIRS = ("drop", "truncate")
+ROW_GROUP = 2**17
+METADATA = b"icdm"
+
+SCHEMA = pa.schema(
+    [
+        ("task_id", pa.int64()),
+        ("episode_id", pa.int64()),
+        ("t", pa.int32()),
+        ("observation", pa.int32()),
+        ("action", pa.int32()),
+        ("reward", pa.float64()),
+        ("oracle_action", pa.int32()),
+        ("behavior_probability", pa.float64()),
+        ("terminal", pa.bool_()),
+    ]
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """X coded rows.
+
+    Attributes:
+      task_id, episode_id, t, observation: (X,) int64.
+      action, oracle_action: (X,) int64, NOTHING where there is none.
+      reward: (X,) float64, 0 in rows without an action.
+      behavior_probability: (X,) float64, how likely the recorded action was; nan where that is not known.
+      terminal: (X,) bool, the episode was over after this step.
+    """
+
+    task_id: np.ndarray
+    episode_id: np.ndarray
+    t: np.ndarray
+    observation: np.ndarray
+    action: np.ndarray
+    reward: np.ndarray
+    oracle_action: np.ndarray
+    behavior_probability: np.ndarray
+    terminal: np.ndarray
+
+    @property
+    def n(self) -> int:
+        return len(self.t)
+
+    @property
+    def starts(self) -> np.ndarray:
+        """Index of the first row of every run of rows of one episode."""
+        new = (np.diff(self.task_id) != 0) | (np.diff(self.episode_id) != 0)
+        return np.flatnonzero(np.concatenate([[self.n > 0], new])) if self.n else np.zeros(0, np.int64)
+
+    @property
+    def acted(self) -> np.ndarray:
+        return self.action != NOTHING
+
+    def __getitem__(self, index) -> "Rows":
+        return Rows(**{f.name: getattr(self, f.name)[index] for f in dataclasses.fields(self)})
+
+
+def join(parts: list[Rows]) -> Rows:
+    return Rows(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in dataclasses.fields(Rows)})
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table on disk.
+
+    Attributes:
+      path: the Parquet file.
+      codings: what the codes of task_id, episode_id, observation and action stand for.
+      n_rows: rows of the file.
+      longest: steps of the longest episode.
+      reward_low, reward_high: the range of its rewards.
+    """
+
+    path: pathlib.Path
+    codings: dict[str, Coding]
+    n_rows: int
+    longest: int
+    reward_low: float
+    reward_high: float
+
+    @property
+    def n_actions(self) -> int:
+        return self.codings["action"].n
+
+    @property
+    def n_observations(self) -> int:
+        return self.codings["observation"].n
+
+    def chunks(self) -> Iterator[Rows]:
+        """The rows, whole episodes at a time, checked; never much more than a row group in memory.
+
+        Raises:
+          UserError: a defect, with file, row and column.
+        """
+        return checked(self.path, self.coded(), repair=None, report=Report())
+
+    def coded(self) -> Iterator[tuple[Rows, dict]]:
+        """The rows as they lie in the file, unchecked, for `checked` and `find_defects`."""
+        for batch in parquet_batches(self.path):
+            yield _rows(batch), {}
+
+
+def open_table(path) -> Table:
+    """The table of a Parquet file that `write_table` made.
+
+    Raises:
+      UserError: no such file, not Parquet, cut short, or without its vocabulary (naming the remedy).
+    """
+    path = pathlib.Path(path)
+    try:
+        file = pq.read_metadata(path)
+    except (OSError, pa.ArrowException) as error:
+        raise unreadable(path, error) from None
+    if METADATA not in (file.metadata or {}):
+        raise UserError(f"{path} has no vocabulary: make a table of it with python -m icdm.logs.convert")
+    header = json.loads(file.metadata[METADATA])
+    codings = {name: coding_from_json(content) for name, content in header.pop("codings").items()}
+    return Table(path, codings, file.num_rows, **header)
+
+
+def is_table(path) -> bool:
+    """Whether the file is a Parquet file with a vocabulary."""
+    try:
+        return METADATA in (pq.read_metadata(path).metadata or {})
+    except (OSError, pa.ArrowException):
+        return False
+
+
+def write_table(path, chunks: Iterable[Rows], codings: dict[str, Coding]) -> Table:
+    """Writes whole episodes as they come, in row groups, whole or not at all; returns the table."""
+    path = pathlib.Path(path)
+    fresh = path.with_name(path.name + ".tmp")
+    longest, low, high = 0, np.inf, -np.inf
+    try:
+        with pq.ParquetWriter(fresh, SCHEMA) as writer:
+            for rows in chunks:
+                acted = rows.acted
+                longest = max(longest, int(rows.t[acted].max(initial=-1)) + 1)
+                low, high = (
+                    min(low, rows.reward[acted].min(initial=low)),
+                    max(high, rows.reward[acted].max(initial=high)),
+                )
+                writer.write_batch(as_batch(rows), row_group_size=ROW_GROUP)
+            if longest == 0:
+                raise UserError(f"{path}: there is not a single step to write")
+            header = {"longest": longest, "reward_low": float(low), "reward_high": float(high)}
+            header["codings"] = {name: coding.as_json() for name, coding in codings.items()}
+            writer.add_key_value_metadata({METADATA: json.dumps(header).encode()})
+        fresh.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
+        fresh.unlink(missing_ok=True)
+    return open_table(path)
+
+
+def as_batch(rows: Rows) -> pa.RecordBatch:
+    columns = []
+    for field in SCHEMA:
+        values, mask = getattr(rows, field.name), None
+        if field.name in ("action", "oracle_action"):
+            mask = values == NOTHING
+        elif field.name == "reward":
+            mask = ~rows.acted
+        elif field.name == "behavior_probability":
+            mask = np.isnan(values)
+        columns.append(pa.array(values, type=field.type, mask=mask))
+    return pa.record_batch(columns, schema=SCHEMA)
+
+
+def parquet_batches(path) -> Iterator[pa.RecordBatch]:
+    try:
+        with pq.ParquetFile(path) as file:
+            yield from file.iter_batches(batch_size=ROW_GROUP)
+    except (OSError, pa.ArrowException) as error:
+        raise unreadable(path, error) from None
+
+
+def unreadable(path, error: Exception) -> UserError:
+    if not pathlib.Path(path).exists():
+        return UserError(f"{path}: no such file")
+    return UserError(f"{path} cannot be read ({str(error).splitlines()[0][:120]}): it may be cut short; make it again")
+
+
+@dataclasses.dataclass
+class Report:
+    """What a repair left out."""
+
+    episodes: int = 0
+    rows: int = 0
+    first: str = ""
+
+    def __str__(self) -> str:
+        if not self.episodes:
+            return "nothing dropped"
+        return f"{self.episodes} episodes repaired, {self.rows} rows dropped (first defect: {self.first})"
+
+
+def checked(path, parts: Iterable[tuple[Rows, dict]], *, repair: str | None, report: Report) -> Iterator[Rows]:
+    """Whole episodes of the parts, without defects.
+
+    Args:
+      parts: rows as they are read, and {column: (X,) what is wrong there, or None} of unreadable cells.
+      repair: None refuses the first defect; "drop" leaves out every episode that has one, "truncate"
+        leaves out its rows from the first defect on.
+      report: counts what is left out.
+
+    Raises:
+      UserError: `file: row, column: what is wrong`, rows counted from 1 without the header.
+    """
+    if repair is not None and repair not in REPAIRS:
+        raise unknown("repair", repair, REPAIRS)
+    row = 1
+    for rows, defects in find_defects(parts):
+        n = rows.n
+        if defects:
+            column, index, told = min(defects, key=lambda defect: defect[1])
+            where = f"{path}: row {row + index}, column {column}: {told}"
+            if repair is None:
+                raise UserError(f"{where}; mend it, or repair with --repair drop or --repair truncate")
+            report.first = report.first or where
+            rows = _repaired(rows, np.unique([index for _, index, _ in defects]), repair, report)
+        row += n
+        if rows.n:
+            yield rows
+
+
+def find_defects(parts: Iterable[tuple[Rows, dict]]) -> Iterator[tuple[Rows, list[tuple[str, int, str]]]]:
+    """Whole episodes of the parts, each time with their defects (column, row counted from 0, what is wrong)."""
+    seen: set[tuple[int, int]] = set()
+    for rows, cells in _whole_episodes(parts):
+        unreadable = [(name, i, told[i]) for name, told in cells.items() for i in np.flatnonzero(told != None)]  # noqa: E711
+        known = {(name, i) for name, i, _ in unreadable}
+        wrong = [
+            (name, i, told(i))
+            for name, mask, told in _faults(rows, seen)
+            for i in np.flatnonzero(mask)
+            if (name, i) not in known
+        ]
+        yield rows, unreadable + wrong
+
+
+def _repaired(rows: Rows, bad_rows: np.ndarray, repair: str, report: Report) -> Rows:
+    bad = np.zeros(rows.n, bool)
+    bad[bad_rows] = True
+    starts = rows.starts
+    episode = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, rows.n)))
+    so_far = np.cumsum(bad)
+    before = (so_far - bad)[starts][episode]
+    left_out = np.logical_or.reduceat(bad, starts)[episode] if repair == "drop" else so_far > before
+    report.episodes += len(np.unique(episode[bad]))
+    report.rows += int(left_out.sum())
+    return rows[~left_out]
+
+
+def _faults(rows: Rows, seen: set) -> list[tuple[str, np.ndarray, Callable[[int], str]]]:
+    """(column, mask of rows, what is wrong in a row) of everything that contradicts the form of a table."""
+    starts = rows.starts
+    lengths = np.diff(np.append(starts, rows.n))
+    expected = np.arange(rows.n) - np.repeat(starts, lengths)
+    last = np.zeros(rows.n, bool)
+    last[starts + lengths - 1] = True
+    over = np.zeros(rows.n, bool)
+    over[1:] = rows.terminal[:-1]
+    over[starts] = False
+    over &= rows.acted
+    again = np.zeros(rows.n, bool)
+    keys = list(zip(rows.task_id[starts].tolist(), rows.episode_id[starts].tolist()))
+    for key, start, length in zip(keys, starts, lengths):
+        if key in seen:
+            again[start : start + length] = True
+        seen.add(key)
+    probability = rows.behavior_probability
+    improbable = rows.acted & ~np.isnan(probability) & ~((probability > 0) & (probability <= 1))
+    return [
+        (
+            "episode_id",
+            again,
+            lambda i: f"episode {rows.episode_id[i]} of task {rows.task_id[i]} goes on after others",
+        ),
+        (
+            "t",
+            rows.t != expected,
+            lambda i: f"{rows.t[i]} where {expected[i]} is due: a step is missing or doubled",
+        ),
+        ("action", ~rows.acted & ~last, lambda i: "missing; only the last row of an episode may do without"),
+        ("reward", rows.acted & ~np.isfinite(rows.reward), lambda i: "missing, or not a finite number"),
+        ("terminal", over, lambda i: "a step after the terminal one"),
+        ("behavior_probability", improbable, lambda i: f"{probability[i]:g} is not in (0, 1]"),
+    ]
+
+
+def _whole_episodes(parts):
+    """Regroups parts so that each holds whole episodes."""
+    held: list[tuple[Rows, dict]] = []
+    for rows, cells in parts:
+        if not rows.n:
+            continue
+        cut = int(rows.starts[-1])
+        same = held and held[-1][0].task_id[-1] == rows.task_id[0] and held[-1][0].episode_id[-1] == rows.episode_id[0]
+        if cut == 0 and same:  # one long episode goes on
+            held.append((rows, cells))
+            continue
+        if cut == 0:
+            if held:
+                yield _joined(held)
+            held = [(rows, cells)]
+            continue
+        yield _joined([*held, (rows[:cut], {name: told[:cut] for name, told in cells.items()})])
+        held = [(rows[cut:], {name: told[cut:] for name, told in cells.items()})]
+    if held:
+        yield _joined(held)
+
+
+def _joined(held):
+    cells = {}
+    for name in {name for _, told in held for name in told}:
+        cells[name] = np.concatenate([told.get(name, np.full(rows.n, None, object)) for rows, told in held])
+    return join([rows for rows, _ in held]), cells
+
+
+def _rows(batch: pa.RecordBatch) -> Rows:
+    """Rows of a file that `write_table` made."""
+
+    def integers(name, missing=NOTHING):
+        return batch.column(name).fill_null(missing).to_numpy(zero_copy_only=False).astype(np.int64)
+
+    action = integers("action")
+    reward = batch.column("reward").fill_null(np.nan).to_numpy(zero_copy_only=False)
+    return Rows(
+        task_id=integers("task_id"),
+        episode_id=integers("episode_id"),
+        t=integers("t"),
+        observation=integers("observation", UNKNOWN),
+        action=action,
+        reward=np.where(action == NOTHING, 0.0, reward),
+        oracle_action=integers("oracle_action"),
+        behavior_probability=batch.column("behavior_probability").fill_null(np.nan).to_numpy(zero_copy_only=False),
+        terminal=batch.column("terminal").fill_null(False).to_numpy(zero_copy_only=False),
+    )
+
+
+def plain_codings(n_observations: int, n_actions: int) -> dict[str, Coding]:
+    """Codings of a table whose columns are integers from the start."""
+    ids = Integers(2**62)
+    return {
+        "task_id": ids,
+        "episode_id": ids,
+        "observation": Integers(n_observations),
+        "action": Integers(n_actions),
+    }

@@ -1,0 +1,80 @@
+"""Planners that know a task only from its context: what a reader of the same data could do.
+
+Each turns the counts of a context into a model of the task and plans in that model; the Q-function it
+returns is acted on greedily. They are the references between the random policy and the oracle.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from icdm.oracles.backward_induction import backward_induction
+from icdm.problems.counts import Counts, count
+from icdm.problems.family import Family
+from icdm.problems.mdp import MDP, tasks_at_once
+
+PLANNERS = ("certainty_equivalence", "posterior_mean", "posterior_sampling")
+
+
+def planners_of(family: Family) -> tuple[str, ...]:
+    """The planners that can be had: the posterior ones need a family that knows its posterior."""
+    return PLANNERS if hasattr(family, "posterior_mean") else PLANNERS[:1]
+
+
+def plan_from_context(family: Family, problem: MDP, context, planner: str, key: jax.Array) -> jax.Array:
+    """Q-function of each row's planner in float64, (B, T, S, A).
+
+    Args:
+      problem: N problems of the family; only what a decider may know of them is used (which states are
+        terminal, the discount, the horizon), that of the first.
+      context: Trajectories (B, K, ...), the only source on transitions and rewards.
+      planner: one of PLANNERS.
+    """
+    with jax.enable_x64(True):
+        known = jax.tree.map(lambda x: x[0].astype(jnp.promote_types(x.dtype, jnp.float64)), problem)
+        known = dataclasses.replace(known, terminal=problem.terminal[0])
+        return _plan_rows(family, planner, known, context, key)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _plan_rows(family, planner, known, context, key):
+    def plan_row(row):
+        context, key = row
+        counts = count(
+            context.observation[..., :-1].ravel(),
+            context.action.ravel(),
+            context.reward.ravel(),
+            context.observation[..., 1:].ravel(),
+            context.valid.ravel(),
+            family.n_states,
+            family.n_actions,
+        )
+        if planner == "certainty_equivalence":
+            model = maximum_likelihood(known, counts)
+        elif planner == "posterior_mean":
+            model = family.posterior_mean(counts)
+        else:
+            model = family.posterior_sample(key, counts)
+        return backward_induction(model)[0]
+
+    rows = context.action.shape[0]
+    batch = tasks_at_once(rows, family.n_actions, family.n_states)
+    return jax.lax.map(plan_row, (context, jax.random.split(key, rows)), batch_size=batch)
+
+
+def maximum_likelihood(known: MDP, counts: Counts) -> MDP:
+    """The model of observed frequencies; what was never tried is taken to lead anywhere alike and to
+    pay the mean of all rewards seen."""
+    visits_AS1 = counts.transition.sum(-1, keepdims=True)
+    tried = counts.visits > 0
+    mean_reward = counts.reward_sum.sum() / jnp.maximum(counts.visits.sum(), 1)
+    frequency = counts.transition / jnp.maximum(visits_AS1, 1)
+    return dataclasses.replace(
+        known,
+        transition=jnp.where(visits_AS1 > 0, frequency, 1 / counts.visits.shape[0]),
+        reward=jnp.where(tried, counts.reward_sum / jnp.maximum(counts.visits, 1), mean_reward),
+        arrival_reward=jnp.zeros_like(known.initial),
+        reward_noise="none",
+    )

@@ -1,0 +1,216 @@
+"""The most likely POMDP of a context, by expectation-maximisation, and acting in it.
+
+Baum-Welch for controlled hidden Markov models. The states z_0, z_1, ... of an episode are hidden; with
+parameters theta = (initial, transition, emission, pay) an episode has the likelihood
+
+    L = sum_z initial(z_0) E(o_0 | z_0) prod_t pay(r_t | z_t, a_t) P(z_{t+1} | z_t, a_t) E(o_{t+1} | z_{t+1}),
+
+by the forward algorithm. The E-step needs no backward pass of its own: the expected number of times that a
+parameter is used, given the data, is d log L / d log theta (Fisher's identity). The M-step normalises those
+counts, each with a prior count added, so that log L + sum prior log theta never decreases (its sum without
+pay, where rewards are not shown: they do not enter the likelihood then).
+
+Rewards are scaled to [0, 1] and pay(r | z, a) = m^r (1 - m)^(1 - r), m the mean: the likelihood of Bernoulli
+rewards, a quasi-likelihood with the same mean for others. Float64. Axis letters: B rows, R restarts, K
+episodes, T steps, I iterations, S states, A actions, O observations.
+
+Source: Baum, Petrie, Soules and Weiss, Ann. Math. Statist. 41 (1970); with actions, Chrisman, AAAI 1992.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from icdm.oracles.pomdp_planners import BeliefPolicy, LinearQ, qmdp
+from icdm.problems.family import Family, n_observations
+from icdm.problems.mdp import MDP
+from icdm.problems.policy import Policy
+from icdm.problems.pomdp import POMDP, silent_start
+
+RESTARTS = 10  # random starts, the likeliest end of which is kept
+ITERATIONS = 40
+PRIOR = 2.0  # counts added to each distribution, in all
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["initial", "transition", "emission", "pay"], meta_fields=[]
+)
+@dataclasses.dataclass(frozen=True)
+class Parameters:
+    """Distributions along the last axis: initial (S,), transition (A, S, S), emission (S, O), pay (A, S, 2).
+
+    pay[a, s] holds the scaled mean reward and its complement.
+    """
+
+    initial: jax.Array
+    transition: jax.Array
+    emission: jax.Array
+    pay: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """The likeliest model of each row.
+
+    Attributes:
+      problem: B POMDPs, row i fitted to context i.
+      objective: (B, I) log L + sum prior log theta of the kept restart before each iteration.
+    """
+
+    problem: POMDP
+    objective: np.ndarray
+
+
+def fit(
+    family: Family,
+    problem: POMDP,
+    context,
+    key: jax.Array,
+    *,
+    restarts: int = RESTARTS,
+    iterations: int = ITERATIONS,
+) -> Fitted:
+    """The likeliest POMDP of every row's context.
+
+    Args:
+      problem: N problems of the family, of which only what a decider may know is used: discount, horizon,
+        what is shown and whether rewards are Bernoulli, all of the first. Where rewards are not shown, they
+        do not enter the likelihood; their means are still those of the record, which favours the planner.
+      context: Trajectories (B, K, ...), the only source on everything else; steps that are not valid
+        are left out. The number of states is the family's.
+
+    Returns:
+      Models without terminal states, with one emission for all actions. A filter compares rewards exactly,
+      so that fitted rewards are shown to it only where they are Bernoulli.
+    """
+    sizes = family.n_states, n_observations(family), family.n_actions
+    low, high = family.reward_range
+    with jax.enable_x64(True):
+        reward = jnp.clip((jnp.asarray(context.reward, jnp.float64) - low) / (high - low), 0, 1)
+        episodes = context.observation, context.action, reward, context.valid
+        shown = problem.observes_first, problem.shows_reward
+        found, objective = _fit_rows(sizes, shown, restarts, iterations, episodes, key)
+        found = jax.tree.map(np.asarray, found)
+    n_rows, n_states = found.initial.shape
+    bernoulli = problem.mdp.reward_noise == "bernoulli"
+    mdp = MDP(
+        transition=found.transition,
+        reward=np.swapaxes(low + (high - low) * found.pay[..., 0], 1, 2),
+        arrival_reward=np.zeros((n_rows, n_states)),
+        initial=found.initial,
+        terminal=np.zeros((n_rows, n_states), bool),
+        discount=np.full(n_rows, problem.mdp.discount[0], np.float64),
+        horizon=problem.horizon,
+        reward_noise="bernoulli" if bernoulli else "none",
+    )
+    silent = np.broadcast_to(silent_start(n_states, sizes[1]), found.emission.shape)
+    model = POMDP(
+        mdp,
+        np.repeat(found.emission[:, None], sizes[2], 1),
+        found.emission if problem.observes_first else silent,
+        observes_first=problem.observes_first,
+        shows_reward=problem.shows_reward and bernoulli,
+    )
+    return Fitted(model, np.asarray(objective))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _fit_rows(sizes, shown, restarts, iterations, episodes, key):
+    def from_one_start(key):
+        def fit_row(key, episodes):
+            return climb(random_parameters(key, *sizes), episodes, iterations, *shown)
+
+        return jax.vmap(fit_row)(jax.random.split(key, episodes[0].shape[0]), episodes)
+
+    ends, objective_RBI = jax.lax.map(from_one_start, jax.random.split(key, restarts))
+    best_B = objective_RBI[..., -1].argmax(0)
+    return jax.tree.map(lambda leaf: leaf[best_B, jnp.arange(best_B.size)], (ends, objective_RBI))
+
+
+def random_parameters(key: jax.Array, n_states: int, n_observations: int, n_actions: int) -> Parameters:
+    """A start: every distribution uniform on its simplex."""
+    by_action = (n_actions, n_states)
+    shapes = Parameters((n_states,), (*by_action, n_states), (n_states, n_observations), (*by_action, 2))
+    leaves, structure = jax.tree.flatten(shapes, is_leaf=lambda leaf: isinstance(leaf, tuple))
+    weights = [jax.random.exponential(k, shape) for k, shape in zip(jax.random.split(key, 4), leaves)]
+    return structure.unflatten([weight / weight.sum(-1, keepdims=True) for weight in weights])
+
+
+def climb(start: Parameters, episodes, iterations: int, observes_first: bool, shows_reward: bool):
+    """Parameters after so many iterations of EM, and the objective before each, (I,)."""
+    prior = prior_counts(start, *episodes[2:])
+
+    def penalty(log):
+        terms = jax.tree.map(lambda count, leaf: (count * leaf).sum(), prior, log)
+        return terms.initial + terms.transition + terms.emission + (terms.pay if shows_reward else 0)
+
+    def iterate(theta, _):
+        log = jax.tree.map(jnp.log, theta)
+        log_likelihood, counts = jax.value_and_grad(log_forward)(log, episodes, observes_first, shows_reward)
+        total = jax.tree.map(jnp.add, counts, prior)
+        theta = jax.tree.map(lambda count: count / count.sum(-1, keepdims=True), total)
+        return theta, log_likelihood + penalty(log)
+
+    return jax.lax.scan(iterate, start, length=iterations)
+
+
+def prior_counts(like: Parameters, reward_KT, valid_KT) -> Parameters:
+    """`PRIOR` counts for each distribution: spread evenly, and for rewards in the ratio of all rewards seen."""
+    prior = jax.tree.map(lambda leaf: jnp.full_like(leaf, PRIOR / leaf.shape[-1]), like)
+    mean = (0.5 + (reward_KT * valid_KT).sum()) / (1 + valid_KT.sum())
+    return dataclasses.replace(prior, pay=jnp.broadcast_to(PRIOR * jnp.stack([mean, 1 - mean]), like.pay.shape))
+
+
+def log_forward(log: Parameters, episodes, observes_first: bool, shows_reward: bool) -> jax.Array:
+    """log L of K episodes (observation (K, T + 1), action, scaled reward and valid (K, T)), by log theta."""
+    observation_KT, action_KT, reward_KT, valid_KT = episodes
+    n_actions, n_states, _ = log.transition.shape
+    transition, emission = jnp.exp(log.transition), jnp.exp(log.emission)
+    seen_KTS = jnp.einsum("kto,so->kts", jax.nn.one_hot(observation_KT, emission.shape[1]), emission)
+    acted_KTA = jax.nn.one_hot(action_KT, n_actions)
+    log_pay_KTAS = jnp.multiply.outer(reward_KT, log.pay[..., 0]) + jnp.multiply.outer(1 - reward_KT, log.pay[..., 1])
+    if not shows_reward:  # a factor 1, whose derivative still counts what was paid
+        log_pay_KTAS -= jax.lax.stop_gradient(log_pay_KTAS)
+    paid_KTAS = acted_KTA[..., None] * jnp.exp(log_pay_KTAS)
+
+    def step(belief_KS, shown):
+        paid_KAS, seen_KS, valid_K = shown
+        joint_KS = jnp.einsum("ks,kas,ast->kt", belief_KS, paid_KAS, transition) * seen_KS
+        chance_K = jnp.where(valid_K, joint_KS.sum(-1), 1)
+        return jnp.where(valid_K[:, None], joint_KS / chance_K[:, None], belief_KS), jnp.log(chance_K)
+
+    first_KS = jnp.exp(log.initial)[None] * (seen_KTS[:, 0] if observes_first else jnp.ones_like(seen_KTS[:, 0]))
+    chance_K = first_KS.sum(-1)
+    steps = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), (paid_KTAS, seen_KTS[:, 1:], valid_KT))
+    _, log_chance_TK = jax.lax.scan(step, first_KS / chance_K[:, None], steps)
+    return jnp.log(chance_K).sum() + log_chance_TK.sum()
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["policy"], meta_fields=[])
+@dataclasses.dataclass(frozen=True)
+class RowPolicy:
+    """Row i acts by model i of a policy, whichever task it acts in."""
+
+    policy: Policy
+
+    def init(self, task_B):
+        return self.policy.init(jnp.arange(task_B.shape[0], dtype=task_B.dtype))
+
+    def act(self, carry, observation_B, key):
+        return self.policy.act(carry, observation_B, key)
+
+    def observe(self, carry, action_B, reward_B):
+        return self.policy.observe(carry, action_B, reward_B)
+
+
+def fitted_policy(family: Family, problem: POMDP, context, key: jax.Array) -> RowPolicy:
+    """Filters by the model fitted to each row's context, and plans in it by QMDP.
+
+    Point-based planning in the fitted model is worth no more on `random_pomdp`: its faults weigh heavier than
+    what QMDP neglects.
+    """
+    model = fit(family, problem, context, key).problem
+    return RowPolicy(BeliefPolicy(model, LinearQ(np.asarray(qmdp(model)))))

@@ -1,0 +1,183 @@
+"""The planner that reads the same context: a posterior over a grid of tasks, filtering and planning in each.
+
+Of G tasks with prior weights (a family's `grid`) each has after a context D and the episode so far the weight
+
+    w_g ∝ prior_g Pr(D | g) Pr(shown in this episode | g),
+
+likelihoods by the forward algorithm, and its own belief b_g. The planner takes argmax_a sum_g w_g Q_g(b_g, a),
+Q_g the lower bound of the certified oracle of task g: it plans as if the task were told after the next action,
+and is the Bayes-optimal reader up to that. One set of plans serves all rows.
+
+Shown rewards that are not random are rounded to the nearest one that some task of the grid pays: the true task
+lies between the points. Axis letters: B rows, K episodes, T steps, G tasks of the grid, P alpha-vectors.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from icdm.oracles.belief import BeliefModel, filter_step, first_filter
+from icdm.oracles.certify import OracleConfig, certify
+from icdm.problems.family import Family
+from icdm.problems.mdp import MDP
+from icdm.problems.pomdp import POMDP, shown
+
+NEVER = 1e-30  # chance of what a task holds impossible; no more is lost where all tasks do
+AT_ONCE = 16  # rows whose contexts are read side by side
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["problem", "model", "alpha", "prior", "pays"],
+    meta_fields=[],
+)
+@dataclasses.dataclass(frozen=True)
+class Plans:
+    """G solved tasks of a family, NumPy float64.
+
+    Attributes:
+      problem: G POMDPs.
+      model: their planning form.
+      alpha: (G, H + 1, P, S) alpha-vectors, by decisions to go.
+      prior: (G,).
+      pays: rewards that may be shown, (V,); None where they are not shown or are random.
+    """
+
+    problem: POMDP
+    model: BeliefModel
+    alpha: np.ndarray
+    prior: np.ndarray
+    pays: np.ndarray | None
+
+
+def plan_grid(family: Family, n: int, precision: OracleConfig, key: jax.Array) -> Plans:
+    """Solves the grid of a family, n points along its first parameter.
+
+    A family that shows its state is read as a POMDP whose observations are the states.
+    """
+    with jax.enable_x64(True):
+        problem, prior = family.grid(n)
+        problem = jax.tree.map(np.asarray, shown(problem) if isinstance(problem, MDP) else problem)
+    planner = certify(problem, precision, key).critic.planner
+    mdp = problem.mdp
+    pays = None
+    if problem.shows_reward and mdp.reward_noise == "none":
+        pays = np.unique(mdp.reward[..., None] + mdp.arrival_reward[:, None, None])
+    return Plans(problem, planner.model, planner.alpha, np.asarray(prior), pays)
+
+
+def read(plans: Plans, context) -> np.ndarray:
+    """log Pr(context of row b | g) + log prior_g, normalised, (B, G), float64.
+
+    Args:
+      context: Trajectories (B, K, ...).
+    """
+    with jax.enable_x64(True):
+        arrays = context.observation, context.action, context.reward.astype(jnp.float64), context.valid
+        return np.asarray(_read(jax.tree.map(jnp.asarray, plans), arrays))
+
+
+@jax.jit
+def _read(plans, context):
+    def one(row):
+        observation_KT, action_KT, reward_KT, valid_KT = row
+        belief_KGS, log_KG = start(plans, observation_KT[:, 0])
+
+        def step(carry, recorded):
+            observation_K, action_K, reward_K, valid_K = recorded
+            belief_KGS, log_KG = carry
+            later_KGS, more_KG = advance(plans, belief_KGS, action_K, observation_K, reward_K)
+            return (
+                jnp.where(valid_K[:, None, None], later_KGS, belief_KGS),
+                log_KG + jnp.where(valid_K[:, None], more_KG, 0),
+            ), None
+
+        steps = (observation_KT[:, 1:], action_KT, reward_KT, valid_KT)
+        steps = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), steps)
+        (_, log_KG), _ = jax.lax.scan(step, (belief_KGS, log_KG), steps)
+        return jax.nn.log_softmax(log_KG.sum(0) + jnp.log(plans.prior))
+
+    return jax.lax.map(one, context, batch_size=min(context[0].shape[0], AT_ONCE))
+
+
+def start(plans: Plans, observation_B) -> tuple[jax.Array, jax.Array]:
+    """Beliefs (B, G, S) after a first observation, and its log likelihood (B, G)."""
+
+    def one(problem):
+        return first_filter(_alone(problem), jnp.zeros_like(observation_B), observation_B)
+
+    belief_BGS, chance_BG = jax.vmap(one, out_axes=1)(plans.problem)
+    return belief_BGS, _log(chance_BG)
+
+
+def advance(plans: Plans, belief_BGS, action_B, observation_B, reward_B) -> tuple[jax.Array, jax.Array]:
+    """Beliefs (B, G, S) after a step, and the log likelihood of what it showed (B, G)."""
+    if plans.pays is not None:
+        reward_B = plans.pays[jnp.abs(reward_B[:, None] - plans.pays[None]).argmin(1)]
+
+    def one(problem, belief_BS):
+        task_B = jnp.zeros_like(action_B)
+        return filter_step(_alone(problem), task_B, belief_BS, action_B, observation_B, reward_B)
+
+    belief_BGS, chance_BG = jax.vmap(one, (0, 1), 1)(plans.problem, belief_BGS)
+    return belief_BGS, _log(chance_BG)
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["plans", "log_weight"], meta_fields=[])
+@dataclasses.dataclass(frozen=True)
+class PosteriorGrid:
+    """Greedy in the posterior mean of the tasks' Q-values; row i has read the context of weights i.
+
+    Attributes:
+      plans: the solved grid.
+      log_weight: (B, G), from `read`, or `log(plans.prior)[None]` for every row without a context.
+    """
+
+    plans: Plans
+    log_weight: np.ndarray
+
+    def init(self, task_B):
+        n_rows, (n_tasks, n_states) = task_B.shape[0], self.plans.problem.mdp.initial.shape
+        log_BG = jnp.broadcast_to(jnp.asarray(self.log_weight, float), (n_rows, n_tasks))
+        zero_B = jnp.zeros(n_rows, jnp.int32)
+        return zero_B, jnp.zeros((n_rows, n_tasks, n_states), log_BG.dtype), log_BG, zero_B, jnp.zeros(n_rows)
+
+    def act(self, carry, observation_B, key):
+        t_B, belief_BGS, log_BG, action_B, reward_B = carry
+        plans = jax.tree.map(jnp.asarray, self.plans)
+        at_start = start(plans, observation_B)
+        later = advance(plans, belief_BGS, action_B, observation_B, reward_B)
+        belief_BGS = jnp.where((t_B == 0)[:, None, None], at_start[0], later[0])
+        log_BG = jax.nn.log_softmax(log_BG + jnp.where((t_B == 0)[:, None], at_start[1], later[1]))
+        q_BA = mean_q(plans, belief_BGS, jnp.exp(log_BG), t_B)
+        return q_BA.argmax(-1).astype(jnp.int32), q_BA, (t_B, belief_BGS, log_BG, action_B, reward_B)
+
+    def observe(self, carry, action_B, reward_B):
+        t_B, belief_BGS, log_BG, _, before_B = carry
+        return t_B + 1, belief_BGS, log_BG, action_B.astype(jnp.int32), reward_B.astype(before_B.dtype)
+
+
+def mean_q(plans: Plans, belief_BGS, weight_BG, t_B) -> jax.Array:
+    """sum_g w_g Q_g(b_g, a), (B, A), one task of the grid after another."""
+
+    def add(total_BA, task):
+        model, alpha_HPS, belief_BS, weight_B = task
+        joint_BAZS = jnp.einsum("bs,azst->bazt", belief_BS, model.kernel)
+        value_BAZ = jnp.einsum("bazt,bpt->bazp", joint_BAZS, alpha_HPS[model.horizon - t_B - 1]).max(-1)
+        q_BA = belief_BS @ model.reward + model.discount * value_BAZ.sum(-1)
+        return total_BA + weight_B[:, None] * q_BA, None
+
+    zero_BA = jnp.zeros((weight_BG.shape[0], plans.model.reward.shape[-1]), belief_BGS.dtype)
+    tasks = plans.model, plans.alpha, jnp.moveaxis(belief_BGS, 1, 0), weight_BG.T
+    return jax.lax.scan(add, zero_BA, tasks)[0]
+
+
+def _alone(problem: POMDP) -> POMDP:
+    return jax.tree.map(lambda leaf: leaf[None], problem)
+
+
+def _log(chance):
+    return jnp.log(jnp.maximum(chance, NEVER))

@@ -1,0 +1,1 @@
+"""One run of an experiment as a whole: its settings, its phases, its directory, and acting from it."""

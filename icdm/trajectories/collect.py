@@ -1,0 +1,155 @@
+"""Training data made on the device: tasks with their oracle in float64, trajectories in float32."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from icdm.errors import UserError
+from icdm.oracles.certify import OracleConfig, oracle_of
+from icdm.problems.family import Family, hides_state, sample_tasks
+from icdm.problems.policy import Oracle
+from icdm.sharding import place_copies, place_rows
+from icdm.trajectories.behavior import behavior_policy, check_behavior
+from icdm.trajectories.layouts import Layout, Tokens, encode
+from icdm.trajectories.rollout import Trajectories, assess_along, episodes_per_row, join_episodes, rollout
+
+HIDDEN_POOL = 512  # tasks of a family that hides its state
+
+
+@dataclasses.dataclass(frozen=True)
+class ContextConfig:
+    """What is shown of a task before the decider acts.
+
+    Attributes:
+      episodes: K, how many.
+      behavior: who acted in them: oracle, uniform, epsilon_greedy, mixture or expert.
+      epsilon: of epsilon_greedy.
+    """
+
+    episodes: int = 2
+    behavior: str = "oracle"
+    epsilon: float = 0.2
+
+    def check(self, family: Family) -> None:
+        if self.episodes < 1:
+            raise UserError(f"context.episodes {self.episodes}: show at least 1 episode")
+        if not 0 <= self.epsilon <= 1:
+            raise UserError(f"context.epsilon {self.epsilon}: give a number in [0, 1]")
+        check_behavior(self.behavior, family)
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["problem", "oracle"], meta_fields=[])
+@dataclasses.dataclass(frozen=True)
+class Tasks:
+    """N problems and their oracle, float32 copies of what was computed in float64."""
+
+    problem: Any
+    oracle: Oracle
+
+    @property
+    def n(self) -> int:
+        return jax.tree.leaves(self.problem)[0].shape[0]
+
+
+def draw_tasks(family: Family, key: jax.Array, n: int, precision: OracleConfig = OracleConfig()) -> Tasks:
+    """n tasks of the family and their oracle, as exact as `precision` asks where states are hidden."""
+    problem = draw_problems(family, key, n)
+    return to_float32(Tasks(problem, oracle_of(problem, precision, jax.random.fold_in(key, n))))
+
+
+def draw_problems(family: Family, key: jax.Array, n: int):
+    """n problems of the family in float64."""
+    with jax.enable_x64(True):
+        return _sample(family, key, n)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _sample(family, key, n):
+    return sample_tasks(family, key, n)
+
+
+class TaskStream:
+    """The tasks of each training step: fresh ones, or rows of a fixed pool of them.
+
+    A pool is used when the family has only so many tasks, when `pool` asks for one (tasks that are expensive
+    to make), and where states are hidden, since their oracles are expensive. It is copied to every device,
+    once; rows and fresh tasks are split over them.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        key: jax.Array,
+        mesh: jax.sharding.Mesh,
+        pool: int = 0,
+        precision: OracleConfig = OracleConfig(),
+    ):
+        self.family, self.key, self.mesh, self.precision = family, key, mesh, precision
+        self.n_tasks = family.n_tasks or pool or (HIDDEN_POOL if hides_state(family) else 0)
+
+    @functools.cached_property
+    def pool(self) -> Tasks:
+        tasks = draw_tasks(self.family, jax.random.fold_in(self.key, 0), self.n_tasks, self.precision)
+        return place_copies(self.mesh, tasks)
+
+    def __call__(self, step: int, rows: int) -> tuple[Tasks, jax.Array]:
+        """The tasks of a step and, for each row of its batch, which of them it shows."""
+        key = jax.random.fold_in(self.key, step + 1)
+        if not self.n_tasks:
+            tasks = draw_tasks(self.family, key, rows, self.precision)
+            return place_rows(self.mesh, (tasks, jnp.arange(rows)), rows)
+        return self.pool, place_rows(self.mesh, jax.random.randint(key, (rows,), 0, self.pool.n), rows)
+
+
+def play(
+    family: Family, tasks: Tasks, task_B: jax.Array, key: jax.Array, behavior: str, n_episodes: int, epsilon: float
+) -> Trajectories:
+    """n_episodes of a behavior in each row's task, without labels: (B, E, ...)."""
+    return episodes_per_row(_play(family, tasks, task_B, key, behavior, n_episodes, epsilon)[1], n_episodes)
+
+
+def record(
+    family: Family, tasks: Tasks, task_B: jax.Array, key: jax.Array, behavior: str, n_episodes: int, epsilon: float
+) -> Trajectories:
+    """n_episodes of a behavior in each row's task, with the oracle's Q beside them: (B, E, ...)."""
+    task_X, episodes = _play(family, tasks, task_B, key, behavior, n_episodes, epsilon)
+    q_XTA, _ = assess_along(tasks.oracle, task_X, episodes)
+    return episodes_per_row(dataclasses.replace(episodes, q=q_XTA), n_episodes)
+
+
+def _play(family, tasks, task_B, key, behavior, n_episodes, epsilon) -> tuple[jax.Array, Trajectories]:
+    """The task of each episode, and the episodes side by side: (X,), (X, ...)."""
+    policy_key, key = jax.random.split(key)
+    task_X = jnp.repeat(task_B, n_episodes)
+    policy = behavior_policy(behavior, family, tasks.oracle, policy_key, task_X.size, epsilon)
+    return task_X, rollout(tasks.problem, task_X, policy, key)
+
+
+def record_with_context(
+    family: Family, tasks: Tasks, task_B: jax.Array, key: jax.Array, context: ContextConfig, query_behavior: str
+) -> Trajectories:
+    """K context episodes and one more, recorded by the query behavior: (B, K + 1, ...)."""
+    context_key, query_key = jax.random.split(key)
+    shown = record(family, tasks, task_B, context_key, context.behavior, context.episodes, context.epsilon)
+    query = record(family, tasks, task_B, query_key, query_behavior, 1, context.epsilon)
+    return join_episodes(shown, query)
+
+
+def mixed_tokens(layout: Layout, members: list[Trajectories]) -> Tokens:
+    """Episodes of several families as rows of one batch, shorter rows filled with invalid positions."""
+    encoded = [encode(layout, trajectories) for trajectories in members]
+    length = max(tokens.valid.shape[1] for tokens in encoded)
+
+    def fill(x):
+        return jnp.pad(x, [(0, 0), (0, length - x.shape[1])] + [(0, 0)] * (x.ndim - 2))
+
+    return jax.tree.map(lambda *rows: jnp.concatenate([fill(x) for x in rows]), *encoded)
+
+
+def to_float32(tree):
+    """The tree with its float64 arrays rounded to float32."""
+    return jax.tree.map(lambda x: x.astype(np.float32) if x.dtype == np.float64 else x, tree)

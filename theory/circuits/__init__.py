@@ -1,0 +1,1 @@
+"""What trained transformers compute: activations, attention and their figures."""

@@ -1,0 +1,243 @@
+"""Trained runs, and what can be seen of them: logits, attention and residual streams on unseen tasks.
+
+Every unseen task is one row of E = K + 1 recorded episodes: a context of K, and one whose first decision is the query.
+Axis letters: N tasks, E episodes, T steps, A actions, X layers, H heads, D width.
+"""
+
+import dataclasses
+import functools
+import importlib
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from icdm.errors import UserError
+from icdm.models.transformer import Transformer
+from icdm.problems.family import Family, hides_state
+from icdm.readers.counts_planners import plan_from_context, planners_of
+from icdm.runs.decider import load_models, read_config
+from icdm.trajectories.collect import ContextConfig, draw_tasks, record_with_context
+from icdm.trajectories.layouts import Layout, acting_positions, encode, problem_of
+from icdm.trajectories.rollout import Trajectories
+
+CONTROLS = ("random_start", "pretrained_only", "shuffled_context")
+ROWS = 32  # read side by side; attention takes X ROWS H L^2 numbers
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A trained experiment: "start", "pretrain" and "fine_tune" are its models, in the order of its phases."""
+
+    config: dict
+    family: Family
+    layout: Layout
+    models: dict[str, Transformer]
+
+    @property
+    def temperature(self) -> float:
+        return self.config["fine_tune"]["temperature"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Rows:
+    """What is shown of N unseen tasks, and what there is to know of their Q-functions.
+
+    Attributes:
+      problem: the tasks.
+      episodes: Trajectories (N, E, ...) with the true Q* beside every step.
+    """
+
+    family: Family
+    problem: Any
+    episodes: Trajectories
+
+    @property
+    def queries(self) -> np.ndarray:
+        """(N,) the state of each query."""
+        return np.asarray(self.episodes.observation[:, -1, 0])
+
+    def true_q(self, episode: int = -1, step: int = 0) -> np.ndarray:
+        """Q*(s, .) of the task, s the state at that step, (N, A)."""
+        return np.asarray(self.episodes.q[:, episode, step], np.float64)
+
+    @functools.cache
+    def reader_q(self, episode: int = -1, step: int = 0, planner: str = "", seed: int = 0) -> np.ndarray:
+        """Q(s, .) as planned from all that was recorded before that step, (N, A).
+
+        By the posterior-mean planner, the perfect reader, where the family knows its posterior; or one named.
+        """
+        n, n_episodes, n_steps = self.episodes.action.shape
+        episode %= n_episodes
+        order_ET = jnp.arange(n_episodes * n_steps).reshape(n_episodes, n_steps)
+        before_NET = self.episodes.valid & (order_ET < episode * n_steps + step)[None]
+        context = dataclasses.replace(self.episodes, valid=before_NET, q=None)
+        planner = planner or planners_of(self.family)[:2][-1]
+        q_NTSA = plan_from_context(self.family, self.problem, context, planner, jax.random.key(seed))
+        return np.asarray(q_NTSA)[np.arange(n), step, np.asarray(self.episodes.observation[:, episode, step])]
+
+
+class Reading(NamedTuple):
+    """What a model makes of rows.
+
+    logits: (N, E, T, A) of the problem's actions at every step.
+    attention: (X, N, H, E, T) of the query, on the positions that hold each step.
+    residual: (X + 1, N, D) the stream at the query before each layer and after the last.
+    """
+
+    logits: np.ndarray
+    attention: np.ndarray
+    residual: np.ndarray
+
+
+class Study(NamedTuple):
+    """A run, the rows it is asked about, and its reading of them: its own and the controls'.
+
+    readings: "fine_tuned" and the CONTROLS; shuffled: the rows' episodes with the context's actions shuffled.
+    """
+
+    run: Run
+    rows: Rows
+    shuffled: Trajectories
+    readings: dict[str, Reading]
+
+
+def studies(config) -> dict[str, list[Study]]:
+    """The trained runs of a claim's settings by layout, one for each seed; all are asked about the same tasks."""
+    return {
+        layout: [_study(directory, config.tasks, config.seed) for directory, _ in experiments]
+        for layout, experiments in experiments_of(config).items()
+    }
+
+
+def train_missing(config, say=print) -> None:
+    """Trains those of a claim's runs that are not in `config.runs` yet, going on with what was begun.
+
+    Raises:
+      UserError: a directory that belongs to a run of other settings, or training failed.
+    """
+    from experiments.experiment import Experiment, claim
+    from icdm.runs.settings import Settings
+    from icdm.sharding import make_mesh
+
+    for directory, experiment in sum(experiments_of(config).values(), []):
+        claim(directory, experiment)
+        if (directory / "checkpoints" / "fine_tune" / str(experiment.fine_tune.steps)).is_dir():
+            continue
+        say(f"training {directory}")
+        settings = Settings.from_config(experiment)
+        Experiment(settings, directory, make_mesh(settings.mesh_model), stop=lambda: False).train_all()
+
+
+def experiments_of(config) -> dict[str, list[tuple[pathlib.Path, Any]]]:
+    """(directory, experiment's config) of each run, by layout."""
+    make = importlib.import_module(f"theory.configs.{config.experiment}").get_config
+    found = {}
+    for layout in config.layouts:
+        found[layout] = []
+        for seed in range(config.seeds):
+            experiment = make(layout)
+            experiment.seed = seed
+            found[layout].append((pathlib.Path(config.runs) / f"{config.experiment}_{layout}_{seed}", experiment))
+    return found
+
+
+def load(directory) -> Run:
+    """The models of a run's directory.
+
+    Raises:
+      UserError: no run, none that was trained, or one whose decisions have no Q-function or no context to show.
+    """
+    config = read_config(directory)
+    family, layout = problem_of(config)
+    if config["context"]["episodes"] < 1 or config["single_steps"]:
+        raise UserError(f"{directory}: its contexts are not episodes, so there are no returns to attend to")
+    if hides_state(family):
+        raise UserError(f"{directory}: family {config['family']} hides its state, on which Q* would depend")
+    if family.n_tasks == 1:
+        raise UserError(f"{directory}: family {config['family']} has one task, whose Q* no context need tell")
+    models = load_models(directory, config)
+    if "fine_tune" not in models:
+        raise UserError(f"{directory} was not fine-tuned: set fine_tune.steps above 0 and start it again")
+    return Run(config, family, layout, models)
+
+
+@functools.lru_cache(maxsize=2)
+def _rows(family: Family, context: ContextConfig, query_behavior: str, n: int, seed: int) -> Rows:
+    task_key, key = jax.random.split(jax.random.fold_in(jax.random.key(seed), 1000))
+    n_distinct = family.n_tasks or n
+    tasks = draw_tasks(family, task_key, n_distinct)
+    task_N = jnp.arange(n) % n_distinct
+    episodes = record_with_context(family, tasks, task_N, key, context, query_behavior)
+    return Rows(family, tasks.problem, episodes)
+
+
+def unseen_rows(run: Run, n: int, seed: int) -> Rows:
+    """n tasks that the run has not seen (of a family that has only so many, rows of these)."""
+    return _rows(run.family, ContextConfig(**run.config["context"]), run.config["query_behavior"], n, seed)
+
+
+@functools.cache
+def _study(directory: pathlib.Path, n: int, seed: int) -> Study:
+    run = load(directory)
+    rows = unseen_rows(run, n, seed)
+    shuffled = shuffle_actions(rows.episodes, np.random.default_rng(seed))
+    model = run.models["fine_tune"]
+    shown = {
+        "fine_tuned": (model, rows.episodes),
+        "random_start": (run.models["start"], rows.episodes),
+        "pretrained_only": (run.models["pretrain"], rows.episodes),
+        "shuffled_context": (model, shuffled),
+    }
+    return Study(run, rows, shuffled, {name: read(run.layout, *what) for name, what in shown.items()})
+
+
+def shuffle_actions(episodes: Trajectories, rng: np.random.Generator) -> Trajectories:
+    """Each row's context with its actions handed around among its steps: what they lead to can no longer be told."""
+    action_NET = np.asarray(episodes.action)
+    context_NX = action_NET[:, :-1].reshape(len(action_NET), -1)
+    mixed_NET = rng.permuted(context_NX, axis=1).reshape(action_NET[:, :-1].shape)
+    return dataclasses.replace(episodes, action=jnp.asarray(np.concatenate([mixed_NET, action_NET[:, -1:]], 1)))
+
+
+def read(layout: Layout, model: Transformer, episodes: Trajectories) -> Reading:
+    """The model's reading of N rows."""
+    n = episodes.action.shape[0]
+    pieces = []
+    for start in range(0, n, ROWS):
+        rows = np.arange(start, start + ROWS) % n  # the last piece is filled up: one shape, compiled once
+        pieces.append(_read(layout, model, jax.tree.map(lambda x: x[rows], episodes)))
+    logits, attention, residual = zip(*jax.device_get(pieces))
+    return Reading(
+        np.concatenate(logits)[:n], np.concatenate(attention, axis=1)[:, :n], np.concatenate(residual, axis=1)[:, :n]
+    )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _read(layout, model, episodes):
+    n, n_episodes, n_steps, n_actions = episodes.q.shape
+    output = model(encode(layout, episodes), read=True)
+    start = layout.slices["action"].start
+    hidden_NETD = acting_positions(layout, output.hidden, n_episodes)
+    logits_NETA = model.logits(hidden_NETD, slice(start, start + n_actions))
+    query = ((n_episodes - 1) * (n_steps + 1) + 1) * layout.positions - 1
+    attention_XNHS = output.readings["attention"][:, :, :, query]
+    # Append t + 1 of an episode holds step t; the positions of append 0 hold none.
+    attention_XNHET = attention_XNHS.reshape(*attention_XNHS.shape[:3], n_episodes, n_steps + 1, -1).sum(-1)[..., 1:]
+    return logits_NETA, attention_XNHET, output.readings["residual"][:, :, query]
+
+
+def without_heads(model: Transformer, heads) -> Transformer:
+    """The model with what (layer, head) pairs write into the stream set to 0."""
+    model = jax.tree.map(lambda w: w, model)
+    width = model.config.head_width
+    for layer, head in heads:
+        model.blocks.o[...] = model.blocks.o[...].at[layer, head * width : (head + 1) * width].set(0)
+    return model
+
+
+def centred(x: np.ndarray) -> np.ndarray:
+    """Less the mean over actions: all differences between actions, and nothing else."""
+    return x - x.mean(-1, keepdims=True)

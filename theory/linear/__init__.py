@@ -1,0 +1,1 @@
+"""Linear attention on random prompts: laws, closed forms and simulations."""
