@@ -16,7 +16,7 @@ def define_config() -> None:
 
 def parse(argv: list[str], program: str) -> list[str]:
     """Parses the command line; a mistake ends the program with one line and exit code 2."""
-    logging.set_verbosity(logging.ERROR)  # what goes wrong is told by the program itself
+    logging.set_verbosity(logging.ERROR)  # the program says itself what went wrong
     with one_line_errors(program):
         if any(argument in ("--help", "-help", "-h", "--helpfull", "--helpshort") for argument in argv):
             app.usage(shorthelp=True, writeto_stdout=True)
@@ -50,18 +50,10 @@ def _explained(argv, error: Exception) -> UserError:
     return UserError(text[:300] or f"cannot read the flags {' '.join(argv[1:])}")
 
 
-def fields_of(config, prefix: str = "") -> dict:
-    """{dotted name: value} of every field of a config, groups included."""
-    found = {}
-    for name, value in config.items():
-        if hasattr(value, "items"):
-            found |= fields_of(value, f"{prefix}{name}.")
-        found[prefix + name] = value
-    return found
-
-
 def _fields_of_file(file: str) -> dict:
     """The fields of a config file; none if it cannot be read."""
+    from experiments.grid import fields_of  # only a mistake needs it
+
     try:
         return fields_of(runpy.run_path(file)["get_config"]())
     except Exception:

@@ -1,22 +1,17 @@
 """report.html: one self-contained page of a run, its pictures also as PNG and PDF files beside it."""
 
-import base64
-import importlib.metadata
-import io
 import json
 import pathlib
-import platform
+from typing import Any
 
-import jax
-import jinja2
-import matplotlib
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  (the backend is chosen first)
-
-from icdm.evaluation.table import cell, columns_of  # noqa: E402
-from icdm.logs.labels import LABELS  # noqa: E402
-from icdm.runs.monitor import read_metrics  # noqa: E402
+from icdm import pages
+from icdm.evaluation.table import cell, columns_of
+from icdm.problems.family import Family, HasWords
+from icdm.runs.monitor import read_metrics
+from icdm.runs.settings import Settings, as_json
 
 COLORS = {
     "oracle": "#2a7f62",
@@ -33,29 +28,40 @@ COLORS = {
 OTHER = "#c9a227"
 
 
-def write(workdir: pathlib.Path, results: dict, config: dict, title: str, published: dict[str, str]) -> None:
+def write(workdir: pathlib.Path, results: dict, config: Any, title: str) -> None:
     """Writes report.html, learning_curves.* and gaps.* into the run's directory."""
+    settings = Settings.from_config(config)
     metrics = read_metrics(workdir / "metrics.jsonl")
     pictures = []
     if metrics:
-        pictures.append(("Learning curves", save(workdir, "learning_curves", learning_curves(metrics))))
+        pictures.append(("Learning curves", pages.save(workdir, "learning_curves", learning_curves(metrics))))
     if any("normalized_gap" in metrics for metrics in results["policies"].values()):
-        pictures.append(("Normalised gap of every policy", save(workdir, "gaps", gap_bars(results["policies"]))))
-    render(
+        pictures.append(("Normalised gap of every policy", pages.save(workdir, "gaps", gap_bars(results["policies"]))))
+    tables = [policy_table(title, results["policies"], settings.published)]
+    render(workdir, title, tables, pictures, results, config, words=words_of(settings.family))
+
+
+def words_of(family: Family) -> str:
+    """The problem in words, if the family has some."""
+    return family.words() if isinstance(family, HasWords) else ""
+
+
+def render(
+    workdir: pathlib.Path,
+    title: str,
+    tables: list[dict],
+    pictures: list[tuple[str, str]],
+    results: dict,
+    config: Any,
+    words: str = "",
+) -> None:
+    """report.html from the template; everything that it shows is inside the file."""
+    pages.render(
         workdir / "report.html",
+        "experiments",
+        "report.html",
         title=title,
-        tables=[policy_table(title, results["policies"], published)],
-        pictures=pictures,
-        results=results,
-        config=config,
-    )
-
-
-def render(path: pathlib.Path, *, title, tables, pictures, results, config) -> None:
-    """One page from the template; everything it shows is inside the file."""
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("experiments"), autoescape=True)
-    html = environment.get_template("report.html").render(
-        title=title,
+        words=words,
         tables=tables,
         bracket=results.get("bracket"),
         oracle=results.get("oracle"),
@@ -65,10 +71,9 @@ def render(path: pathlib.Path, *, title, tables, pictures, results, config) -> N
         seconds=results["seconds"],
         seeds=results["seeds"],
         config_hash=results["config_hash"],
-        config=json.dumps(config, indent=2),
-        versions=versions(),
+        config=json.dumps(as_json(config), indent=2),
+        versions=pages.versions(),
     )
-    path.write_text(html)
 
 
 def policy_table(heading: str, policies: dict, published: dict[str, str]) -> dict:
@@ -90,6 +95,8 @@ def further_tables(results: dict) -> dict[str, dict]:
     if "ratios" in results:
         tables["Ratios of normalised gaps"] = results["ratios"]
     if "data" in results:
+        from icdm.logs.labels import LABELS  # needs the extra `data`, as the run did
+
         names = ("test_cross_entropy", "bayes_cross_entropy", "online_regret", "online_regret_sampled")
         heading = f"Recorded data, learned from {LABELS[results['data']['labels']]}"
         tables[heading] = {name: results[name] for name in names if name in results}
@@ -99,7 +106,7 @@ def further_tables(results: dict) -> dict[str, dict]:
     return tables
 
 
-def learning_curves(metrics: list[dict]):
+def learning_curves(metrics: list[dict]) -> Figure:
     phases = list(dict.fromkeys(line["phase"] for line in metrics))
     figure, axes = plt.subplots(1, len(phases), figsize=(4.2 * len(phases), 3.2), squeeze=False, layout="constrained")
     for axis, phase in zip(axes[0], phases):
@@ -113,7 +120,7 @@ def learning_curves(metrics: list[dict]):
     return figure
 
 
-def gap_bars(policies: dict):
+def gap_bars(policies: dict) -> Figure:
     shown = {name: metrics["normalized_gap"] for name, metrics in policies.items() if "normalized_gap" in metrics}
     figure, axis = plt.subplots(figsize=(6.4, 0.8 + 0.36 * len(shown)), layout="constrained")
     for i, (name, number) in enumerate(reversed(shown.items())):
@@ -126,20 +133,3 @@ def gap_bars(policies: dict):
     axis.set_xlabel("(OPT - value) / (OPT - RANDOM), 95 % interval")
     axis.spines[["top", "right"]].set_visible(False)
     return figure
-
-
-def save(workdir: pathlib.Path, name: str, figure) -> str:
-    """Saves NAME.png and NAME.pdf; returns the picture as a data address for the page."""
-    figure.savefig(workdir / f"{name}.pdf")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=160)
-    plt.close(figure)
-    (workdir / f"{name}.png").write_bytes(buffer.getvalue())
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def versions() -> dict[str, str]:
-    packages = ("icdm", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
-    found = {name: importlib.metadata.version(name) for name in packages}
-    device = jax.devices()[0]
-    return {"python": platform.python_version(), **found, "devices": f"{jax.device_count()} x {device.device_kind}"}

@@ -23,11 +23,10 @@ if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "directory of the run: config, metrics, checkpoints, results and report")
 
 
-def main(_) -> None:
+def main(_: list[str]) -> None:
     with one_line_errors("experiments.run"):
         if not flags.FLAGS.workdir:
             raise UserError("name a directory for the run: --workdir=runs/NAME")
-        keep_freed_memory()  # before JAX starts its threads
         from experiments.experiment import run  # JAX is imported only when there is work
         from icdm.learning.train import Stopped
 
@@ -39,4 +38,5 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()  # before JAX starts its threads
     app.run(main, flags_parser=lambda argv: parse(argv, "experiments.run"))

@@ -2,16 +2,19 @@
 
 import json
 import pathlib
+from collections.abc import Iterator
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from experiments import report
-from experiments.experiment import summaries
-from experiments.published import published_gaps
-from icdm.evaluation.summary import interval
-from icdm.problems.family import parse_parameters
-from icdm.runs.settings import as_json
+from experiments.grid import Point, parameters
+from icdm import pages
+from icdm.evaluation.summary import summaries
+from icdm.intervals import interval
 
 DRAWN = (
     "random",
@@ -25,6 +28,9 @@ DRAWN = (
     "nominal_oracle",
 )
 LOWEST = 1e-4  # of a gap drawn on a logarithmic scale
+
+Same = dict[str, tuple[Any, str]]
+"""{parameter: (value, other)}: at this value of the parameter the other one changes nothing."""
 
 
 def pool(point: dict, runs: list[pathlib.Path]) -> dict:
@@ -47,21 +53,34 @@ def pool(point: dict, runs: list[pathlib.Path]) -> dict:
     }
 
 
-def trends(entries: list[dict]) -> dict[str, dict]:
-    """Does the gain from fine-tuning, gap(in_context) - gap(fine_tuned), grow along each parameter of the problems?
+def results_of(entries: list[dict], axes: dict[str, list], config: Any) -> dict:
+    """What the sweep's results.json holds."""
+    return {"sweep": axes, "trends": trends(entries, same_of(config)), "runs": entries}
+
+
+def same_of(config: Any) -> Same:
+    """What the config's own grid says of parameters that sometimes change nothing."""
+    return {name: tuple(rule) for name, rule in config.sweep.same.items()} if "sweep" in config else {}
+
+
+def trends(entries: list[dict], same: Same) -> dict[str, dict]:
+    """Does the gain from fine-tuning, gap(in_context) - gap(fine_tuned), grow along each number that was swept?
 
     For every parameter: of all settings that differ in it alone, the change of the gain from its smallest to its
     largest value, mean and 95 % interval over settings, and in how many of them it grows.
+
+    Args:
+      same: where another parameter changes nothing, an entry is compared at every value of it.
     """
     found = {}
     entries = [entry for entry in entries if "in_context" in entry["policies"]]
-    points = [(parameters(entry), entry) for entry in entries]
-    for name in ("horizon", "fidelity", "n_models", "pessimism"):
+    for name in numbers_of(entries):
         settings = {}
-        for point, entry in clouds(entries) if name == "n_models" else points:
+        rule = {name: same[name]} if name in same else {}
+        for point, entry in at_every_value(entries, rule):
             if name in point:
                 rest = tuple((k, v) for k, v in sorted(point.items()) if k not in (name, "problem"))
-                settings.setdefault((*rest, point.get("problem", "").split(":")[0]), {})[point[name]] = gain(entry)
+                settings.setdefault((*rest, problem_of(point)), {})[point[name]] = gain(entry)
         changes = np.array([s[max(s)] - s[min(s)] for s in settings.values() if len(s) > 1])
         if changes.size:
             found[name] = {"grows_in": int((changes > 0).sum()), "settings": int(changes.size), **interval(changes)}
@@ -69,91 +88,93 @@ def trends(entries: list[dict]) -> dict[str, dict]:
     return found
 
 
+def numbers_of(entries: list[dict]) -> list[str]:
+    """The names of all numbers in the points of the entries, those of their problems included."""
+    points = [parameters(entry["point"]) for entry in entries]
+    return list(dict.fromkeys(name for point in points for name, value in point.items() if not isinstance(value, str)))
+
+
+def at_every_value(entries: list[dict], same: Same) -> list[tuple[Point, dict]]:
+    """(point with the parameters of its problem, entry); one that is the same at all values of a parameter, at each."""
+    found = [(parameters(entry["point"]), entry) for entry in entries]
+    for name, (value, other) in same.items():
+        swept = sorted({point[other] for point, _ in found if other in point})
+        spread = []
+        for point, entry in found:
+            each = swept if point.get(name) == value else []
+            spread += [(point | {other: x}, entry) for x in each] or [(point, entry)]
+        found = spread
+    return found
+
+
+def problem_of(point: Point) -> str:
+    """The name of the family in a point of a grid of problems."""
+    return point.get("problem", "").split(":")[0]
+
+
 def gain(entry: dict) -> float:
     return entry["policies"]["in_context"]["gap"]["mean"] - entry["policies"]["fine_tuned"]["gap"]["mean"]
 
 
-def write(workdir: pathlib.Path, results: dict, config) -> None:
+def write(workdir: pathlib.Path, results: dict, config: Any) -> None:
     """report.html of the sweep, with a table for each point and the gaps against everything that was swept."""
     entries, axes = results["runs"], results["sweep"]
     tables = []
     for entry in entries:
-        horizon = entry["point"].get("horizon", config.horizon)
         heading = ", ".join(f"{name} = {value}" for name, value in entry["point"].items()) or entry["family"]
         if "bracket" in entry:
             heading += f" (oracle {entry['oracle']['method']}, bracket {100 * entry['bracket']['mean']:.2f} %)"
-        tables.append(report.policy_table(heading, entry["policies"], published_gaps(entry["family"], horizon)))
-    pictures = [(caption, report.save(workdir, name, figure)) for name, caption, figure in drawings(entries, axes)]
-    report.render(
-        workdir / "report.html",
-        title=f"{config.family}: sweep over {', '.join(axes) or 'seeds'}",
-        tables=tables,
-        pictures=pictures,
-        results={
-            "seconds": {phase: sum(e["seconds"][phase] for e in entries) for phase in entries[0]["seconds"]},
-            "seeds": entries[0]["seeds"],
-            "config_hash": ", ".join(h for e in entries for h in e["config_hash"]),
-            "trends": results["trends"],
-        },
-        config=as_json(config),
-    )
+        place = f"{entry['family']}:horizon={entry['point'].get('horizon', config.horizon)}"
+        tables.append(report.policy_table(heading, entry["policies"], config.published.to_dict().get(place, {})))
+    pictures = [
+        (caption, pages.save(workdir, name, figure))
+        for name, caption, figure in drawings(entries, axes, same_of(config))
+    ]
+    content = {
+        "seconds": {phase: sum(e["seconds"][phase] for e in entries) for phase in entries[0]["seconds"]},
+        "seeds": entries[0]["seeds"],
+        "config_hash": ", ".join(h for e in entries for h in e["config_hash"]),
+        "trends": results["trends"],
+    }
+    title = f"{config.family}: sweep over {', '.join(axes) or 'seeds'}"
+    report.render(workdir, title, tables, pictures, content, config)
 
 
-def drawings(entries: list[dict], axes: dict):
-    """(file name, caption, figure) of every picture: gaps against each numeric axis, problem by problem."""
+def drawings(entries: list[dict], axes: dict[str, list], same: Same) -> Iterator[tuple[str, str, Figure]]:
+    """(file name, caption, figure) of every picture: gaps against each numeric axis, problem by problem, and against
+    each parameter of the problems, one panel for each setting of the others."""
+    averaged = {other for _, other in same.values()}
     for name, values in axes.items():
-        if len(values) > 1 and all(isinstance(value, (int, float)) for value in values):
+        if len(values) > 1 and not any(isinstance(value, str) for value in values):
+            groups = grouped([(entry["point"], entry) for entry in entries], averaged)
             for metric in ("gap", "normalized_gap"):
                 caption = f"{metric.replace('_', ' ').capitalize()} against {name}"
-                yield f"{metric}_against_{name}", caption, panels(by_problem(entries), name, metric)
-    in_clouds = clouds(entries)
-    if in_clouds:
-        for name, other in (("pessimism", "n_models"), ("n_models", "pessimism")):
-            groups = {}
-            for numbers, entry in in_clouds:
-                title = f"{other.replace('_', ' ')} = {numbers[other]}"
-                groups.setdefault(title, []).append(entry | {"point": numbers})
-            for metric in ("gap", "worst_gap"):
-                caption = (
-                    f"{metric.replace('_', ' ').capitalize()} against {name.replace('_', ' ')}, mean over horizons"
-                )
                 yield f"{metric}_against_{name}", caption, panels(groups, name, metric)
+    spread = at_every_value(entries, same)
+    for name in [name for name in numbers_of(entries) if name not in axes]:
+        own = [(point, entry) for point, entry in spread if name in point]
+        if len({point[name] for point, _ in own}) > 1:
+            groups = grouped(own, {name, *axes} - {"problem"})
+            for metric in ("gap", "worst_gap"):
+                if any(metric in entry["policies"]["fine_tuned"] for _, entry in own):
+                    others = f", mean over {', '.join(set(axes) - {'problem'})}" if set(axes) - {"problem"} else ""
+                    caption = f"{metric.replace('_', ' ').capitalize()} against {name.replace('_', ' ')}{others}"
+                    yield f"{metric}_against_{name}", caption, panels(groups, name, metric)
 
 
-def parameters(entry: dict) -> dict:
-    """The point of an entry with the parameters of its problem as numbers of their own."""
-    return entry["point"] | parse_parameters(entry["point"].get("problem", ""))[1]
-
-
-def clouds(entries: list[dict]) -> list[tuple[dict, dict]]:
-    """Parameters and entry of each cloud of a grid of problems.
-
-    To one model pessimism means nothing: its entry stands at every pessimism that is swept.
-    """
-    points = [(parameters(entry), entry) for entry in entries]
-    points = [(point, entry) for point, entry in points if {"n_models", "pessimism"} <= point.keys()]
-    swept = sorted({point["pessimism"] for point, _ in points})
-    return [
-        (point | {"pessimism": alpha}, entry)
-        for point, entry in points
-        for alpha in (swept if point["n_models"] == 1 else [point["pessimism"]])
-    ]
-
-
-def by_problem(entries: list[dict]) -> dict[str, list[dict]]:
-    """Entries by what is drawn in one panel: a problem, or all clouds of one size."""
-    groups = {}
-    for entry in entries:
-        numbers = parameters(entry)
-        if "n_models" in numbers:
-            title = f"cloud of {numbers['n_models']}" + (", mean over pessimism" if numbers["n_models"] > 1 else "")
-        else:
-            title = entry["point"].get("problem", entry["family"]).replace(":", ", ").replace("=", " ")
-        groups.setdefault(title, []).append(entry)
+def grouped(points: list[tuple[Point, dict]], left_out: set[str]) -> dict[str, list[tuple[Point, dict]]]:
+    """The entries by what is drawn in one panel: a problem, without the parameters that are left out of its title."""
+    groups: dict[str, list[tuple[Point, dict]]] = {}
+    for point, entry in points:
+        own = {k: v for k, v in parameters(point).items() if k not in entry["point"] and k not in left_out}
+        own |= {k: v for k, v in point.items() if k not in entry["point"] and k not in left_out}
+        hidden = [k for k in parameters(point) if k in left_out and k not in entry["point"]]
+        title = ", ".join([entry["family"], *(f"{k} {v}" for k, v in own.items())]).replace("_", " ")
+        groups.setdefault(title + (f", mean over {', '.join(hidden)}" if hidden else ""), []).append((point, entry))
     return groups
 
 
-def panels(groups: dict[str, list[dict]], name: str, metric: str):
+def panels(groups: dict[str, list[tuple[Point, dict]]], name: str, metric: str) -> Figure:
     """One panel for each group of entries, on one logarithmic scale where there are several."""
     columns = min(len(groups), 3)
     rows = -(-len(groups) // columns)
@@ -176,14 +197,14 @@ def panels(groups: dict[str, list[dict]], name: str, metric: str):
     return figure
 
 
-def curves(axis, entries: list[dict], name: str, metric: str) -> None:
+def curves(axis: Axes, entries: list[tuple[Point, dict]], name: str, metric: str) -> None:
     """The metric of the main policies against one axis; points that differ elsewhere are averaged."""
     for policy in DRAWN:
         points = {}
-        for entry in entries:
+        for point, entry in entries:
             number = entry["policies"].get(policy, {}).get(metric)
             if number:
-                points.setdefault(entry["point"][name], []).append((number["mean"], *number["ci95"]))
+                points.setdefault(point[name], []).append((number["mean"], *number["ci95"]))
         if not points:
             continue
         x = sorted(points)

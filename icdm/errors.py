@@ -4,6 +4,8 @@ import contextlib
 import difflib
 import sys
 
+EXTRAS = {"grain": "data", "pyarrow": "data", "h5py": "data"}  # which extra brings a package
+
 
 class UserError(Exception):
     """What the user gave cannot be used; the message says what and what to do instead."""
@@ -20,9 +22,17 @@ def unknown(kind: str, name: str, known) -> UserError:
 
 @contextlib.contextmanager
 def one_line_errors(program: str):
-    """Turns a UserError inside the block, or a file that cannot be used, into one line and exit code 2."""
+    """Turns a UserError inside the block, a file that cannot be used, or an extra that is not installed into one line
+    and exit code 2."""
     try:
         yield
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        print(
+            f"{program}: the package {error.name} is missing: pip install 'icdm[{EXTRAS[error.name]}]'", file=sys.stderr
+        )
+        sys.exit(2)
     except UserError as error:
         print(f"{program}: {error}", file=sys.stderr)
         sys.exit(2)

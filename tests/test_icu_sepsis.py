@@ -23,7 +23,7 @@ def test_finite_horizon_optimum(horizon, value):
 
 def test_values_until_absorption():
     family = make_family("icu_sepsis")
-    mdp = family.nominal()
+    mdp = nominal_mdp(family.horizon)
     with jax.enable_x64(True):
         value = jax.jit(until_absorption)
         for policy, expected in [
@@ -36,7 +36,7 @@ def test_values_until_absorption():
 
 def test_hospitals_keep_the_support_and_differ():
     family = make_family("icu_sepsis_hospitals", horizon=5)
-    nominal = family.nominal().transition
+    nominal = nominal_mdp(family.horizon).transition
     hospitals = np.asarray(draw_problems(family, jax.random.key(0), 2).transition)
     assert (hospitals[:, nominal == 0] == 0).all()
     np.testing.assert_allclose(hospitals.sum(-1), 1, atol=1e-6)

@@ -111,7 +111,7 @@ def test_bad_logs_are_refused(tiny):
 def icu_log(n_episodes=2000, horizon=10):
     family = make_family("icu_sepsis", horizon=horizon)
     with jax.enable_x64(True):
-        problem = jax.tree.map(lambda x: jnp.asarray(x)[None], family.nominal())
+        problem = jax.tree.map(lambda x: jnp.asarray(x)[None], nominal_mdp(family.horizon))
     q_SA = np.asarray(plan(problem))[0, 0]
     expert = family.expert
     target = expert * np.exp((q_SA - q_SA.max(-1, keepdims=True)) / 0.02)

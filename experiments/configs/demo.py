@@ -3,11 +3,12 @@
 python -m experiments.run --config=experiments/configs/demo.py --workdir=runs/demo
 """
 
-from experiments.configs import base
+from experiments.configs import energy
 
 
 def get_config():
-    c = base.get_config()
+    c = energy.get_config()
+    c.horizon = 5
     c.pretrain.steps = 200
     c.pretrain.mixture = ("energy:horizon=5", "random_mdp")
     return c

@@ -22,7 +22,7 @@ def get_config():
     c.reward_bins = 2
     c.model.update(width=32, layers=4, heads=1, kv_heads=1, hidden=64, rotary_base=0.0)
     c.pretrain.update(steps=0, mixture=())
-    c.single_steps = True
+    c.layout = "single_steps"
     c.fine_tune.update(steps=1500, learning_rate=6e-3)
     c.evaluation.update(tasks=5, episodes=40)
     return c

@@ -21,5 +21,5 @@ def get_config():
     c.pretrain.update(steps=200, mixture=("random_pomdp",), behavior="uniform")
     c.fine_tune.update(steps=1500, learning_rate=1.5e-3, labels="advantage", temperature=0.2, pool=16384)
     c.evaluation.update(tasks=1600, episodes=4, rows=1600)
-    c.oracle.points = 48
+    c.test_oracle.points = 48
     return c

@@ -9,6 +9,7 @@ import dataclasses
 import numpy as np
 
 from icdm.errors import UserError
+from icdm.intervals import central
 
 RESAMPLES = 1000
 REFITS = 100  # bootstrap samples of fitted-Q evaluation, each of which is fitted anew
@@ -142,9 +143,10 @@ def doubly_robust_terms(log, target_NTA, weight_NT, target_TSA=None) -> np.ndarr
 def fitted_q(log: LoggedEpisodes, target_TSA: np.ndarray | None, weight_N: np.ndarray) -> np.ndarray:
     """Q_t(s, a) = mean over the log's steps from (s, a) of r + gamma V_{t+1}(s'), (T, S, A).
 
-    Of an action that was never taken in s it is the mean over all steps from s, and where there are none, over
-    all steps of the log. V_{t+1}(s) = sum_a pi(a | t + 1, s) Q_{t+1}(s, a), nothing after an episode's last step before T. Without a
-    target pi is the behaviour, as estimated from the log. `weight_N` counts each episode so many times.
+    The value of an action that was never taken in s is the mean over all steps from s or, if there are none, over all
+    steps of the log. V_{t+1}(s) = sum_a pi(a | t + 1, s) Q_{t+1}(s, a); it is 0 after the last step of an episode that
+    ends before T. Without a target pi is the behaviour, as estimated from the log. `weight_N` counts each episode so
+    many times.
     """
     S, A, T = log.n_observations, log.n_actions, log.action.shape[1]
     weight_X = np.broadcast_to(weight_N[:, None], log.valid.shape)[log.valid].astype(np.float64)
@@ -181,6 +183,5 @@ def fitted_value(log: LoggedEpisodes, target_TSA: np.ndarray, weight_N: np.ndarr
 
 
 def _estimate(value, draws, n, ess=None) -> dict:
-    low, high = np.percentile(draws, [2.5, 97.5])
-    found = {"mean": float(value), "ci95": [float(low), float(high)], "n_episodes": int(n)}
+    found = {"mean": float(value), "ci95": central(draws), "n_episodes": int(n)}
     return found if ess is None else found | {"effective_sample_size": ess}

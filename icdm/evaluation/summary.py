@@ -1,9 +1,10 @@
-"""From the values of each task to the numbers of results.json, with 95 % intervals."""
+"""From the values of each task (values.npz) to the numbers of results.json, with 95 % intervals."""
 
 import numpy as np
 
-RESAMPLES = 2000
-DRAWN_AT_ONCE = 1_000_000  # tasks, which bounds the memory
+from icdm.evaluation.unseen import UnseenTasks
+from icdm.intervals import interval, ratio
+
 METRICS = ("value", "gap", "regret", "normalized_gap", "failure_rate")
 MEMBER_METRICS = ("worst_value", "worst_gap", "best_value", "best_gap")
 
@@ -61,37 +62,60 @@ def summarize_members(value_NM: np.ndarray, oracle_NM: np.ndarray) -> dict:
     return found
 
 
-def interval(sample_N: np.ndarray) -> dict:
-    """Mean and 95 % percentile-bootstrap interval over tasks."""
-    means = _resampled_means(sample_N[:, None])[:, 0]
-    return {"mean": float(sample_N.mean()), "ci95": _central(means), "n_tasks": int(sample_N.size)}
+def summaries(arrays: dict[str, np.ndarray]) -> dict:
+    """The numbers of results.json from the arrays of values.npz.
 
-
-def ratio(above_N: np.ndarray, below_N: np.ndarray) -> dict:
-    """mean(above) / mean(below) of paired tasks, with interval and standard error by bootstrap.
-
-    The mean of `below` must be positive; resamples in which it is not are left out.
+    Args:
+      arrays: `policy/NAME` (N,) values in each task, `members/NAME` (N, M) those under each member of a cloud,
+        `optimal` (exact, or what the oracle reaches), `upper` (its upper bound) and `random` (N,), and `expert`
+        if there is one.
     """
-    pair_N2 = np.stack([above_N, below_N], -1)
-    draws = _resampled_means(pair_N2)
-    draws = draws[draws[:, 1] > 0]
-    ratios = draws[:, 0] / draws[:, 1]
-    return {
-        "mean": float(above_N.mean() / below_N.mean()),
-        "ci95": _central(ratios),
-        "standard_error": float(ratios.std()),
-        "n_tasks": int(len(pair_N2)),
+    optimal_N, upper_N, random_N = arrays["optimal"], arrays["upper"], arrays["random"]
+    values = _named(arrays, "policy/")
+    found = {"policies": {name: summarize(value_N, optimal_N, random_N) for name, value_N in values.items()}}
+    if (upper_N != optimal_N).any():
+        found["bracket"] = interval((upper_N - optimal_N) / np.abs(upper_N))
+        mark_below_bracket(found["policies"], found["bracket"]["mean"])
+    for name, value_NM in _named(arrays, "members/").items():
+        found["policies"][name] |= summarize_members(value_NM, arrays["members/oracle"])
+    if "expert" in arrays:
+        closed = {name: (v - arrays["expert"]) / (optimal_N - arrays["expert"]) for name, v in values.items()}
+        del closed["expert"]
+        found["closed_from_expert"] = {name: interval(share) for name, share in closed.items()}
+    readers = [name for name in ("posterior_mean", "certainty_equivalence") if name in values]
+    if "fine_tuned" in values and readers:
+        room = optimal_N - random_N > 1e-9
+        normalized = {k: ((optimal_N - v) / (optimal_N - random_N))[room] for k, v in values.items()}
+        found["ratios"] = {
+            f"fine_tuned/{name}": ratio(normalized["fine_tuned"], normalized[name])
+            for name in readers
+            if normalized[name].mean() > 0
+        }
+    return found
+
+
+def _named(arrays, prefix):
+    return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
+
+
+def arrays_of(
+    unseen: UnseenTasks, values: dict[str, np.ndarray], members: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """What values.npz holds (see `summaries`): the policies from the best to the worst, and the bounds."""
+    exact = unseen.certified.method == "exact"
+    arrays = {
+        "optimal": unseen.certified.lower_N if exact else values[unseen.counted_from],
+        "upper": unseen.certified.upper_N,
+        "random": unseen.random_N,
     }
-
-
-def _resampled_means(sample_NX: np.ndarray) -> np.ndarray:
-    """Means of RESAMPLES bootstrap samples, (RESAMPLES, X); the same resamples for the same N."""
-    rng = np.random.default_rng(0)
-    n = len(sample_NX)
-    block = max(1, DRAWN_AT_ONCE // n)
-    sizes = [min(block, RESAMPLES - start) for start in range(0, RESAMPLES, block)]
-    return np.concatenate([sample_NX[rng.integers(0, n, (size, n))].mean(1) for size in sizes])
-
-
-def _central(sample_X: np.ndarray) -> list[float]:
-    return [float(x) for x in np.percentile(sample_X, [2.5, 97.5])]
+    if unseen.expert_N is not None:
+        arrays["expert"] = unseen.expert_N
+    n = len(values["oracle"])
+    fixed = {name: np.broadcast_to(arrays[name], n).copy() for name in ("random", "expert") if name in arrays}
+    values = values | fixed
+    order = sorted(values, key=lambda name: -values[name].mean())
+    return (
+        {f"policy/{name}": values[name] for name in order}
+        | {f"members/{name}": value_NM for name, value_NM in members.items()}
+        | arrays
+    )

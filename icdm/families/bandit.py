@@ -1,6 +1,11 @@
-"""Gaussian bandits: pull arms of unknown means; the means are the task."""
+"""Gaussian bandits: pull arms of unknown means; the means are the task. And the index rules that play them.
+
+B episodes, A arms, T pulls, G points of a grid over [0, 1].
+"""
 
 import dataclasses
+import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +15,9 @@ from icdm.errors import UserError
 from icdm.problems.counts import Counts
 from icdm.problems.family import register
 from icdm.problems.mdp import MDP, check_horizon
+from icdm.problems.spaces import Discrete
+
+RULES = ("thompson_sampling", "posterior_mean_greedy", "ucb", "empirical_mean")
 
 
 @register("bandit")
@@ -25,7 +33,8 @@ class Bandit:
     arms: int = 5
     horizon: int = 25
     noise: float = 0.3
-    n_states, reward_range, n_tasks = 1, (-1.0, 2.0), None
+    n_states, reward_range, n_tasks, discount = 1, (-1.0, 2.0), None, 1.0
+    observation_space, hides_state, shows_reward = Discrete(1), False, True
 
     def __post_init__(self):
         check_horizon(self.horizon)
@@ -47,7 +56,7 @@ class Bandit:
             arrival_reward=jnp.zeros(1),
             initial=jnp.ones(1),
             terminal=jnp.zeros(1, bool),
-            discount=jnp.ones((), jnp.result_type(float)),
+            discount=jnp.asarray(self.discount, jnp.result_type(float)),
             horizon=self.horizon,
             reward_noise="gaussian",
             noise_scale=self.noise,
@@ -69,8 +78,89 @@ class Bandit:
         """A relabelling (of observations, of actions) that takes tasks to equally likely tasks."""
         return np.zeros(1, np.int64), rng.permutation(self.arms)
 
+    def rules(self) -> dict[str, "BanditRule"]:
+        """Index policies, which read nothing but their own pulls."""
+        return {rule: BanditRule(rule, self.arms, self.noise) for rule in RULES}
+
+    def best_action_probabilities(self, trajectories: Any) -> np.ndarray:
+        """P(a has the highest mean | the pulls before), (B, T + 1, A)."""
+        action_BT, reward_BT = (np.asarray(x)[:, 0] for x in (trajectories.action, trajectories.reward))
+        return best_arm_probabilities(action_BT, reward_BT, self.arms, self.noise)
+
     def _likelihood(self, counts):
         """Average and scale of the normal likelihood of each mean; wide where an arm was never pulled."""
         n_A = counts.visits[0]
         average_A = jnp.where(n_A > 0, counts.reward_sum[0] / jnp.maximum(n_A, 1), 0.5)
         return average_A, jnp.where(n_A > 0, self.noise / jnp.sqrt(jnp.maximum(n_A, 1)), 1e3)
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["rule", "arms", "noise"])
+@dataclasses.dataclass(frozen=True)
+class BanditRule:
+    """Pulls the arm of the highest index, from an empty history on; n pulls of an arm with average y.
+
+    thompson_sampling:     a draw from the posterior, N(y, noise^2 / n) cut to [0, 1] (Thompson, 1933).
+    posterior_mean_greedy: the mean of that posterior.
+    ucb:                   y + noise sqrt(2 log t / n), every arm first pulled once; t pulls so far (UCB1 of
+                           Auer, Cesa-Bianchi, Fischer, 2002, for noise-subgaussian rewards).
+    empirical_mean:        y, every arm first pulled once.
+    """
+
+    rule: str
+    arms: int
+    noise: float
+
+    def init(self, task_B):
+        zeros_BA = jnp.zeros((task_B.shape[0], self.arms), jnp.float32)
+        return zeros_BA, zeros_BA
+
+    def act(self, carry, observation_B, key):
+        n_BA, sum_BA = carry
+        y_BA = sum_BA / jnp.maximum(n_BA, 1)
+        scale_BA = self.noise / jnp.sqrt(jnp.maximum(n_BA, 1))
+        if self.rule in ("ucb", "empirical_mean"):
+            t_B1 = jnp.maximum(n_BA.sum(-1, keepdims=True), 1)
+            bonus_BA = scale_BA * jnp.sqrt(2 * jnp.log(t_B1)) if self.rule == "ucb" else 0.0
+            index_BA = jnp.where(n_BA > 0, y_BA + bonus_BA, jnp.inf)
+        else:
+            low_BA, high_BA = -y_BA / scale_BA, (1 - y_BA) / scale_BA
+            if self.rule == "thompson_sampling":
+                index_BA = y_BA + scale_BA * jax.random.truncated_normal(key, low_BA, high_BA)
+                index_BA = jnp.where(n_BA > 0, index_BA, jax.random.uniform(jax.random.fold_in(key, 1), n_BA.shape))
+            else:
+                normal = jax.scipy.stats.norm
+                mass_BA = jnp.maximum(normal.cdf(high_BA) - normal.cdf(low_BA), 1e-12)
+                mean_BA = y_BA + scale_BA * (normal.pdf(low_BA) - normal.pdf(high_BA)) / mass_BA
+                index_BA = jnp.where(n_BA > 0, jnp.clip(mean_BA, 0, 1), 0.5)
+        return jnp.argmax(index_BA, -1).astype(jnp.int32), index_BA, carry
+
+    def observe(self, carry, action_B, reward_B):
+        one_BA = jax.nn.one_hot(action_B, self.arms)
+        return carry[0] + one_BA, carry[1] + one_BA * reward_B[:, None]
+
+
+def best_arm_probabilities(action_BT: np.ndarray, reward_BT: np.ndarray, arms: int, noise: float) -> np.ndarray:
+    """P(a has the highest mean | the first t pulls), (B, T + 1, A), for t = 0..T.
+
+    P(a best) = int f_a(x) prod_{b != a} F_b(x) dx with the posterior densities f and distributions F of the
+    means, by the midpoint rule on 400 points of [0, 1]. Its mean -log at the best arm is the smallest
+    cross-entropy that any reader of the pulls can expect.
+    """
+    rows, steps = action_BT.shape
+    grid_G = (np.arange(400) + 0.5) / 400
+    log_BAG = np.zeros((rows, arms, grid_G.size))
+    found = np.empty((rows, steps + 1, arms))
+    for t in range(steps + 1):
+        if t:
+            row, arm, reward_B1 = (
+                np.arange(rows),
+                action_BT[:, t - 1],
+                reward_BT[:, t - 1, None].astype(np.float64),
+            )
+            log_BAG[row, arm] -= 0.5 * ((reward_B1 - grid_G) / noise) ** 2
+        density_BAG = np.exp(log_BAG - log_BAG.max(-1, keepdims=True))
+        density_BAG /= density_BAG.sum(-1, keepdims=True)
+        below_BAG = np.cumsum(density_BAG, -1) - density_BAG / 2
+        for a in range(arms):
+            found[:, t, a] = (density_BAG[:, a] * np.delete(below_BAG, a, 1).prod(1)).sum(-1)
+    return found / found.sum(-1, keepdims=True)

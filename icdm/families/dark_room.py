@@ -1,6 +1,7 @@
-"""Dark Room: a square grid with a hidden goal; the goal is the task."""
+"""Dark Room: a square grid with a hidden goal; the goal is the task. B rows, T steps, A actions, S cells, G goals."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from icdm.errors import UserError
 from icdm.problems.counts import Counts
 from icdm.problems.family import register
 from icdm.problems.mdp import MDP, check_horizon
+from icdm.problems.spaces import Grid
 
 MOVES = ((1, 0), (-1, 0), (0, 1), (0, -1), (0, 0))
 
@@ -27,7 +29,8 @@ class DarkRoom:
 
     size: int = 5
     horizon: int = 25
-    n_actions, reward_range, n_tasks = len(MOVES), (0.0, 1.0), None
+    n_actions, reward_range, n_tasks, discount = len(MOVES), (0.0, 1.0), None, 1.0
+    hides_state, shows_reward = False, True
 
     def __post_init__(self):
         check_horizon(self.horizon)
@@ -39,9 +42,8 @@ class DarkRoom:
         return self.size**2
 
     @property
-    def sides(self) -> tuple[int, int]:
-        """Of the grid whose cells are the observations."""
-        return self.size, self.size
+    def observation_space(self) -> Grid:
+        return Grid((self.size, self.size))
 
     @property
     def next_state(self) -> np.ndarray:
@@ -64,7 +66,7 @@ class DarkRoom:
             arrival_reward=goal_S.astype(dtype),
             initial=jax.nn.one_hot(0, self.n_states, dtype=dtype),
             terminal=jnp.zeros(self.n_states, bool),
-            discount=jnp.ones((), dtype),
+            discount=jnp.asarray(self.discount, dtype),
             horizon=self.horizon,
         )
 
@@ -94,3 +96,28 @@ class DarkRoom:
         if rng.integers(2):
             y, action = self.size - 1 - y, np.array([0, 1, 3, 2, 4])[action]
         return x * self.size + y, action
+
+    def first_best_action(self) -> np.ndarray:
+        """(S goals, S states): the action of DPT's oracle, which moves along x first, then along y, then stays."""
+        x, y = np.divmod(np.arange(self.n_states), self.size)
+        dx, dy = np.sign(x[:, None] - x[None]), np.sign(y[:, None] - y[None])
+        return np.select([dx > 0, dx < 0, dy > 0, dy < 0], [0, 1, 2, 3], 4)
+
+    def best_action_probabilities(self, trajectories: Any) -> np.ndarray:
+        """P(a is `first_best_action` on each observation | the steps before it), (B, T + 1, A).
+
+        The posterior over goals is uniform over the cells that may still hold it.
+        """
+        query_BU = np.asarray(trajectories.observation)[:, 0]
+        arrival_BT, reward_BT = (np.asarray(x)[:, 0] for x in (trajectories.steps.arrival, trajectories.reward))
+        cells = np.arange(self.n_states)
+        possible_BG = np.ones((len(query_BU), self.n_states), bool)
+        found = np.zeros((*query_BU.shape, self.n_actions))
+        for t in range(query_BU.shape[1]):
+            if t:
+                here_BG = cells[None] == arrival_BT[:, t - 1, None]
+                possible_BG &= np.where(reward_BT[:, t - 1, None] > 0, here_BG, ~here_BG)
+            action_BG = self.first_best_action()[:, query_BU[:, t]].T
+            for a in range(self.n_actions):
+                found[:, t, a] = (possible_BG & (action_BG == a)).sum(-1)
+        return found / found.sum(-1, keepdims=True)

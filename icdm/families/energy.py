@@ -9,10 +9,16 @@ from icdm.errors import UserError
 from icdm.problems.counts import Counts
 from icdm.problems.family import midpoints, register
 from icdm.problems.mdp import MDP, check_horizon
+from icdm.problems.spaces import Discrete
 
 LEVELS = 10
 CHARGE_COST = 0.02
 WORK = 1  # actions 0 and 2 charge
+WORDS = (
+    f"A machine has an energy level from 0 to {LEVELS - 1}. Actions 0 and 2 charge it: they cost {CHARGE_COST}, and the "
+    f"level rises by one with an unknown probability p. Action 1 works: it pays the level divided by {LEVELS - 1}, and "
+    "the level falls by one with probability p."
+)
 
 
 @register("energy")
@@ -32,6 +38,7 @@ class Energy:
     horizon: int = 5
     discount: float = 0.95
     n_states, n_actions, reward_range, n_tasks = LEVELS, 3, (-CHARGE_COST, 1.0), None
+    observation_space, hides_state, shows_reward = Discrete(LEVELS), False, True
 
     def __post_init__(self):
         check_horizon(self.horizon)
@@ -58,6 +65,9 @@ class Energy:
             discount=jnp.asarray(self.discount, jnp.result_type(float)),
             horizon=self.horizon,
         )
+
+    def words(self) -> str:
+        return WORDS + " The level is observed."
 
     def grid(self, n: int) -> tuple[MDP, jax.Array]:
         """The tasks of n values of p, midpoints of equal parts of its range, and their prior weights."""

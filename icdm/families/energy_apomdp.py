@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from icdm.errors import UserError
-from icdm.families.energy import CHARGE_COST, LEVELS, Energy
-from icdm.families.energy_pomdp import EnergyPOMDP, check_fidelity
+from icdm.families.energy import CHARGE_COST, LEVELS, WORDS, Energy
+from icdm.families.energy_pomdp import EnergyPOMDP, check_fidelity, meter_in_words
 from icdm.problems.ambiguous import AmbiguousPOMDP
 from icdm.problems.counts import dirichlet_draw
 from icdm.problems.family import register
 from icdm.problems.pomdp import POMDP
+from icdm.problems.spaces import Discrete
 
 
 @register("energy_apomdp")
@@ -34,8 +35,8 @@ class EnergyAPOMDP:
     pessimism: float = 0.5
     radius: float = 0.2
     concentration: float = 5.0
-    n_states, n_actions, n_observations = LEVELS, 3, LEVELS
-    reward_range, n_tasks, shows_reward = (-CHARGE_COST, 1.0), None, False
+    n_states, n_actions, reward_range, n_tasks = LEVELS, 3, (-CHARGE_COST, 1.0), None
+    observation_space, hides_state, shows_reward = Discrete(LEVELS), True, False
 
     def __post_init__(self):
         Energy(self.horizon, self.discount)
@@ -46,6 +47,14 @@ class EnergyAPOMDP:
             raise UserError(f"pessimism {self.pessimism}: give alpha in [0, 1]")
         if self.radius <= 0 or self.concentration <= 0:
             raise UserError(f"radius {self.radius}, concentration {self.concentration}: give positive numbers")
+
+    def words(self) -> str:
+        return (
+            WORDS
+            + meter_in_words(self.fidelity)
+            + f" The probabilities of the level's moves are known only to lie in a "
+            f"set of {self.n_models} models; the decider weighs the worst of them by {self.pessimism:g}."
+        )
 
     def grid(self, n: int) -> tuple[POMDP, jax.Array]:
         """That of the nominal model, which generates the episodes."""
@@ -61,7 +70,7 @@ class EnergyAPOMDP:
         transition = perturbed.at[0].set(rows)
         models = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (self.n_models, *jnp.shape(leaf))), nominal)
         models = dataclasses.replace(models, mdp=dataclasses.replace(models.mdp, transition=transition))
-        return AmbiguousPOMDP(models, jnp.asarray(self.pessimism, rows.dtype), nominal=0)
+        return AmbiguousPOMDP(models, jnp.asarray(self.pessimism, rows.dtype))
 
 
 def relative_entropy(row: jax.Array, nominal: jax.Array) -> jax.Array:

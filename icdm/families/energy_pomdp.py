@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from icdm.errors import UserError
-from icdm.families.energy import CHARGE_COST, LEVELS, Energy
+from icdm.families.energy import CHARGE_COST, LEVELS, WORDS, Energy
 from icdm.problems.family import register
 from icdm.problems.pomdp import POMDP
+from icdm.problems.spaces import Discrete
 
 
 @register("energy_pomdp")
@@ -27,8 +28,8 @@ class EnergyPOMDP:
     discount: float = 0.95
     fidelity: float = 0.8
     shows_reward: bool = False
-    n_states, n_actions, n_observations = LEVELS, 3, LEVELS
-    reward_range, n_tasks = (-CHARGE_COST, 1.0), None
+    n_states, n_actions, reward_range, n_tasks = LEVELS, 3, (-CHARGE_COST, 1.0), None
+    observation_space, hides_state = Discrete(LEVELS), True
 
     def __post_init__(self):
         Energy(self.horizon, self.discount)
@@ -36,6 +37,9 @@ class EnergyPOMDP:
 
     def sample(self, key: jax.Array) -> POMDP:
         return self.problem(Energy(self.horizon, self.discount).sample(key))
+
+    def words(self) -> str:
+        return WORDS + meter_in_words(self.fidelity)
 
     def grid(self, n: int) -> tuple[POMDP, jax.Array]:
         """As of `Energy`."""
@@ -53,6 +57,10 @@ def meter_of(fidelity: float) -> jax.Array:
     """P(shown level | true level), (S, O)."""
     true = jnp.eye(LEVELS)
     return fidelity * true + (1 - fidelity) / (LEVELS - 1) * (1 - true)
+
+
+def meter_in_words(fidelity: float) -> str:
+    return f" A meter shows the level: the true one with probability {fidelity:g}, else any other, all equally likely."
 
 
 def check_fidelity(fidelity: float) -> None:

@@ -13,6 +13,7 @@ from icdm.errors import UserError
 from icdm.problems.counts import Counts, dirichlet_mean
 from icdm.problems.family import register
 from icdm.problems.mdp import MDP, check_horizon, make_mdp
+from icdm.problems.spaces import Discrete
 
 STATES, ACTIONS = 716, 25
 DEATH, SURVIVAL, AFTER = 713, 714, 715
@@ -33,6 +34,21 @@ def icu_arrays() -> dict[str, np.ndarray]:
         return {name: arrays[name] for name in arrays.files}
 
 
+@functools.lru_cache(maxsize=1)
+def nominal_mdp(horizon: int) -> MDP:
+    """The MDP of the package's arrays in float64; kept, since checking its 13 million entries takes a while."""
+    arrays = icu_arrays()
+    return make_mdp(
+        transition=np.swapaxes(arrays["tx_mat"], 0, 1),
+        reward=np.zeros((STATES, ACTIONS)),
+        arrival_reward=np.arange(STATES) == SURVIVAL,
+        initial=arrays["d_0"],
+        terminal=np.isin(np.arange(STATES), [DEATH, SURVIVAL, AFTER]),
+        discount=1.0,
+        horizon=horizon,
+    )
+
+
 @register("icu_sepsis")
 @dataclasses.dataclass(frozen=True)
 class ICUSepsis:
@@ -44,7 +60,8 @@ class ICUSepsis:
     """
 
     horizon: int = 50
-    n_states, n_actions, reward_range, n_tasks = STATES, ACTIONS, (0.0, 1.0), 1
+    n_states, n_actions, reward_range, n_tasks, discount = STATES, ACTIONS, (0.0, 1.0), 1, 1.0
+    observation_space, hides_state, shows_reward = Discrete(STATES), False, True
 
     def __post_init__(self):
         check_horizon(self.horizon)
@@ -58,22 +75,7 @@ class ICUSepsis:
 
     def sample(self, key: jax.Array) -> MDP:
         del key
-        return jax.tree.map(jnp.asarray, self.nominal())
-
-    @functools.lru_cache(maxsize=1)
-    def nominal(self) -> MDP:
-        """The MDP of the package's arrays in float64; kept, since checking its 13 million entries takes a while."""
-        arrays = icu_arrays()
-        absorbed = np.isin(np.arange(STATES), [DEATH, SURVIVAL, AFTER])
-        return make_mdp(
-            transition=np.swapaxes(arrays["tx_mat"], 0, 1),
-            reward=np.zeros((STATES, ACTIONS)),
-            arrival_reward=np.arange(STATES) == SURVIVAL,
-            initial=arrays["d_0"],
-            terminal=absorbed,
-            discount=1.0,
-            horizon=self.horizon,
-        )
+        return jax.tree.map(jnp.asarray, nominal_mdp(self.horizon))
 
 
 @register("icu_sepsis_hospitals")
@@ -94,7 +96,7 @@ class ICUSepsisHospitals(ICUSepsis):
             raise UserError(f"concentration {self.concentration}: give a number above 0")
 
     def sample(self, key: jax.Array) -> MDP:
-        return self._draw(key, jnp.asarray(self.concentration * self.nominal().transition))
+        return self._draw(key, jnp.asarray(self.concentration * nominal_mdp(self.horizon).transition))
 
     def posterior_mean(self, counts: Counts) -> MDP:
         return self._with_rows(dirichlet_mean(self._concentration(counts)))
@@ -104,14 +106,14 @@ class ICUSepsisHospitals(ICUSepsis):
 
     def _draw(self, key, concentration_ASS) -> MDP:
         """Rows ~ Dirichlet, by Gamma variables for the tenth of the entries that can be positive."""
-        support = np.nonzero(self.nominal().transition)
+        support = np.nonzero(nominal_mdp(self.horizon).transition)
         gamma_X = jnp.exp(jax.random.loggamma(key, concentration_ASS[support], dtype=jnp.float32))
         drawn = jnp.zeros_like(concentration_ASS).at[support].set(gamma_X.astype(concentration_ASS.dtype))
         return self._with_rows(drawn / drawn.sum(-1, keepdims=True))
 
     def _concentration(self, counts):
-        return self.concentration * self.nominal().transition + counts.transition
+        return self.concentration * nominal_mdp(self.horizon).transition + counts.transition
 
     def _with_rows(self, transition) -> MDP:
-        nominal = jax.tree.map(jnp.asarray, self.nominal())
+        nominal = jax.tree.map(jnp.asarray, nominal_mdp(self.horizon))
         return dataclasses.replace(nominal, transition=transition)

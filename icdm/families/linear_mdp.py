@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from icdm.errors import UserError
 from icdm.problems.family import register
 from icdm.problems.mdp import MDP, check_horizon
+from icdm.problems.spaces import Discrete
 
 
 @functools.partial(
@@ -122,7 +123,7 @@ class LinearMDPFamily:
     dimension: int = 4
     horizon: int = 5
     feature_seed: int = 0
-    reward_range, n_tasks = (0.0, 1.0), None
+    reward_range, n_tasks, discount, hides_state, shows_reward = (0.0, 1.0), None, 1.0, False, True
 
     def __post_init__(self):
         check_horizon(self.horizon)
@@ -136,6 +137,10 @@ class LinearMDPFamily:
     @property
     def n_actions(self) -> int:
         return self.actions
+
+    @property
+    def observation_space(self) -> Discrete:
+        return Discrete(self.n_states)
 
     def sample(self, key: jax.Array) -> MDP:
         features = simplex_features(jax.random.key(self.feature_seed), self.states, self.actions, self.dimension)

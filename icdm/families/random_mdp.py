@@ -9,6 +9,7 @@ from icdm.errors import UserError
 from icdm.problems.counts import Counts, dirichlet_draw, dirichlet_mean
 from icdm.problems.family import register
 from icdm.problems.mdp import MDP, check_horizon
+from icdm.problems.spaces import Discrete
 
 
 @register("random_mdp")
@@ -26,7 +27,7 @@ class RandomMDP:
     horizon: int = 6
     discount: float = 1.0
     concentration: float = 0.2
-    reward_range, n_tasks = (0.0, 1.0), None
+    reward_range, n_tasks, hides_state, shows_reward = (0.0, 1.0), None, False, True
 
     def __post_init__(self):
         check_horizon(self.horizon)
@@ -40,6 +41,16 @@ class RandomMDP:
     @property
     def n_actions(self) -> int:
         return self.actions
+
+    @property
+    def observation_space(self) -> Discrete:
+        return Discrete(self.states)
+
+    def words(self) -> str:
+        return (
+            f"There are {self.states} states and {self.actions} actions. Where each action leads in each state, and how "
+            "likely it pays 1 rather than 0, is unknown. The state is observed."
+        )
 
     def sample(self, key: jax.Array) -> MDP:
         zeros = jnp.zeros((self.actions, self.states, self.states))

@@ -10,6 +10,7 @@ from icdm.families.random_mdp import RandomMDP
 from icdm.problems.counts import dirichlet_draw
 from icdm.problems.family import register
 from icdm.problems.pomdp import POMDP
+from icdm.problems.spaces import Discrete
 
 
 @register("random_pomdp")
@@ -32,10 +33,10 @@ class RandomPOMDP:
     concentration: float = 0.2
     emission_concentration: float = 0.3
     shows_reward: bool = True
-    reward_range, n_tasks = (0.0, 1.0), None
+    reward_range, n_tasks, hides_state = (0.0, 1.0), None, True
 
     def __post_init__(self):
-        self._mdp_family
+        self._mdp_family()  # checks what it holds
         if self.observations < 1 or self.emission_concentration <= 0:
             raise UserError(f"{self}: give at least 1 observation and an emission_concentration above 0")
 
@@ -48,10 +49,16 @@ class RandomPOMDP:
         return self.actions
 
     @property
-    def n_observations(self) -> int:
-        return self.observations
+    def observation_space(self) -> Discrete:
+        return Discrete(self.observations)
 
-    @property
+    def words(self) -> str:
+        return (
+            f"There are {self.states} hidden states, {self.actions} actions and {self.observations} observations. Where "
+            "each action leads, how likely it pays 1 rather than 0, and how likely each state shows each observation is "
+            "unknown."
+        )
+
     def _mdp_family(self) -> RandomMDP:
         return RandomMDP(self.states, self.actions, self.horizon, self.discount, self.concentration)
 
@@ -59,5 +66,5 @@ class RandomPOMDP:
         mdp_key, emission_key = jax.random.split(key)
         rows = dirichlet_draw(emission_key, jnp.full((self.states, self.observations), self.emission_concentration))
         emission = jnp.broadcast_to(rows, (self.actions, *rows.shape))
-        mdp = self._mdp_family.sample(mdp_key)
+        mdp = self._mdp_family().sample(mdp_key)
         return POMDP(mdp, emission, rows, observes_first=True, shows_reward=self.shows_reward)

@@ -2,11 +2,10 @@
 
 import dataclasses
 
-import jax
-
 from icdm.errors import UserError
 from icdm.problems.family import register
-from icdm.problems.mdp import MDP, check_horizon
+from icdm.problems.mdp import check_horizon
+from icdm.problems.spaces import Discrete
 
 
 @register("recorded")
@@ -19,7 +18,7 @@ class Recorded:
     horizon: int = 1
     reward_low: float = 0.0
     reward_high: float = 1.0
-    n_tasks = None
+    n_tasks, discount, hides_state, shows_reward = None, 1.0, False, True
 
     def __post_init__(self):
         check_horizon(self.horizon)
@@ -35,8 +34,9 @@ class Recorded:
         return self.actions
 
     @property
+    def observation_space(self) -> Discrete:
+        return Discrete(self.states)
+
+    @property
     def reward_range(self) -> tuple[float, float]:
         return self.reward_low, self.reward_high
-
-    def sample(self, key: jax.Array) -> MDP:
-        raise UserError("family 'recorded' has no simulator: name its file with --config.data=FILE")

@@ -10,6 +10,7 @@ from icdm.errors import UserError
 from icdm.problems.family import register, sample_tasks
 from icdm.problems.mdp import MDP, check_horizon
 from icdm.problems.pomdp import POMDP
+from icdm.problems.spaces import Discrete
 
 WEIGHTS = (0.0, 0.5, 1.0)  # share of wealth in stocks; the rest is cash without interest
 EDGES = (-0.06, -0.02, 0.02, 0.06)  # between the five bins of monthly returns
@@ -40,8 +41,8 @@ class Regimes:
     horizon: int = 12
     discount: float = 1.0
     cost: float = 0.002
-    n_states, n_actions, n_observations = REGIMES * len(WEIGHTS), len(WEIGHTS), len(RETURNS)
-    n_tasks, shows_reward = None, False
+    n_states, n_actions, n_tasks = REGIMES * len(WEIGHTS), len(WEIGHTS), None
+    observation_space, hides_state, shows_reward = Discrete(len(RETURNS)), True, False
 
     def __post_init__(self):
         check_horizon(self.horizon)

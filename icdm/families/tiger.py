@@ -9,6 +9,7 @@ from icdm.errors import UserError
 from icdm.problems.family import midpoints, register
 from icdm.problems.mdp import MDP, check_horizon
 from icdm.problems.pomdp import POMDP, silent_start
+from icdm.problems.spaces import Discrete
 
 LISTEN_COST = 1.0
 PAYS = 5  # points along the bite and along the treasure in a grid of tasks
@@ -30,8 +31,8 @@ class Tiger:
 
     horizon: int = 10
     discount: float = 0.95
-    n_states, n_actions, n_observations = 2, 3, 2
-    reward_range, n_tasks = (-100.0, 10.0), None
+    n_states, n_actions, reward_range, n_tasks = 2, 3, (-100.0, 10.0), None
+    observation_space, hides_state, shows_reward = Discrete(2), True, True
 
     def __post_init__(self):
         check_horizon(self.horizon)
@@ -41,6 +42,14 @@ class Tiger:
     def sample(self, key: jax.Array) -> POMDP:
         low, high = jnp.array([0.6, 50.0, 5.0]), jnp.array([0.95, 100.0, 10.0])
         return self.problem(*(low + (high - low) * jax.random.uniform(key, (3,), dtype=low.dtype)))
+
+    def words(self) -> str:
+        return (
+            "A tiger waits behind the left or the right door, a treasure behind the other. Action 0 listens: it costs "
+            f"{LISTEN_COST:g}, and observation 0 (left) or 1 (right) tells the tiger's side with an unknown accuracy. "
+            "Actions 1 and 2 open the left and the right door: that pays the treasure or costs the bite, both of unknown "
+            "size, and the tiger is placed anew."
+        )
 
     def grid(self, n: int) -> tuple[POMDP, jax.Array]:
         """n accuracies x 5 bites x 5 treasures, midpoints of equal parts of their ranges, and their prior weights."""

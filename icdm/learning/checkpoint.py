@@ -20,7 +20,7 @@ class Checkpoints:
         logging.getLogger("absl").setLevel(logging.CRITICAL)  # its failures are raised and told by `save`
         self.directory, self.say = directory.resolve(), say
         options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, enable_async_checkpointing=False)
-        self.manager = ocp.CheckpointManager(self.directory, options=options)
+        self.manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=_handlers())
 
     def save(self, step: int, tree) -> None:
         """Saves the pytree; an earlier checkpoint is removed only after this one is complete.
@@ -46,14 +46,9 @@ class Checkpoints:
 
         One that is cut short or corrupted is moved aside, which is said, and the one before it is taken.
         """
-        arrays = _flatten(like)
         for step in sorted(self.manager.all_steps(), reverse=True):
             try:
-                parts = ocp.args.Composite(state=ocp.args.StandardRestore(arrays), digest=ocp.args.JsonRestore())
-                found = self.manager.restore(step, args=parts)
-                if _digest(found["state"]) != found["digest"]["crc32"]:
-                    raise ValueError("its contents do not match its checksum")
-                return step, _unflatten(found["state"], like)
+                return step, _unflatten(_arrays(self.manager, step, _flatten(like)), like)
             except Exception as error:
                 self._set_aside(step, error)
         return 0, like
@@ -74,12 +69,69 @@ class Checkpoints:
         return "the start" if latest is None else f"step {latest}"
 
 
+def read(directory: pathlib.Path) -> tuple[int, dict[str, np.ndarray]]:
+    """The newest checkpoint that is whole, as (step, {path of a leaf: array}); (0, {}) if there is none.
+
+    Nothing is written, moved or created: a damaged checkpoint is skipped.
+    """
+    if not directory.is_dir():
+        return 0, {}
+    options = ocp.CheckpointManagerOptions(read_only=True)
+    with ocp.CheckpointManager(directory.resolve(), options=options, item_handlers=_handlers()) as manager:
+        for step in sorted(manager.all_steps(), reverse=True):
+            try:
+                return step, jax.device_get(_arrays(manager, step, {}))
+            except Exception as error:
+                print(f"checkpoint {directory / str(step)} cannot be read ({_first_line(error)}): it is skipped")
+    return 0, {}
+
+
+def _handlers() -> dict:
+    return {"state": ocp.StandardCheckpointHandler(), "digest": ocp.JsonCheckpointHandler()}
+
+
+def _arrays(manager: ocp.CheckpointManager, step: int, places: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """The verified arrays of a checkpoint, each where its namesake of `places` lies, others on the first device.
+
+    Raises:
+      Exception: of many kinds, if it is cut short or corrupted.
+    """
+    first = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    saved = manager.item_metadata(step)["state"].tree
+    wanted = {
+        name: places[name]
+        if name in places and places[name].shape == leaf.shape
+        else jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=first)
+        for name, leaf in saved.items()
+    }
+    parts = ocp.args.Composite(state=ocp.args.StandardRestore(wanted), digest=ocp.args.JsonRestore())
+    found = manager.restore(step, args=parts)
+    if _digest(found["state"]) != found["digest"]["crc32"]:
+        raise ValueError("its contents do not match its checksum")
+    return found["state"]
+
+
+def as_weights(arrays: dict[str, np.ndarray], like, prefix: str):
+    """The arrays whose paths begin with the prefix, as a pytree like `like`.
+
+    An array of another shape but the same size is taken in the new shape: vectors have become matrices of one row.
+    """
+
+    def leaf(path, old):
+        return arrays[prefix + jax.tree_util.keystr(path)].reshape(old.shape)
+
+    return jax.tree_util.tree_map_with_path(leaf, like)
+
+
 def _flatten(tree) -> dict[str, jax.Array]:
     return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def _unflatten(arrays, like):
-    return jax.tree_util.tree_map_with_path(lambda path, _: arrays[jax.tree_util.keystr(path)], like)
+    def leaf(path, old):
+        return jax.device_put(arrays[jax.tree_util.keystr(path)].reshape(old.shape), old.sharding)
+
+    return jax.tree_util.tree_map_with_path(leaf, like)
 
 
 def _digest(arrays) -> int:

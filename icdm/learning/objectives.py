@@ -1,4 +1,9 @@
-"""The two objectives: predict what comes next (pretraining), and act like the oracle (fine-tuning)."""
+"""The two objectives: predict what comes next (pretraining), and act as the target says (fine-tuning)."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -6,63 +11,136 @@ import optax
 
 from icdm.errors import UserError, unknown
 from icdm.models.transformer import Transformer
-from icdm.trajectories.layouts import NOTHING, Layout, Tokens, acting_positions, encode
-from icdm.trajectories.rollout import Trajectories
+from icdm.trajectories.layouts import Layout
+from icdm.trajectories.prompt import encode, logits_at, side_by_side
+from icdm.trajectories.trajectory import NOTHING, Trajectories
+
+
+class Target(Protocol):
+    """What the action logits of B rows should be on the first U observations of each of E episodes.
+
+    Attributes:
+      counts: (B, E, U) bool, where there is a target.
+    """
+
+    counts: jax.Array
+
+    def losses(self, logits_BEUA: jax.Array) -> jax.Array:
+        """The loss at each observation, (B, E, U); anything where there is no target."""
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["action"], meta_fields=[])
+@dataclasses.dataclass(frozen=True)
+class Imitation:
+    """Cross-entropy with an action, (B, E, U) int32; NOTHING where there is none."""
+
+    action: jax.Array
+
+    @property
+    def counts(self) -> jax.Array:
+        return self.action != NOTHING
+
+    def losses(self, logits_BEUA: jax.Array) -> jax.Array:
+        return optax.softmax_cross_entropy_with_integer_labels(logits_BEUA, jnp.maximum(self.action, 0))
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["q", "counts"], meta_fields=["temperature"])
+@dataclasses.dataclass(frozen=True)
+class Boltzmann:
+    """Cross-entropy with softmax(Q* / temperature); q: (B, E, U, A)."""
+
+    q: jax.Array
+    counts: jax.Array
+    temperature: float
+
+    def losses(self, logits_BEUA: jax.Array) -> jax.Array:
+        return optax.softmax_cross_entropy(logits_BEUA, jax.nn.softmax(self.q / self.temperature))
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["q", "counts"], meta_fields=["temperature"])
+@dataclasses.dataclass(frozen=True)
+class Advantage:
+    """Mean over actions of ((z - mean z) - (Q* - mean Q*) / temperature)^2; q: (B, E, U, A).
+
+    temperature z then estimates Q* up to a constant: the minimiser is the posterior mean of the centred Q* given the
+    context, whose argmax is the best single decision.
+    """
+
+    q: jax.Array
+    counts: jax.Array
+    temperature: float
+
+    def losses(self, logits_BEUA: jax.Array) -> jax.Array:
+        return jnp.square(_centred(logits_BEUA) - _centred(self.q) / self.temperature).mean(-1)
+
 
 LABELS = ("argmax", "boltzmann", "advantage")
 
 
-def check_labels(labels: str, temperature: float) -> None:
-    if labels not in LABELS:
-        raise unknown("labels", labels, LABELS)
-    if temperature <= 0:
-        raise UserError(f"temperature {temperature}: give a number above 0")
+@dataclasses.dataclass(frozen=True)
+class LabelConfig:
+    """What is made of the oracle's Q-values.
+
+    Attributes:
+      labels: argmax (imitation of the first best action), boltzmann or advantage.
+      temperature: of the last two, in units of reward.
+    """
+
+    labels: str = "boltzmann"
+    temperature: float = 0.1
+
+    def check(self) -> None:
+        """Raises UserError for labels that there are not, or a temperature that is not above 0."""
+        if self.labels not in LABELS:
+            raise unknown("labels", self.labels, LABELS)
+        if not self.temperature > 0:
+            raise UserError(f"temperature {self.temperature}: give a number above 0")
 
 
-def next_token_loss(model: Transformer, layout: Layout, tokens: Tokens) -> jax.Array:
-    """Mean cross-entropy of every component of every position, given the positions before it."""
+def target_of(config: LabelConfig, trajectories: Trajectories) -> Target:
+    """The target at every step that took place, from the oracle's Q beside it."""
+    if config.labels == "argmax":
+        best = jnp.argmax(trajectories.q, -1).astype(jnp.int32)
+        return Imitation(jnp.where(trajectories.valid, best, NOTHING))
+    kind = {"boltzmann": Boltzmann, "advantage": Advantage}[config.labels]
+    return kind(trajectories.q, trajectories.valid, config.temperature)
+
+
+class Lesson(NamedTuple):
+    """Rows of episodes (B, E, ...), and what should be learned from them; None for the tokens themselves."""
+
+    trajectories: Trajectories
+    target: Target | None
+
+
+def next_token_loss(model: Transformer, layout: Layout, lessons: Sequence[Lesson]) -> tuple[jax.Array, jax.Array]:
+    """Mean cross-entropy of every component of every position given the positions before it, and how many positions."""
+    tokens = side_by_side([encode(layout, lesson.trajectories) for lesson in lessons])
     hidden_BLD = model(tokens).hidden[:, :-1]
     pair_BL = tokens.valid[:, :-1] & tokens.valid[:, 1:]
     total, count = 0.0, 0
     for part, target_BL in layout.targets(tokens):
         target_BL = target_BL[:, 1:]
         mask_BL = pair_BL & (target_BL != NOTHING)
-        loss_BL = optax.softmax_cross_entropy_with_integer_labels(
-            model.logits(hidden_BLD, part), jnp.maximum(target_BL, 0)
-        )
+        logits_BLV = model.logits(hidden_BLD, part)
+        loss_BL = optax.softmax_cross_entropy_with_integer_labels(logits_BLV, jnp.maximum(target_BL, 0))
         total, count = total + jnp.where(mask_BL, loss_BL, 0).sum(), count + mask_BL.sum()
-    return total / jnp.maximum(count, 1)
+    return total / jnp.maximum(count, 1), tokens.valid.sum()
 
 
-def action_loss(
-    model: Transformer, layout: Layout, trajectories: Trajectories, labels: str, temperature: float
-) -> jax.Array:
-    """Mean loss of the action logits z against the oracle, wherever the model must act.
-
-    argmax:    cross-entropy with the first best action.
-    boltzmann: cross-entropy with softmax(Q* / temperature).
-    advantage: mean over actions of ((z - mean z) - (Q* - mean Q*) / temperature)^2,
-               so that temperature z estimates Q* up to a constant: its minimiser is the posterior mean of
-               the centred Q* given the context, whose argmax is the best single decision.
-    """
-    logits_BETA = action_logits(model, layout, trajectories)
-    q_BETA = trajectories.q
-    if labels == "argmax":
-        loss_BET = optax.softmax_cross_entropy_with_integer_labels(logits_BETA, jnp.argmax(q_BETA, -1))
-    elif labels == "boltzmann":
-        loss_BET = optax.softmax_cross_entropy(logits_BETA, jax.nn.softmax(q_BETA / temperature))
-    else:
-        loss_BET = jnp.square(_centred(logits_BETA) - _centred(q_BETA) / temperature).mean(-1)
-    return jnp.where(trajectories.valid, loss_BET, 0).sum() / jnp.maximum(trajectories.valid.sum(), 1)
-
-
-def action_logits(model: Transformer, layout: Layout, trajectories: Trajectories) -> jax.Array:
-    """The model's logits over the problem's actions at every step, (B, E, T, A)."""
-    n_actions = trajectories.q.shape[-1]
-    start = layout.slices["action"].start
-    hidden_BLD = model(encode(layout, trajectories)).hidden
-    hidden_BETD = acting_positions(layout, hidden_BLD, trajectories.action.shape[1])
-    return model.logits(hidden_BETD, slice(start, start + n_actions))
+def action_loss(model: Transformer, layout: Layout, lessons: Sequence[Lesson]) -> tuple[jax.Array, jax.Array]:
+    """Mean loss of the action logits wherever a lesson has a target, and how many positions were read."""
+    prompts = [encode(layout, lesson.trajectories) for lesson in lessons]
+    tokens = side_by_side(prompts)
+    hidden_BLD = model(tokens).hidden
+    total, count, row = 0.0, 0, 0
+    for (_, target), prompt in zip(lessons, prompts):
+        n_rows, _, n_observations = target.counts.shape
+        own_BLD, row = hidden_BLD[row : row + n_rows], row + n_rows
+        logits_BEUA = logits_at(model, layout, own_BLD, prompt.acting[:, :n_observations])
+        total = total + jnp.where(target.counts, target.losses(logits_BEUA), 0).sum()
+        count = count + target.counts.sum()
+    return total / jnp.maximum(count, 1), tokens.valid.sum()
 
 
 def _centred(x: jax.Array) -> jax.Array:

@@ -13,8 +13,8 @@ import optax
 
 from icdm.errors import UserError
 from icdm.learning.checkpoint import Checkpoints
-from icdm.models.lora import init_lora, merge_lora
-from icdm.models.transformer import Transformer
+from icdm.models.lora import LoraConfig, adapted, init_adapters
+from icdm.models.transformer import MATRICES, Transformer
 from icdm.sharding import place_state
 
 
@@ -25,7 +25,8 @@ class TrainConfig:
     Attributes:
       steps, batch: how many updates, of how many rows each.
       learning_rate: peak, reached after `warmup` steps.
-      lora_rank: 0 trains all weights; r > 0 trains adapters of rank r and leaves the weights alone.
+      lora_rank, lora_alpha, lora_targets: adapters to train in place of the weights (`icdm.models.lora.LoraConfig`);
+        rank 0 trains all weights.
       checkpoint_every, log_every: in steps.
     """
 
@@ -36,6 +37,8 @@ class TrainConfig:
     weight_decay: float = 0.01
     clip: float = 1.0
     lora_rank: int = 0
+    lora_alpha: float = 16.0
+    lora_targets: tuple[str, ...] = MATRICES
     checkpoint_every: int = 500
     log_every: int = 50
 
@@ -43,10 +46,15 @@ class TrainConfig:
         for name in ("batch", "checkpoint_every", "log_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"{phase}.{name} {getattr(self, name)}: give at least 1")
-        if self.steps < 0 or self.lora_rank < 0 or self.warmup < 0:
-            raise UserError(f"{phase}: steps, warmup and lora_rank cannot be negative")
+        if self.steps < 0 or self.warmup < 0:
+            raise UserError(f"{phase}: steps and warmup cannot be negative")
+        self.lora.check(phase)
         if not self.learning_rate > 0:
             raise UserError(f"{phase}.learning_rate {self.learning_rate}: give a number above 0")
+
+    @property
+    def lora(self) -> LoraConfig:
+        return LoraConfig(self.lora_rank, self.lora_alpha, tuple(self.lora_targets))
 
     def optimizer(self) -> optax.GradientTransformation:
         warmup = min(self.warmup, self.steps // 2)
@@ -54,6 +62,9 @@ class TrainConfig:
         return optax.chain(
             optax.clip_by_global_norm(self.clip), optax.adamw(schedule, b2=0.99, weight_decay=self.weight_decay)
         )
+
+
+NO_ADAPTERS = LoraConfig()
 
 
 class TrainState(NamedTuple):
@@ -94,12 +105,11 @@ def train(
       UserError: the loss or its gradient is not finite; the last good checkpoint stays.
     """
     lora_key, data_key = jax.random.split(key)
-    trainable = init_lora(model, config.lora_rank, lora_key) if config.lora_rank else model
-    frozen = model if config.lora_rank else None
+    trainable, frozen = (init_adapters(model, config.lora, lora_key), model) if config.lora_rank else (model, None)
     optimizer = config.optimizer()
     state = TrainState(trainable, optimizer.init(trainable), jnp.int32(0), jax.random.key_data(data_key))
     start, state = checkpoints.restore(place_state(mesh, jax.tree.map(jnp.array, state)))
-    update = make_update(loss, optimizer)
+    update = make_update(loss, optimizer, config.lora)
     log(start)
 
     pending, recent, since = [], [], time.perf_counter()
@@ -121,14 +131,18 @@ def train(
             checkpoints.save(step + 1, state)
         if stopping and step + 1 < config.steps:
             raise Stopped(f"stopped at step {step + 1} of {config.steps}, saved")
-    return merge_lora(frozen, state.trainable) if config.lora_rank else state.trainable
+    return adapted(frozen, state.trainable, config.lora).merged() if config.lora_rank else state.trainable
 
 
-def make_update(loss, optimizer):
-    """One jitted step of gradient descent; the old state's memory is reused for the new one."""
+def make_update(loss: Callable, optimizer: optax.GradientTransformation, lora: LoraConfig = NO_ADAPTERS) -> Callable:
+    """One jitted step of gradient descent; the old state's memory is reused for the new one.
+
+    Args:
+      lora: how the state's adapters go with the frozen weights, if it trains adapters.
+    """
 
     def objective(trainable, frozen, batch, key):
-        model = trainable if frozen is None else merge_lora(frozen, trainable)
+        model = trainable if frozen is None else adapted(frozen, trainable, lora)
         return loss(model, batch, key)
 
     @functools.partial(jax.jit, donate_argnums=0)

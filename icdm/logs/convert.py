@@ -1,18 +1,21 @@
-"""Makes a table of recorded steps out of another file, or a Minari data set or CSV file out of a table.
-
-    python -m icdm.logs.convert IN OUT [--repair drop|truncate] [--bins 16] [--binning quantile|uniform]
-                                               [--split train] [--minari hdf5|arrow]
-
-IN: .csv, .parquet, a Minari directory, or a .npz of the Decision-Pretrained Transformer. OUT: .parquet (the
-table), .csv (decoded), or a directory (Minari). Defects of IN are refused with file, row and column, unless a
-repair is asked for; what a repair drops is counted.
-"""
+"""`icdm convert`: a table of recorded steps out of another file, or a Minari data set or CSV file out of a table."""
 
 import argparse
 import pathlib
-import sys
 
-from icdm.errors import UserError, one_line_errors
+import pyarrow as pa
+import pyarrow.csv
+
+from icdm.errors import UserError
+from icdm.logs.files import coded_parts, fit_codings, open_source
+from icdm.logs.minari import write_minari
+from icdm.logs.table import NOTHING, Report, as_batch, checked, is_table, open_table, write_table
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Converts as the arguments of `icdm convert` say."""
+    options = {name: value for name, value in vars(arguments).items() if name not in ("command", "source", "out")}
+    print(convert(arguments.source, arguments.out, **options))
 
 
 def convert(source, out, *, repair=None, bins=16, binning="quantile", split="", minari="hdf5") -> str:
@@ -21,8 +24,6 @@ def convert(source, out, *, repair=None, bins=16, binning="quantile", split="", 
     Raises:
       UserError: a defect of the source (file, row, column), or a place that cannot be written.
     """
-    from icdm.logs.minari import write_minari
-
     out = pathlib.Path(out)
     if out.suffix == ".parquet":
         table, report = to_table(source, out, repair=repair, bins=bins, binning=binning, split=split)
@@ -42,9 +43,6 @@ def convert(source, out, *, repair=None, bins=16, binning="quantile", split="", 
 
 def to_table(source, out, *, repair=None, bins=16, binning="quantile", split=""):
     """(table, what a repair left out) of any file that can be read; a table keeps its codings."""
-    from icdm.logs.files import coded_parts, fit_codings, open_source
-    from icdm.logs.table import Report, checked, is_table, open_table, write_table
-
     source, out, report = pathlib.Path(source), pathlib.Path(out), Report()
     if is_table(source):
         table = open_table(source)
@@ -57,11 +55,6 @@ def to_table(source, out, *, repair=None, bins=16, binning="quantile", split="")
 
 def write_csv(out, table) -> int:
     """Writes the rows of a table with their codes turned back into values; returns how many."""
-    import pyarrow as pa
-    import pyarrow.csv
-
-    from icdm.logs.table import NOTHING, as_batch
-
     writer = None
     for rows in table.chunks():
         batch = as_batch(rows)
@@ -78,27 +71,3 @@ def write_csv(out, table) -> int:
         writer.write_batch(batch)
     writer.close()
     return table.n_rows
-
-
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m icdm.logs.convert",
-        description=__doc__,
-        formatter_class=argparse.RawTextHelpFormatter,
-    )
-    parser.add_argument("source", metavar="IN")
-    parser.add_argument("out", metavar="OUT")
-    parser.add_argument(
-        "--repair", choices=("drop", "truncate"), help="drop episodes with a defect, or cut them before it"
-    )
-    parser.add_argument("--bins", type=int, default=16, help="intervals of a column of real numbers")
-    parser.add_argument("--binning", choices=("quantile", "uniform"), default="quantile")
-    parser.add_argument("--split", default="", help="train, test or eval, of a .npz")
-    parser.add_argument("--minari", choices=("hdf5", "arrow"), default="hdf5", help="format of a Minari OUT")
-    arguments = vars(parser.parse_args(argv))
-    with one_line_errors("convert"):
-        print(convert(arguments.pop("source"), arguments.pop("out"), **arguments))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

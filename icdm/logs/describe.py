@@ -1,18 +1,20 @@
-"""Says what a file of recorded steps holds.
-
-    python -m icdm.logs.describe FILE [--json] [--split train]
-
-Episodes and their lengths, how often each action was taken, rewards, which state-action pairs were seen, and
-every kind of defect with its number of rows and the first row it is in.
-"""
+"""`icdm describe`: what a file of recorded steps holds, and every defect in it."""
 
 import argparse
 import json
-import sys
 
-from icdm.errors import one_line_errors
+import numpy as np
+
+from icdm.logs.files import coded_parts, fit_codings, open_source
+from icdm.logs.table import NOTHING, find_defects, is_table, open_table
 
 SHOWN = 12  # actions in the table
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Describes the file that the arguments of `icdm describe` name."""
+    found = describe(arguments.file, arguments.split)
+    print(json.dumps(found)) if arguments.json else show(found)
 
 
 def describe(path, split: str = "") -> dict:
@@ -21,11 +23,6 @@ def describe(path, split: str = "") -> dict:
     Raises:
       UserError: the file cannot be read at all. Defects of rows are counted in `defects`, not raised.
     """
-    import numpy as np
-
-    from icdm.logs.files import coded_parts, fit_codings, open_source
-    from icdm.logs.table import NOTHING, find_defects, is_table, open_table
-
     if is_table(path):
         table = open_table(path)
         codings, parts = table.codings, table.coded()
@@ -82,8 +79,6 @@ def describe(path, split: str = "") -> dict:
 
 
 def _spread(values) -> dict:
-    import numpy as np
-
     finite = values[np.isfinite(values)]
     if not finite.size:
         return {}
@@ -96,8 +91,6 @@ def _spread(values) -> dict:
 
 def _least_covered(codings, pairs) -> list[dict]:
     """The five states most often visited in which some action was never tried."""
-    import numpy as np
-
     visits = pairs.sum(1)
     order = [s for s in np.argsort(-visits) if visits[s] and (pairs[s] == 0).any()][:5]
     state = codings["observation"].decode
@@ -137,22 +130,3 @@ def show(found: dict) -> None:
         print("defects: none")
     for column, entry in found["defects"].items():
         print(f"defect: column {column}: {entry['rows']} rows, the first is row {entry['first_row']}: {entry['first']}")
-
-
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m icdm.logs.describe",
-        description=__doc__,
-        formatter_class=argparse.RawTextHelpFormatter,
-    )
-    parser.add_argument("file", metavar="FILE")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--split", default="", help="train, test or eval, of a .npz")
-    arguments = parser.parse_args(argv)
-    with one_line_errors("describe"):
-        found = describe(arguments.file, arguments.split)
-        print(json.dumps(found)) if arguments.json else show(found)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

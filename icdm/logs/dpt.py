@@ -10,18 +10,25 @@ carries the oracle's action.
 import pathlib
 import zipfile
 from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 
 from icdm.errors import UserError, unknown
-from icdm.logs.table import NOTHING, Rows, as_batch
+from icdm.families.bandit import Bandit
+from icdm.families.dark_room import DarkRoom
+from icdm.logs.log import Log, load
+from icdm.logs.table import NOTHING, Rows, as_batch, plain_codings, write_table
+from icdm.problems.family import Family
 
 BANDIT = ("actions", "rewards", "optimal", "means")
 DARK_ROOM = ("states", "actions", "next_states", "rewards", "query", "optimal", "goal")
 
 
-def load(path: pathlib.Path, split: str) -> dict[str, np.ndarray]:
+def arrays_of(path: pathlib.Path, split: str) -> dict[str, np.ndarray]:
     """The arrays of one split by their names without it.
 
     Raises:
@@ -36,14 +43,57 @@ def load(path: pathlib.Path, split: str) -> dict[str, np.ndarray]:
     if split not in splits:
         raise unknown(f"split of {path}", split, splits)
     found = {name.removeprefix(split + "_"): x for name, x in arrays.items() if name.startswith(split + "_")}
-    if not (set(BANDIT) <= set(found) or set(DARK_ROOM) <= set(found)):
+    if not any(set(kind.arrays) <= set(found) for kind in KINDS):
         raise UserError(f"{path} holds {', '.join(sorted(found))}: neither the bandit's arrays nor Dark Room's")
     return found
 
 
 def rows_of(path: pathlib.Path, split: str) -> Rows:
-    arrays = load(path, split)
-    return bandit_rows(arrays) if "means" in arrays else dark_room_rows(arrays)
+    """The rows of one split, a task for each of its contexts."""
+    arrays = arrays_of(path, split)
+    return kind_of(arrays).rows(arrays)
+
+
+def split(
+    path: pathlib.Path, family: Family, workdir: pathlib.Path, seed: int, episodes: int
+) -> tuple[Log, Log, Any, np.ndarray | None]:
+    """(the log of the training split, that of the test split, N unseen problems, episodes of the test split to show in
+    each of them, (N, R, K), or None); tables of both splits are written into the work directory.
+
+    Raises:
+      UserError: a file that goes with another family, or too few contexts for R episodes in each task.
+    """
+    arrays = {name: arrays_of(path, name) for name in ("train", "test")}
+    kind = kind_of(arrays["train"])
+    if not isinstance(family, kind.family):
+        fits, given = (cls.__name__ for cls in (kind.family, type(family)))
+        raise UserError(f"{path} goes with the family {fits}, not {given}: set config.family accordingly")
+    rows = {
+        "train": kind.training_rows(arrays["train"], np.random.default_rng(seed)),
+        "test": kind.rows(arrays["test"]),
+    }
+    codings = plain_codings(family.n_states, family.n_actions)
+    train, test = (load(write_table(workdir / f"{name}.parquet", [rows[name]], codings)) for name in rows)
+    with jax.enable_x64(True):
+        return train, test, *kind.unseen(path, family, test, episodes)
+
+
+def bandit_tasks(path: pathlib.Path, family: Bandit, test: Log, episodes: int) -> tuple[Any, None]:
+    """The tasks of the split `eval`, which are acted in from an empty history."""
+    means = arrays_of(path, "eval")["means"].astype(np.float64)
+    return jax.vmap(family.problem)(jnp.asarray(means)), None
+
+
+def dark_room_tasks(path: pathlib.Path, family: DarkRoom, test: Log, episodes: int) -> tuple[Any, np.ndarray]:
+    """The goals of the split `test`, each with R of the contexts that were recorded for it."""
+    goals = arrays_of(path, "test")["goal"].astype(int)
+    goals, which = np.unique(goals[:, 0] * family.size + goals[:, 1], return_inverse=True)
+    problem = jax.vmap(family.problem)(jax.nn.one_hot(jnp.asarray(goals), family.n_states))
+    rows = [np.flatnonzero(which == i) for i in range(len(goals))]
+    fewest = min(map(len, rows))
+    if fewest < episodes:
+        raise UserError(f"evaluation.episodes {episodes}: {path} holds contexts for {fewest} in each task")
+    return problem, np.stack([[test.contexts[row] for row in of_goal[:episodes]] for of_goal in rows])
 
 
 def reader(path: pathlib.Path, split: str) -> Callable[[], Iterator[pa.RecordBatch]]:
@@ -125,3 +175,30 @@ def _rows(**columns: np.ndarray) -> Rows:
         behavior_probability=np.full(n, np.nan),
         terminal=np.zeros(n, bool),
     )
+
+
+class Kind(NamedTuple):
+    """One of the two experiments: its arrays, its family, and how its rows and unseen tasks are made."""
+
+    arrays: tuple[str, ...]
+    family: type
+    rows: Callable[[dict[str, np.ndarray]], Rows]
+    training_rows: Callable[[dict[str, np.ndarray], np.random.Generator], Rows]
+    unseen: Callable[[pathlib.Path, Any, Log, int], tuple[Any, np.ndarray | None]]
+
+
+KINDS = (
+    Kind(BANDIT, Bandit, bandit_rows, lambda arrays, rng: bandit_rows(arrays), bandit_tasks),
+    Kind(
+        DARK_ROOM,
+        DarkRoom,
+        dark_room_rows,
+        lambda arrays, rng: dark_room_rows(shifted(arrays, rng), by_goal=True),
+        dark_room_tasks,
+    ),
+)
+
+
+def kind_of(arrays: dict[str, np.ndarray]) -> Kind:
+    """Which of the two it is."""
+    return next(kind for kind in KINDS if set(kind.arrays) <= set(arrays))

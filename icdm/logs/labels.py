@@ -8,7 +8,7 @@ import dataclasses
 import numpy as np
 
 from icdm.errors import UserError, unknown
-from icdm.logs.loader import Log
+from icdm.logs.log import Log
 from icdm.logs.table import NOTHING
 
 LABELS = {

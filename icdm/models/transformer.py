@@ -12,18 +12,22 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from icdm.errors import UserError, unknown
-from icdm.trajectories.layouts import Tokens
+from icdm.models.attention import attend, rotate, rotation
+from icdm.models.cpu_products import linear, linears
+from icdm.models.taps import NO_TAPS, Taps, check_places, tapped
+from icdm.trajectories.layouts.vocabulary import Tokens
 
 nnx.set_graph_mode(False)  # modules are plain pytrees
 nnx.set_graph_updates(False)
 
 MLPS = ("gated", "squared_relu")
 DTYPES = ("float32", "bfloat16")
-BLOCKS = 4  # of queries in training
-SHORTEST_IN_BLOCKS = 64  # positions; a shorter sequence is one block
+MATRICES = ("q", "k", "v", "o", "gate", "up", "down")  # weights of a layer that are matrices
+MOST_UNROLLED = 8  # layers; more are a loop, which compiles faster but runs slower on CPU
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,26 +76,25 @@ class ModelConfig:
 class Cache(NamedTuple):
     """Keys and values of what each row has read; rows may be at different positions.
 
-    k, v: a (B, M, S, H) array of each layer; embedding: (B, S, D), for mixing; length: (B,) positions
-    read so far.
+    k, v: a (B, M, S, H) array for each layer, or one (X, B, M, S, H) array where layers are a loop; embedding:
+    (B, S, D), for mixing; length: (B,) positions read so far.
     """
 
-    k: tuple[jax.Array, ...]
-    v: tuple[jax.Array, ...]
+    k: tuple[jax.Array, ...] | jax.Array
+    v: tuple[jax.Array, ...] | jax.Array
     embedding: jax.Array
     length: jax.Array
 
 
 class Output(NamedTuple):
-    """hidden: (B, L, D) after the last norm; cache: the new one, or None; readings: see `__call__`."""
+    """hidden: (B, L, D) after the last norm; cache: the new one, or None."""
 
     hidden: jax.Array
     cache: Cache | None
-    readings: dict[str, jax.Array] | None
 
 
 class Block(nnx.Module):
-    """One layer's weights."""
+    """One layer's weights; all layers' along a leading axis X."""
 
     def __init__(self, c: ModelConfig, rngs: nnx.Rngs):
         def weight(fan_in, *shape):
@@ -109,68 +112,103 @@ class Block(nnx.Module):
         self.up = weight(c.width, c.width, c.hidden)
         self.down = weight(c.hidden * depth**2, c.hidden, c.width)
 
-    def mlp(self, x_BLD):
-        if hasattr(self, "gate"):
-            gate_BLF, up_BLF = linears(x_BLD, self.gate[...], self.up[...])
-            hidden_BLF = jax.nn.silu(gate_BLF) * up_BLF
-        else:
-            hidden_BLF = jnp.square(jax.nn.relu(linear(x_BLD, self.up[...])))
-        return linear(hidden_BLF, self.down[...])
+    def matrices(self) -> dict[str, nnx.Param]:
+        """The weights that are matrices, by name."""
+        return {name: weight for name, weight in vars(self).items() if name in MATRICES}
 
 
 class Transformer(nnx.Module):
-    """Reads Tokens, gives hidden states; `logits` turns them into scores over the vocabulary."""
+    """Reads Tokens, gives hidden states; `logits` turns them into scores over the vocabulary.
 
-    def __init__(self, config: ModelConfig, vocabulary: int, rngs: nnx.Rngs):
+    Args:
+      vocabulary: how many ids there are.
+      numbers: R, how many numbers each position holds.
+    """
+
+    def __init__(self, config: ModelConfig, vocabulary: int, rngs: nnx.Rngs, numbers: int = 1):
         c = config
         self.config = c
         self.embed = nnx.Param(jax.random.normal(rngs.params(), (vocabulary, c.width)))
-        self.number = nnx.Param(jax.random.normal(rngs.params(), (c.width,)))
+        self.number = nnx.Param(jax.random.normal(rngs.params(), (numbers, c.width)))
         if c.mixing:
             self.mixing = nnx.Param(jnp.zeros((c.mixing, c.width, c.width)))
         self.blocks = nnx.vmap(lambda r: Block(c, r))(rngs.split(c.layers))
         self.norm = nnx.Param(jnp.ones(c.width))
         self.unembed = nnx.Param(c.width**-0.5 * jax.random.normal(rngs.params(), (c.width, vocabulary)))
 
-    def __call__(self, tokens: Tokens, cache: Cache | None = None, read: bool = False) -> Output:
+    @classmethod
+    def described(cls, config: ModelConfig, vocabulary: int, numbers: int = 1) -> "Transformer":
+        """The same with shapes in the place of weights: nothing is drawn, nothing allocated."""
+        return jax.eval_shape(lambda: cls(config, vocabulary, nnx.Rngs(0), numbers))
+
+    def __call__(
+        self,
+        tokens: Tokens,
+        cache: Cache | None = None,
+        taps: Taps = NO_TAPS,
+        adapters: dict[str, dict[str, jax.Array]] | None = None,
+        scale: float = 0.0,
+    ) -> Output:
         """Hidden states of every position, each of which attends to the valid ones up to itself.
 
-        With a cache the tokens are appended to what each row has read before; tokens that are not
-        valid leave no trace. With `read`, the readings hold `attention` (X, B, N, L, S), whose rows
-        sum to 1, and `residual` (X + 1, B, L, D), the stream before each layer and after the last.
+        Args:
+          cache: the tokens are appended to what each row has read before; those that are not valid leave no trace.
+          taps: functions that read or replace activations (`icdm.models.taps`); layers are then not a loop.
+          adapters, scale: as of `icdm.models.lora.Adapted`.
+
+        Raises:
+          UserError: a tap at a place that there is not.
         """
+        check_places(taps, self.config.layers)
         dtype = jnp.dtype(self.config.dtype)
-        model = jax.tree.map(lambda w: w.astype(dtype), self)
+        model, adapters = jax.tree.map(lambda w: w.astype(dtype), (self, adapters or {}))
         start_B1 = 0 if cache is None else cache.length[:, None]
-        capacity = tokens.valid.shape[1] if cache is None else cache.k[0].shape[2]
+        capacity = tokens.valid.shape[1] if cache is None else cache.k[0].shape[-2]
         # A position is how many valid ones came before; the others get a slot that does not exist.
         slot_BL = jnp.where(tokens.valid, start_B1 + jnp.cumsum(tokens.valid, 1) - 1, capacity)
         x_BLD = model._embed(tokens).astype(dtype)
         x_BLD, embedding = model._mix(x_BLD, slot_BL, cache)
+        x_BLD = tapped(taps, "embed", x_BLD)
         turn = rotation(slot_BL, self.config.head_width, self.config.rotary_base)
-        memories, streams, attentions = [], [x_BLD], []
-        for i in range(self.config.layers):
-            block = jax.tree.map(lambda w: w[i], model.blocks)
-            memory = None if cache is None else (cache.k[i], cache.v[i])
-            x_BLD, memory, attention = model._layer(x_BLD, slot_BL, turn, memory, block)
-            memories, streams, attentions = memories + [memory], streams + [x_BLD], attentions + [attention]
+        layer = functools.partial(model._layer, slot_BL, turn, scale)
+        weights = model.blocks, adapters
+        if self._is_a_loop and not taps:
+            memories = None if cache is None else (cache.k, cache.v)
+            x_BLD, memories = jax.lax.scan(lambda x, own: layer(x, *own), x_BLD, (*weights, memories))
+        else:
+            memories = []
+            for i in range(self.config.layers):
+                memory = None if cache is None else (cache.k[i], cache.v[i])
+                own = {place: tap for place, tap in taps.items() if place.startswith(f"{i}.")}
+                x_BLD, memory = layer(x_BLD, *jax.tree.map(lambda w: w[i], weights), memory, own, i)
+                memories.append(memory)
+            if cache is not None:
+                memories = tuple(map(self._beside, zip(*memories)))
         if cache is not None:
             length = cache.length + tokens.valid.sum(1, dtype=cache.length.dtype)
-            cache = Cache(*map(tuple, zip(*memories)), embedding, length)
-        readings = {"residual": jnp.stack(streams), "attention": jnp.stack(attentions)} if read else None
-        return Output(rms_norm(x_BLD, model.norm[...]), cache, readings)
+            cache = Cache(*memories, embedding, length)
+        return Output(rms_norm(x_BLD, model.norm[...]), cache)
 
-    def logits(self, hidden_BLD: jax.Array, part: slice = slice(None)) -> jax.Array:
+    def logits(self, hidden_BLD: jax.Array, ids: slice | np.ndarray = slice(None)) -> jax.Array:
         """Scores over (a part of) the vocabulary, float32."""
-        unembed_DV = self.unembed[...][:, part].astype(hidden_BLD.dtype)
+        unembed_DV = self.unembed[...][:, ids].astype(hidden_BLD.dtype)
         return linear(hidden_BLD, unembed_DV).astype(jnp.float32)
 
     def empty_cache(self, rows: int, capacity: int) -> Cache:
+        """A cache with room for so many positions in each row."""
         c = self.config
         dtype = jnp.dtype(c.dtype)
-        kv = tuple(jnp.zeros((rows, c.kv_heads, capacity, c.head_width), dtype) for _ in range(c.layers))
+        kv = self._beside([jnp.zeros((rows, c.kv_heads, capacity, c.head_width), dtype)] * c.layers)
         embedding = jnp.zeros((rows, capacity if c.mixing else 0, c.width), dtype)
         return Cache(kv, kv, embedding, jnp.zeros(rows, jnp.int32))
+
+    @property
+    def _is_a_loop(self) -> bool:
+        return self.config.layers > MOST_UNROLLED
+
+    def _beside(self, arrays):
+        """The arrays of all layers as a cache holds them."""
+        return jnp.stack(arrays) if self._is_a_loop else tuple(arrays)
 
     def _embed(self, tokens):
         table_VD = self.embed[...]
@@ -180,7 +218,8 @@ class Transformer(nnx.Module):
         else:
             found_BLCD = table_VD.at[tokens.id].get(mode="clip")
             x_BLD = jnp.where(tokens.id[..., None] >= 0, found_BLCD, 0).sum(-2)
-        return x_BLD + tokens.number[..., None].astype(table_VD.dtype) * self.number[...][None, None]
+        number_BLRD = tokens.number[..., None].astype(table_VD.dtype) * self.number[...][None, None]
+        return x_BLD + number_BLRD.sum(-2)
 
     def _mix(self, x_BLD, slot_BL, cache):
         """Adds learned linear maps of the embeddings one, two, ... positions before."""
@@ -195,80 +234,55 @@ class Transformer(nnx.Module):
             x_BLD = x_BLD + linear(before_BLD, self.mixing[...][back - 1])
         return x_BLD, history_BSD
 
-    def _layer(self, x_BLD, slot_BL, turn, memory, block):
+    def _layer(self, slot_BL, turn, scale, x_BLD, block, adapters, memory, taps=NO_TAPS, number=0):
+        """The stream after a layer, and its keys and values with the new ones in them."""
         c = self.config
+
+        def project(x, **weights):
+            return projected(x, weights, adapters, scale)
+
         h_BLD = rms_norm(x_BLD, block.attention_norm[...])
-        q_BLE, k_BLE, v_BLE = linears(h_BLD, block.q[...], block.k[...], block.v[...])
+        q_BLE, k_BLE, v_BLE = project(h_BLD, q=block.q[...], k=block.k[...], v=block.v[...])
         q_BLNH = rotate(_heads(q_BLE, c.heads), turn)
         k_BLMH = rotate(_heads(k_BLE, c.kv_heads), turn)
         v_BLMH = _heads(v_BLE, c.kv_heads)
         if memory is None:
             k_BMSH, v_BMSH = k_BLMH.swapaxes(1, 2), v_BLMH.swapaxes(1, 2)
-            mixed_BLE, attention_BNLS = attend_in_blocks(q_BLNH, k_BMSH, v_BMSH, slot_BL)
         else:
             row_B1 = jnp.arange(x_BLD.shape[0])[:, None]
             k_BMSH = memory[0].at[row_B1, :, slot_BL].set(k_BLMH, mode="drop")
             v_BMSH = memory[1].at[row_B1, :, slot_BL].set(v_BLMH, mode="drop")
-            mask_BLS = jnp.arange(k_BMSH.shape[2])[None, None] <= slot_BL[:, :, None]
-            mixed_BLE, attention_BNLS = attend(q_BLNH, k_BMSH, v_BMSH, mask_BLS)
-            memory = (k_BMSH, v_BMSH)
-        x_BLD = x_BLD + linear(mixed_BLE, block.o[...])
-        x_BLD = x_BLD + block.mlp(rms_norm(x_BLD, block.mlp_norm[...]))
-        return x_BLD, memory, attention_BNLS
+        weights_tap = taps.get(f"{number}.attention")
+        mixed_BLE = attend(q_BLNH, k_BMSH, v_BMSH, slot_BL, memory is not None, weights_tap)
+        mixed_BLE = tapped(taps, f"{number}.heads", _heads(mixed_BLE, c.heads)).reshape(mixed_BLE.shape)
+        [attended_BLD] = project(mixed_BLE, o=block.o[...])
+        x_BLD = x_BLD + attended_BLD
+        h_BLD = rms_norm(x_BLD, block.mlp_norm[...])
+        if c.mlp == "gated":
+            gate_BLF, up_BLF = project(h_BLD, gate=block.gate[...], up=block.up[...])
+            hidden_BLF = jax.nn.silu(gate_BLF) * up_BLF
+        else:
+            [up_BLF] = project(h_BLD, up=block.up[...])
+            hidden_BLF = jnp.square(jax.nn.relu(up_BLF))
+        [mlp_BLD] = project(hidden_BLF, down=block.down[...])
+        x_BLD = x_BLD + tapped(taps, f"{number}.mlp", mlp_BLD)
+        return tapped(taps, f"{number}.out", x_BLD), None if memory is None else (k_BMSH, v_BMSH)
 
 
-def attend(q_BLNH, k_BMSH, v_BMSH, mask_BLS):
-    """softmax(q k / sqrt(H)) v, heads in groups that share keys and values; softmax in float32.
+def projected(
+    x: jax.Array, weights: dict[str, jax.Array], adapters: dict[str, dict[str, jax.Array]], scale: float
+) -> list[jax.Array]:
+    """x W + s (x A) B for each named weight W, the term of the adapter where there is one.
 
-    Returns the heads' values side by side, (B, L, N H), and the attention, (B, N, L, S).
+    Weights that read the same x are joined into one product, and so are their A.
     """
-    B, L, N, H = q_BLNH.shape
-    M, S = k_BMSH.shape[1:3]
-    q_BMRH = q_BLNH.swapaxes(1, 2).reshape(B, M, N // M * L, H) * H**-0.5  # R: group and position
-    score_BMRS = products(q_BMRH, k_BMSH.swapaxes(2, 3))
-    score_BNLS = score_BMRS.reshape(B, N, L, S).astype(jnp.float32)
-    attention_BNLS = jax.nn.softmax(score_BNLS + jnp.where(mask_BLS, 0.0, -1e30)[:, None], axis=-1)
-    mixed_BMRH = products(attention_BNLS.astype(v_BMSH.dtype).reshape(B, M, N // M * L, S), v_BMSH)
-    return mixed_BMRH.reshape(B, N, L, H).swapaxes(1, 2).reshape(B, L, N * H), attention_BNLS
-
-
-def attend_in_blocks(q_BLNH, k_BMLH, v_BMLH, slot_BL):
-    """`attend` of a sequence to itself, query block by query block, each without the keys that come after it.
-
-    With 4 blocks, 3/8 of the scores are not computed. A position that is not valid has a slot beyond all
-    others: none reads it, and what it reads itself does not matter.
-    """
-    L = q_BLNH.shape[1]
-    size = -(-L // BLOCKS) if L >= SHORTEST_IN_BLOCKS else L
-    mixed, attention = [], []
-    for start in range(0, L, size):
-        block, before = slice(start, min(start + size, L)), slice(0, min(start + size, L))
-        mask_BLS = slot_BL[:, None, before] <= slot_BL[:, block, None]
-        mixed_BLE, attention_BNLS = attend(q_BLNH[:, block], k_BMLH[:, :, before], v_BMLH[:, :, before], mask_BLS)
-        after = ((0, 0), (0, 0), (0, 0), (0, L - before.stop))
-        mixed, attention = mixed + [mixed_BLE], attention + [jnp.pad(attention_BNLS, after)]
-    return jnp.concatenate(mixed, 1), jnp.concatenate(attention, 2)
-
-
-def rotation(position_BL: jax.Array, width: int, base: float) -> tuple[jax.Array, jax.Array] | None:
-    """Sine and cosine of each position's angles, (B, L, 1, H/2), for heads of that width; None for base 0.
-
-    The barrier has them computed once, not again for every head of every layer.
-    """
-    if base == 0:
-        return None
-    frequency = base ** (-2 * jnp.arange(width // 2, dtype=jnp.float32) / width)
-    angle = position_BL[:, :, None, None] * frequency[None, None, None]
-    return jax.lax.optimization_barrier((jnp.sin(angle), jnp.cos(angle)))
-
-
-def rotate(x_BLNH: jax.Array, turn: tuple[jax.Array, jax.Array] | None) -> jax.Array:
-    """Rotary positions (Su et al., 2021), split-half convention; without a rotation x is left as it is."""
-    if turn is None:
-        return x_BLNH
-    sin, cos = (part.astype(x_BLNH.dtype) for part in turn)
-    a, b = jnp.split(x_BLNH, 2, axis=-1)
-    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
+    out = linears(x, *weights.values())
+    own = [name for name in weights if name in adapters]
+    if own:
+        narrow = linears(scale * x, *(adapters[name]["a"] for name in own))
+        wide = {name: linear(low, adapters[name]["b"]) for name, low in zip(own, narrow)}
+        out = [y + wide[name] if name in wide else y for name, y in zip(weights, out)]
+    return out
 
 
 def rms_norm(x_BLD: jax.Array, scale_D: jax.Array, epsilon: float = 1e-6) -> jax.Array:
@@ -276,53 +290,6 @@ def rms_norm(x_BLD: jax.Array, scale_D: jax.Array, epsilon: float = 1e-6) -> jax
     x = x_BLD.astype(jnp.float32)
     x = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), -1, keepdims=True) + epsilon)
     return x.astype(x_BLD.dtype) * scale_D[None, None]
-
-
-@jax.custom_vjp
-def linear(x: jax.Array, w: jax.Array) -> jax.Array:
-    """x @ w, with a gradient that is fast on CPU: see `transposed_product`."""
-    return x @ w
-
-
-def _linear_backward(saved, ct):
-    x, w = saved
-    return ct @ w.T, transposed_product(x.reshape(-1, x.shape[-1]), ct.reshape(-1, ct.shape[-1]))
-
-
-linear.defvjp(lambda x, w: (x @ w, (x, w)), _linear_backward)
-
-
-@jax.custom_vjp
-def products(x: jax.Array, y: jax.Array) -> jax.Array:
-    """x @ y for each of the leading indices, with a gradient that is fast on CPU: see `transposed_product`."""
-    return x @ y
-
-
-def _products_backward(saved, ct):
-    x, y = saved
-    return ct @ y.swapaxes(-1, -2), transposed_product(x, ct)
-
-
-products.defvjp(lambda x, y: (x @ y, (x, y)), _products_backward)
-
-
-def transposed_product(x: jax.Array, y: jax.Array) -> jax.Array:
-    """x^T y over the next to last axis.
-
-    XLA on CPU copies the transpose of the first factor. Autodiff makes that the output's gradient, fused into a
-    strided loop with whatever it came from; here it is the narrower of the two, and the barrier keeps it so.
-    """
-    batch = tuple(range(x.ndim - 2))
-    rows = (((x.ndim - 2,), (x.ndim - 2,)), (batch, batch))
-    if x.shape[-1] <= y.shape[-1]:
-        return jax.lax.dot_general(x, y, rows)
-    return jax.lax.optimization_barrier(jax.lax.dot_general(y, x, rows)).swapaxes(-1, -2)
-
-
-def linears(x: jax.Array, *weights: jax.Array) -> list[jax.Array]:
-    """x @ w for several w, as one product."""
-    ends = [sum(w.shape[1] for w in weights[: i + 1]) for i in range(len(weights) - 1)]
-    return jnp.split(linear(x, jnp.concatenate(weights, axis=1)), ends, axis=-1)
 
 
 def _heads(x_BLE: jax.Array, n: int) -> jax.Array:

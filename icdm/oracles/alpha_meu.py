@@ -140,16 +140,16 @@ def solve_recursive(
     models = belief_model(problem.models)
     with jax.enable_x64(True):
         models = jax.tree.map(jnp.asarray, models)
-        nominal = jax.tree.map(lambda leaf: leaf[:, problem.nominal], models)
+        nominal = jax.tree.map(lambda leaf: leaf[:, problem.nominal_index], models)
         pessimism = jnp.broadcast_to(jnp.asarray(problem.pessimism, float), models.reward.shape[:1])
-        points = spread_points(models, problem.nominal, generations)
+        points = spread_points(models, problem.nominal_index, generations)
         most = nominal_points + points.shape[-1]
         bounds = solve(nominal, key, tolerance=1e-12, time_limit=np.inf, most_points=most).bounds
-        found, value = recursive_at_points(models, problem.nominal, pessimism, points, bounds.alpha)
+        found, value = recursive_at_points(models, problem.nominal_index, pessimism, points, bounds.alpha)
         error = np.full(value.size, np.nan)
         if paths:
             keys = jax.random.split(key, value.size * paths).reshape(value.size, paths)
-            error = bellman_residual(models, problem.nominal, pessimism, found, keys)
+            error = bellman_residual(models, problem.nominal_index, pessimism, found, keys)
     return RecursiveSolution(jax.tree.map(np.asarray, found), np.asarray(value), np.asarray(error))
 
 

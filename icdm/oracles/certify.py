@@ -1,6 +1,7 @@
 """The oracle of any batch of problems, and the bracket in which the optimal values lie."""
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -63,25 +64,47 @@ class Certified:
     error_N: np.ndarray
 
 
+@functools.singledispatch
+def certify(problem: MDP | POMDP | AmbiguousPOMDP, config: OracleConfig, key: jax.Array) -> Certified:
+    """The oracle of N problems with the bracket of their optimal values: by backward induction where the state is
+    observed, by point-based alpha-vectors where it is hidden, by recursive alpha-maxmin where the model is ambiguous."""
+    raise TypeError(f"no oracle for problems of kind {type(problem).__name__}")
+
+
+@functools.singledispatch
 def oracle_of(problem: MDP | POMDP | AmbiguousPOMDP, config: OracleConfig, key: jax.Array) -> Oracle:
-    """The oracle of N problems: backward induction, point-based alpha-vectors, or recursive alpha-maxmin."""
-    if isinstance(problem, AmbiguousPOMDP):
-        return _recursive(problem, config, key, paths=0)[0]
+    """The oracle of N problems alone, without what only their bracket needs."""
     return certify(problem, config, key).oracle
 
 
-def certify(problem: MDP | POMDP | AmbiguousPOMDP, config: OracleConfig, key: jax.Array) -> Certified:
-    """The oracle of N problems with the bracket of their optimal values."""
-    if isinstance(problem, AmbiguousPOMDP):
-        oracle, error_N = _recursive(problem, config, key, ERROR_PATHS)
-        nominal = certify(problem.model(problem.nominal), config, key)
-        return dataclasses.replace(nominal, method="recursive alpha-maxmin", oracle=oracle, error_N=error_N)
-    if isinstance(problem, POMDP):
-        return _point_based(problem, config, key)
+@certify.register
+def _(problem: MDP, config: OracleConfig, key: jax.Array) -> Certified:
     q = plan(problem)
     optimal_N = np.asarray(optimal_value(problem, q))
     oracle = TableOracle(q)
     return Certified("exact", oracle, oracle, optimal_N, optimal_N, optimal_N, np.zeros_like(optimal_N))
+
+
+@certify.register
+def _(problem: POMDP, config: OracleConfig, key: jax.Array) -> Certified:
+    model = belief_model(problem)
+    limits = dict(time_limit=config.time_limit, most_points=problem.n_states + config.points)
+    solution = solve(model, key, tolerance=config.tolerance, **limits)
+    oracle, start_N = _oracle_of_vectors(problem, model, solution.bounds.alpha)
+    no_error_N = np.zeros_like(start_N)
+    return Certified("point-based", oracle, oracle, start_N, solution.lower, solution.upper, no_error_N)
+
+
+@certify.register
+def _(problem: AmbiguousPOMDP, config: OracleConfig, key: jax.Array) -> Certified:
+    oracle, error_N = _recursive(problem, config, key, ERROR_PATHS)
+    nominal = certify(problem.nominal, config, key)
+    return dataclasses.replace(nominal, method="recursive alpha-maxmin", oracle=oracle, error_N=error_N)
+
+
+@oracle_of.register
+def _(problem: AmbiguousPOMDP, config: OracleConfig, key: jax.Array) -> Oracle:
+    return _recursive(problem, config, key, paths=0)[0]
 
 
 def informed_critic(problem: POMDP) -> tuple[Oracle, np.ndarray]:
@@ -90,15 +113,6 @@ def informed_critic(problem: POMDP) -> tuple[Oracle, np.ndarray]:
     after_NHAS = np.swapaxes(np.asarray(fast_informed(model))[:, ::-1], -1, -2)
     alpha = np.concatenate([np.zeros_like(after_NHAS[:, :1]), after_NHAS], 1)
     return _oracle_of_vectors(problem, model, alpha)
-
-
-def _point_based(problem: POMDP, config: OracleConfig, key: jax.Array) -> Certified:
-    model = belief_model(problem)
-    limits = dict(time_limit=config.time_limit, most_points=problem.n_states + config.points)
-    solution = solve(model, key, tolerance=config.tolerance, **limits)
-    oracle, start_N = _oracle_of_vectors(problem, model, solution.bounds.alpha)
-    no_error_N = np.zeros_like(start_N)
-    return Certified("point-based", oracle, oracle, start_N, solution.lower, solution.upper, no_error_N)
 
 
 def _oracle_of_vectors(problem, model: BeliefModel, alpha) -> tuple[Oracle, np.ndarray]:
@@ -112,4 +126,4 @@ def _recursive(problem: AmbiguousPOMDP, config: OracleConfig, key: jax.Array, pa
     points = dict(generations=max(1, config.points // GENERATION), nominal_points=config.points)
     solution = solve_recursive(problem, key, paths=paths, **points)
     planner = Ambiguous(belief_model(problem.models), problem.pessimism, solution.interpolated)
-    return BeliefPolicy(problem.model(problem.nominal), planner), solution.error
+    return BeliefPolicy(problem.nominal, planner), solution.error

@@ -6,18 +6,27 @@ import sys
 import time
 import warnings
 
+import jax
+import numpy as np
+
 from icdm.errors import UserError
+from icdm.families.cassandra import read_pomdp
+from icdm.oracles import point_based
+from icdm.oracles.alpha_meu import committed, solve_recursive
+from icdm.oracles.alpha_vectors import alpha_vectors
+from icdm.oracles.belief import belief_model, start_belief
+from icdm.oracles.belief_tree import tree_values
+from icdm.problems.ambiguous import make_ambiguous
 
 
-def main(argv: list[str]) -> None:
-    """Solves the problem that the arguments describe and prints what was found."""
-    arguments = _parser().parse_args(argv)
+def main(arguments: argparse.Namespace) -> None:
+    """Solves the problem that the arguments of `icdm solve` describe and prints what was found."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found = solve(arguments)
     for message in dict.fromkeys(str(warning.message) for warning in caught if warning.category is UserWarning):
         print(f"icdm: warning: {message}", file=sys.stderr)
-    print(json.dumps(found) if arguments.json else _told(found))
+    print(json.dumps(found) if arguments.json else _text(found))
 
 
 def solve(arguments: argparse.Namespace) -> dict:
@@ -27,8 +36,6 @@ def solve(arguments: argparse.Namespace) -> dict:
       UserError: a file that cannot be read, arguments that do not fit together, a problem that is too
         large for the method asked for.
     """
-    from icdm.families.cassandra import read_pomdp
-
     _check(arguments)
     horizon = 1 if arguments.infinite else arguments.horizon
     files = [arguments.file, *arguments.models]
@@ -52,17 +59,12 @@ def solve(arguments: argparse.Namespace) -> dict:
 
 
 def _one_model(problem, arguments):
-    from icdm.oracles.belief import belief_model, start_belief
-    from icdm.oracles.belief_tree import tree_values
-
     model = belief_model(problem)
     belief = start_belief(model)
     method = arguments.method
     if arguments.infinite or method == "bounds":
         return _bounds(model, arguments)
     if method == "alpha-vectors":
-        from icdm.oracles.alpha_vectors import alpha_vectors
-
         plans = alpha_vectors(model)[-1]
         value = plans.value(belief)
         return value, value, int(plans.action(belief)), f"exact: {len(plans.actions)} alpha-vectors"
@@ -76,11 +78,6 @@ def _one_model(problem, arguments):
 
 
 def _bounds(model, arguments):
-    import jax
-    import numpy as np
-
-    from icdm.oracles import point_based
-
     batch = jax.tree.map(lambda leaf: np.asarray(leaf)[None], model)
     solution = point_based.solve(
         batch,
@@ -100,14 +97,6 @@ def _bounds(model, arguments):
 
 
 def _cloud(problems, arguments):
-    import jax
-    import numpy as np
-
-    from icdm.oracles.alpha_meu import committed, solve_recursive
-    from icdm.oracles.belief import belief_model, start_belief
-    from icdm.oracles.belief_tree import tree_values
-    from icdm.problems.ambiguous import make_ambiguous
-
     cloud = make_ambiguous(problems, pessimism=arguments.pessimism)
     if arguments.form == "committed":
         policy = committed(cloud)
@@ -118,7 +107,7 @@ def _cloud(problems, arguments):
             "committed alpha-maxmin: exact, alpha-vectors and linear programme",
         )
     models = belief_model(cloud.models)
-    belief = start_belief(jax.tree.map(lambda leaf: leaf[cloud.nominal], models))
+    belief = start_belief(jax.tree.map(lambda leaf: leaf[cloud.nominal_index], models))
     try:
         q_values = tree_values(models, belief, pessimism=arguments.pessimism)
         return (
@@ -153,7 +142,7 @@ def _check(arguments) -> None:
         raise UserError(f"--method {arguments.method} needs a finite horizon: give --horizon, or --method bounds")
 
 
-def _told(found: dict) -> str:
+def _text(found: dict) -> str:
     exact = found["upper"] - found["lower"] == 0
     span = f"{found['lower']:.10g}" if exact else f"between {found['lower']:.10g} and {found['upper']:.10g}"
     horizon = "infinite" if found["horizon"] is None else found["horizon"]
@@ -165,40 +154,3 @@ def _told(found: dict) -> str:
             f"time    {found['seconds']:.2f} s",
         ]
     )
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="icdm solve",
-        description="Optimal value at the start belief of a .POMDP file, and the first action. Costs are "
-        "negated rewards: values are always to be maximised. Without --method: the exact belief tree where it "
-        "is small enough, else certified bounds on belief points.",
-    )
-    parser.add_argument("file", metavar="FILE.POMDP")
-    parser.add_argument("--horizon", type=int, help="number of decisions")
-    parser.add_argument("--infinite", action="store_true", help="discounted infinite horizon instead")
-    parser.add_argument("--discount", type=float, help="instead of the file's")
-    parser.add_argument("--method", choices=["auto", "tree", "alpha-vectors", "bounds"], default="auto")
-    parser.add_argument(
-        "--tolerance",
-        type=float,
-        default=1e-7,
-        help="width of the bracket, over max(1, |value|) (%(default)s)",
-    )
-    parser.add_argument("--time-limit", type=float, default=60.0, help="seconds for the bounds (%(default)s)")
-    parser.add_argument("--pessimism", type=float, metavar="ALPHA", help="weight of the worst model of a cloud")
-    parser.add_argument(
-        "--models",
-        nargs="+",
-        default=[],
-        metavar="FILE2",
-        help="further models of the cloud; FILE is nominal",
-    )
-    parser.add_argument(
-        "--form",
-        choices=["committed", "recursive"],
-        default="committed",
-        help="which alpha-maxmin: a policy chosen once, or nature choosing anew at every step (%(default)s)",
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    return parser

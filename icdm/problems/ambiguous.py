@@ -8,10 +8,11 @@ import jax
 import numpy as np
 
 from icdm.errors import UserError
+from icdm.problems.mdp import MDP
 from icdm.problems.pomdp import POMDP
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["models", "pessimism"], meta_fields=["nominal"])
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["models", "pessimism"], meta_fields=["nominal_index"])
 @dataclasses.dataclass(frozen=True)
 class AmbiguousPOMDP:
     """M models of one decision problem (leading axis M), or N such clouds (leading axes N, M).
@@ -23,12 +24,28 @@ class AmbiguousPOMDP:
     Attributes:
       models: the cloud.
       pessimism: () alpha in [0, 1].
-      nominal: index of the nominal model.
+      nominal_index: which model generates the episodes.
     """
 
     models: POMDP
     pessimism: jax.Array
-    nominal: int = 0
+    nominal_index: int = 0
+    hides_state, is_ambiguous = True, True
+
+    @property
+    def nominal(self) -> POMDP:
+        """The model that generates the episodes."""
+        return self.model(self.nominal_index)
+
+    @property
+    def others(self) -> tuple[POMDP, ...]:
+        """The models that do not."""
+        return tuple(self.model(m) for m in range(self.n_models) if m != self.nominal_index)
+
+    @property
+    def mdp(self) -> MDP:
+        """The nominal model with its states shown."""
+        return self.nominal.mdp
 
     @property
     def n_models(self) -> int:
@@ -56,7 +73,7 @@ class AmbiguousPOMDP:
 
     @property
     def discount(self) -> jax.Array:
-        return self.model(self.nominal).discount
+        return self.nominal.discount
 
     def model(self, index: int) -> POMDP:
         """Member `index` of the cloud (of each cloud, in a batch)."""
@@ -65,11 +82,11 @@ class AmbiguousPOMDP:
 
     def reset(self, task_B, key):
         """First states and observations of B episodes under the nominal model."""
-        return self.model(self.nominal).reset(task_B, key)
+        return self.nominal.reset(task_B, key)
 
     def step(self, task_B, state_B, action_B, key):
         """One step of B episodes under the nominal model."""
-        return self.model(self.nominal).step(task_B, state_B, action_B, key)
+        return self.nominal.step(task_B, state_B, action_B, key)
 
 
 def make_ambiguous(models: Sequence[POMDP], *, pessimism, nominal: int = 0) -> AmbiguousPOMDP:
@@ -91,7 +108,7 @@ def make_ambiguous(models: Sequence[POMDP], *, pessimism, nominal: int = 0) -> A
                 ours, first = describe(model), describe(models[0])
                 raise UserError(f"model {index} has {what} {ours}, model 0 {first}: make them agree")
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *models)
-    return AmbiguousPOMDP(stacked, np.float64(pessimism), nominal=int(nominal))
+    return AmbiguousPOMDP(stacked, np.float64(pessimism), nominal_index=int(nominal))
 
 
 _AGREEMENT = {

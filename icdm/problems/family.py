@@ -1,13 +1,14 @@
-"""Families: distributions over decision problems, looked up by name.
+"""Families: distributions over decision problems, what they can do beyond that, and their registry.
 
-A family is a frozen dataclass whose fields are its parameters. To add one, put a file beside this one:
+A family is a frozen dataclass whose fields are its parameters. To add one, put a file into icdm/families:
 
     @register("coin")
     @dataclasses.dataclass(frozen=True)
     class Coin:
         '''Guess a biased coin; the bias is the task.'''
         horizon: int = 5
-        n_states, n_actions, reward_range, n_tasks = 1, 2, (0.0, 1.0), None
+        discount, n_states, n_actions, reward_range, n_tasks = 1.0, 1, 2, (0.0, 1.0), None
+        observation_space, hides_state, shows_reward = Discrete(1), False, True
 
         def sample(self, key):
             bias = jax.random.uniform(key, dtype=float)
@@ -18,13 +19,19 @@ import dataclasses
 import importlib
 import json
 import pkgutil
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from icdm.errors import UserError, unknown
+from icdm.problems.ambiguous import AmbiguousPOMDP
+from icdm.problems.counts import Counts
 from icdm.problems.mdp import MDP, tasks_at_once
+from icdm.problems.policy import Policy
+from icdm.problems.pomdp import POMDP
+from icdm.problems.spaces import Space
 
 
 class Family(Protocol):
@@ -32,25 +39,95 @@ class Family(Protocol):
 
     Attributes:
       horizon: decisions in an episode.
-      n_states, n_actions: sizes (problems with hidden states also give n_observations).
+      discount: of one step, in (0, 1].
+      n_states, n_actions: sizes S and A.
+      observation_space: what a decider observes.
+      hides_state: whether an observation is anything but the state.
+      shows_reward: whether a decider sees the rewards.
       reward_range: (lowest, highest) reward of one step.
-      n_tasks: how many different tasks there are; None when there is no end of them.
-      sample: key -> one problem, float64 arrays when x64 is enabled; pure, so it can be vmapped.
-
-    Optional: `shows_reward`, false where the rewards are hidden from the decider; `posterior_mean(counts)` and
-    `posterior_sample(key, counts)`, the mean of, and a draw from, the posterior over MDPs given the transition
-    counts of a context; `grid(n)`, where the task is a few numbers: G problems on a grid of them, n along the
-    first, and their prior weights (G,); `expert`, an (S, A) policy that comes with the data; `sides`, of the
-    grid whose cells are the observations.
+      n_tasks: how many different tasks there are; None if there is no end of them.
     """
 
     horizon: int
+    discount: float
     n_states: int
     n_actions: int
+    observation_space: Space
+    hides_state: bool
+    shows_reward: bool
     reward_range: tuple[float, float]
     n_tasks: int | None
 
-    def sample(self, key: jax.Array) -> MDP: ...
+
+@runtime_checkable
+class CanSample(Protocol):
+    """Tasks can be drawn: there is a simulator, not only a record."""
+
+    def sample(self, key: jax.Array) -> MDP | POMDP | AmbiguousPOMDP:
+        """One problem; float64 arrays if x64 is enabled. Pure, so it can be vmapped."""
+
+
+@runtime_checkable
+class HasPosterior(Protocol):
+    """The posterior over MDPs is known in closed form, or on a grid, given the counts of a context."""
+
+    def posterior_mean(self, counts: Counts) -> MDP:
+        """The MDP of the posterior means of transitions and rewards."""
+
+    def posterior_sample(self, key: jax.Array, counts: Counts) -> MDP:
+        """A draw from the posterior."""
+
+
+@runtime_checkable
+class HasGrid(Protocol):
+    """The task is a few numbers, so that a finite set of problems covers the family."""
+
+    def grid(self, n: int) -> tuple[MDP | POMDP, jax.Array]:
+        """G problems, n along the first number, and their prior weights (G,)."""
+
+
+@runtime_checkable
+class HasExpert(Protocol):
+    """A policy comes with the data that the family was built from."""
+
+    expert: np.ndarray
+    """(S, A) probabilities."""
+
+
+@runtime_checkable
+class HasSymmetry(Protocol):
+    """Relabellings of observations and actions take tasks to equally likely tasks."""
+
+    def symmetry(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """One relabelling, ((O,) new code of each observation, (A,) new code of each action)."""
+
+
+@runtime_checkable
+class HasRules(Protocol):
+    """Published decision rules act without any context."""
+
+    def rules(self) -> dict[str, Policy]:
+        """The rules by their names in results.json."""
+
+
+@runtime_checkable
+class HasBestActionPosterior(Protocol):
+    """The probability of each action being the one that the recorded oracle names is known, given what was recorded."""
+
+    def best_action_probabilities(self, trajectories: Any) -> np.ndarray:
+        """P(the oracle names a | what came before), (B, U, A) at each of the U observations of one episode a row.
+
+        Args:
+          trajectories: B rows of one episode (`icdm.trajectories.trajectory`).
+        """
+
+
+@runtime_checkable
+class HasWords(Protocol):
+    """The problem can be told in words, to a reader of a report or to a language model."""
+
+    def words(self) -> str:
+        """What is observed, what the actions do, what pays: a few sentences."""
 
 
 _FAMILIES: dict[str, type] = {}
@@ -111,16 +188,6 @@ def parse_parameters(text: str) -> tuple[str, dict]:
 def family_names() -> list[str]:
     _import_all()
     return sorted(_FAMILIES)
-
-
-def n_observations(family: Family) -> int:
-    """How many observations a decider may see; a family that shows its state need not say."""
-    return getattr(family, "n_observations", family.n_states)
-
-
-def hides_state(family: Family) -> bool:
-    """Whether what a decider sees is not the state itself."""
-    return hasattr(family, "n_observations")
 
 
 def sample_tasks(family: Family, key: jax.Array, n: int):

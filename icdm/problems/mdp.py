@@ -52,7 +52,18 @@ class MDP:
     horizon: int
     reward_noise: str = "none"
     noise_scale: float = 0.0
-    shows_reward = True  # a decider sees states and rewards alike
+    hides_state, shows_reward, is_ambiguous = False, True, False  # a decider sees states and rewards
+    others = ()  # models of an ambiguity set that do not generate the episodes
+
+    @property
+    def mdp(self) -> "MDP":
+        """The problem with its states shown: itself."""
+        return self
+
+    @property
+    def nominal(self) -> "MDP":
+        """The model that generates the episodes: itself."""
+        return self
 
     @property
     def n_actions(self) -> int:

@@ -41,6 +41,12 @@ class POMDP:
     first_emission: jax.Array
     observes_first: bool = False
     shows_reward: bool = False
+    hides_state, is_ambiguous, others = True, False, ()
+
+    @property
+    def nominal(self) -> "POMDP":
+        """The model that generates the episodes: itself."""
+        return self
 
     @property
     def n_states(self) -> int:
@@ -112,6 +118,11 @@ def silent_start(n_states: int, n_observations: int) -> np.ndarray:
     first = np.zeros((n_states, n_observations))
     first[:, 0] = 1
     return first
+
+
+def as_pomdp(problem: "MDP | POMDP") -> POMDP:
+    """The problem (or batch) as a POMDP: itself, or the MDP seen without error."""
+    return problem if problem.hides_state else shown(problem)
 
 
 def shown(mdp: MDP) -> POMDP:

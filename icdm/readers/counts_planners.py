@@ -12,18 +12,33 @@ import jax.numpy as jnp
 
 from icdm.oracles.backward_induction import backward_induction
 from icdm.problems.counts import Counts, count
-from icdm.problems.family import Family
+from icdm.problems.family import Family, HasPosterior
 from icdm.problems.mdp import MDP, tasks_at_once
+from icdm.problems.policy import MarkovPolicy, greedy_policy
+from icdm.trajectories.collect import Tasks, to_float32
+from icdm.trajectories.trajectory import Trajectories
 
 PLANNERS = ("certainty_equivalence", "posterior_mean", "posterior_sampling")
 
 
 def planners_of(family: Family) -> tuple[str, ...]:
     """The planners that can be had: the posterior ones need a family that knows its posterior."""
-    return PLANNERS if hasattr(family, "posterior_mean") else PLANNERS[:1]
+    return PLANNERS if isinstance(family, HasPosterior) else PLANNERS[:1]
 
 
-def plan_from_context(family: Family, problem: MDP, context, planner: str, key: jax.Array) -> jax.Array:
+@dataclasses.dataclass(frozen=True)
+class CountsPlanner:
+    """Acts greedily on the Q-function of one of PLANNERS."""
+
+    family: Family
+    planner: str
+
+    def policy(self, tasks: Tasks, task_B: jax.Array, context: Trajectories, key: jax.Array) -> MarkovPolicy:
+        q_BTSA = to_float32(plan_from_context(self.family, tasks.problem, context, self.planner, key))
+        return MarkovPolicy(greedy_policy(q_BTSA).table, index=jnp.arange(task_B.size))
+
+
+def plan_from_context(family: Family, problem: MDP, context: Trajectories, planner: str, key: jax.Array) -> jax.Array:
     """Q-function of each row's planner in float64, (B, T, S, A).
 
     Args:
@@ -42,15 +57,9 @@ def plan_from_context(family: Family, problem: MDP, context, planner: str, key: 
 def _plan_rows(family, planner, known, context, key):
     def plan_row(row):
         context, key = row
-        counts = count(
-            context.observation[..., :-1].ravel(),
-            context.action.ravel(),
-            context.reward.ravel(),
-            context.observation[..., 1:].ravel(),
-            context.valid.ravel(),
-            family.n_states,
-            family.n_actions,
-        )
+        state, action, reward, arrival = (x.ravel() for x in context.steps)
+        valid = context.valid.ravel()
+        counts = count(state, action, reward, arrival, valid, family.n_states, family.n_actions)
         if planner == "certainty_equivalence":
             model = maximum_likelihood(known, counts)
         elif planner == "posterior_mean":

@@ -25,10 +25,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from icdm.oracles.pomdp_planners import BeliefPolicy, LinearQ, qmdp
-from icdm.problems.family import Family, n_observations
+from icdm.problems.family import Family
 from icdm.problems.mdp import MDP
 from icdm.problems.policy import Policy
 from icdm.problems.pomdp import POMDP, silent_start
+from icdm.trajectories.collect import Tasks
+from icdm.trajectories.trajectory import Trajectories
 
 RESTARTS = 10  # random starts, the likeliest end of which is kept
 ITERATIONS = 40
@@ -67,7 +69,7 @@ class Fitted:
 def fit(
     family: Family,
     problem: POMDP,
-    context,
+    context: Trajectories,
     key: jax.Array,
     *,
     restarts: int = RESTARTS,
@@ -86,7 +88,7 @@ def fit(
       Models without terminal states, with one emission for all actions. A filter compares rewards exactly,
       so that fitted rewards are shown to it only where they are Bernoulli.
     """
-    sizes = family.n_states, n_observations(family), family.n_actions
+    sizes = family.n_states, family.observation_space.n, family.n_actions
     low, high = family.reward_range
     with jax.enable_x64(True):
         reward = jnp.clip((jnp.asarray(context.reward, jnp.float64) - low) / (high - low), 0, 1)
@@ -206,11 +208,20 @@ class RowPolicy:
         return self.policy.observe(carry, action_B, reward_B)
 
 
-def fitted_policy(family: Family, problem: POMDP, context, key: jax.Array) -> RowPolicy:
+@dataclasses.dataclass(frozen=True)
+class FittedPOMDP:
     """Filters by the model fitted to each row's context, and plans in it by QMDP.
 
-    Point-based planning in the fitted model is worth no more on `random_pomdp`: its faults weigh heavier than
-    what QMDP neglects.
+    Point-based planning in the fitted model is worth no more on random POMDPs: its faults weigh heavier than what
+    QMDP neglects.
+
+    Attributes:
+      problem: N problems, of which `fit` uses only what a decider may know.
     """
-    model = fit(family, problem, context, key).problem
-    return RowPolicy(BeliefPolicy(model, LinearQ(np.asarray(qmdp(model)))))
+
+    family: Family
+    problem: POMDP
+
+    def policy(self, tasks: Tasks, task_B: jax.Array, context: Trajectories, key: jax.Array) -> RowPolicy:
+        model = fit(self.family, self.problem, context, key).problem
+        return RowPolicy(BeliefPolicy(model, LinearQ(np.asarray(qmdp(model)))))

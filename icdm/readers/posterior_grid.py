@@ -21,9 +21,10 @@ import numpy as np
 
 from icdm.oracles.belief import BeliefModel, filter_step, first_filter
 from icdm.oracles.certify import OracleConfig, certify
-from icdm.problems.family import Family
-from icdm.problems.mdp import MDP
-from icdm.problems.pomdp import POMDP, shown
+from icdm.problems.family import HasGrid
+from icdm.problems.pomdp import POMDP, as_pomdp
+from icdm.trajectories.collect import Tasks
+from icdm.trajectories.trajectory import Trajectories
 
 NEVER = 1e-30  # chance of what a task holds impossible; no more is lost where all tasks do
 AT_ONCE = 16  # rows whose contexts are read side by side
@@ -53,14 +54,14 @@ class Plans:
     pays: np.ndarray | None
 
 
-def plan_grid(family: Family, n: int, precision: OracleConfig, key: jax.Array) -> Plans:
+def plan_grid(family: HasGrid, n: int, precision: OracleConfig, key: jax.Array) -> Plans:
     """Solves the grid of a family, n points along its first parameter.
 
     A family that shows its state is read as a POMDP whose observations are the states.
     """
     with jax.enable_x64(True):
         problem, prior = family.grid(n)
-        problem = jax.tree.map(np.asarray, shown(problem) if isinstance(problem, MDP) else problem)
+        problem = jax.tree.map(np.asarray, as_pomdp(problem))
     planner = certify(problem, precision, key).critic.planner
     mdp = problem.mdp
     pays = None
@@ -69,7 +70,7 @@ def plan_grid(family: Family, n: int, precision: OracleConfig, key: jax.Array) -
     return Plans(problem, planner.model, planner.alpha, np.asarray(prior), pays)
 
 
-def read(plans: Plans, context) -> np.ndarray:
+def read(plans: Plans, context: Trajectories) -> np.ndarray:
     """log Pr(context of row b | g) + log prior_g, normalised, (B, G), float64.
 
     Args:
@@ -158,6 +159,16 @@ class PosteriorGrid:
     def observe(self, carry, action_B, reward_B):
         t_B, belief_BGS, log_BG, _, before_B = carry
         return t_B + 1, belief_BGS, log_BG, action_B.astype(jnp.int32), reward_B.astype(before_B.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class GridReader:
+    """Reads each row's context against the grid, and acts by `PosteriorGrid`."""
+
+    plans: Plans
+
+    def policy(self, tasks: Tasks, task_B: jax.Array, context: Trajectories, key: jax.Array) -> PosteriorGrid:
+        return PosteriorGrid(self.plans, read(self.plans, context))
 
 
 def mean_q(plans: Plans, belief_BGS, weight_BG, t_B) -> jax.Array:

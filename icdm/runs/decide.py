@@ -1,50 +1,49 @@
-"""What to do next, from a trained run and the trajectories of the task at hand.
-
-    icdm decide --run DIR --context FILE [--history FILE] [--observation VALUE] [--task ID] [--json]
-
-CONTEXT holds recorded episodes of the task (a table, .csv or .parquet). HISTORY holds the episode that is going
-on, in the same form: its last row has no action, and is what is observed now. Without a history an episode
-begins, on the given observation. Prints the best action, the probability of each action, and their values
-where the model carries them.
-"""
+"""`icdm decide`: what to do next, from a trained run and the trajectories of the task at hand."""
 
 import argparse
 import json
 import pathlib
 
-from icdm.errors import UserError, one_line_errors
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from icdm.errors import UserError
+from icdm.logs.codings import Coding
+from icdm.logs.files import coded_parts, fit_codings, open_source
+from icdm.logs.log import Log, log_of
+from icdm.logs.sequences import as_one_episode, assemble
+from icdm.logs.table import Report, checked, is_table, join, open_table, plain_codings
+from icdm.runs.decider import Decider
+from icdm.runs.run import Run
+from icdm.trajectories.layouts import Layout
+from icdm.trajectories.trajectory import Trajectories
 
 
-def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="icdm decide", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--run", required=True, metavar="DIR", help="work directory of a trained run")
-    parser.add_argument("--context", required=True, metavar="FILE", help="recorded episodes of the task")
-    parser.add_argument("--history", metavar="FILE", help="the episode so far, up to what is observed now")
-    parser.add_argument("--observation", help="what is observed now, at the start of an episode")
-    parser.add_argument("--task", help="which task_id of CONTEXT; needed if it holds several")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    arguments = parser.parse_args(argv)
-    with one_line_errors("icdm decide"):
-        found = decide(arguments.run, arguments.context, arguments.history, arguments.observation, arguments.task)
-        print(json.dumps(found) if arguments.json else _told(found))
+def main(arguments: argparse.Namespace) -> None:
+    """Decides as the arguments of `icdm decide` say, and prints the decision."""
+    found = decide(arguments.run, arguments.context, arguments.history, arguments.observation, arguments.task)
+    print(json.dumps(found) if arguments.json else _text(found))
 
 
-def decide(run, context, history=None, observation=None, task=None) -> dict:
+def decide(
+    run: str | pathlib.Path,
+    context: str | pathlib.Path,
+    history: str | pathlib.Path | None = None,
+    observation: str | None = None,
+    task: str | None = None,
+) -> dict:
     """{"action", "probabilities", "values", "context_episodes", "step"}, actions as they are named in the data.
 
     Raises:
       UserError: a run without a model, a file with a defect (file, row, column), no present observation.
     """
-    from icdm.runs.decider import Decider
-
-    decider = Decider.from_run(run)
-    codings = run_codings(run, decider)
+    opened = Run.open(run)
+    decider = Decider(opened)
+    codings = run_codings(opened)
     shown = _log(context, codings, task)
     episodes = shown.contexts[0]
-    decider.reset(_trajectories(shown, episodes))
-    t = 0
+    decider.reset(_trajectories(shown, episodes, opened.layout))
     if history is not None:
         live = _log(history, codings, None)
         if len(live.contexts[0]) + len(live.queries[0]) != 1:
@@ -52,44 +51,36 @@ def decide(run, context, history=None, observation=None, task=None) -> dict:
         first, stop = live.first[0], live.first[1]
         if live.action[stop - 1] >= 0:
             raise UserError(f"{history}: its last row has an action: end it with what is observed now, without one")
-        for t, row in enumerate(range(first, stop - 1), 1):
+        for row in range(first, stop - 1):
             decider.act(live.observation[row])
             decider.observe(live.action[row], live.reward[row])
         now = live.observation[stop - 1]
     else:
         now = _present(observation, codings["observation"])
     decision = decider.act(now)
-    names = [_plain(name) for name in codings["action"].decode(range(decider.family.n_actions))]
+    names = [str(name) for name in codings["action"].decode(range(opened.family.n_actions))]
     values = None if decision.value is None else dict(zip(names, decision.value[0].tolist()))
     return {
         "action": names[int(decision.action[0])],
         "probabilities": dict(zip(names, decision.probability[0].tolist())),
         "values": values,
         "context_episodes": len(episodes),
-        "step": t,
+        "step": decider.t,
     }
 
 
-def run_codings(run, decider) -> dict:
+def run_codings(run: Run) -> dict[str, Coding]:
     """What codes stand for in a run: as in the table that it learned from, else the family's own integers."""
-    from icdm.logs.table import is_table, open_table, plain_codings
-
-    learned = [pathlib.Path(run) / "data.parquet", pathlib.Path(decider.config["data"])]
+    learned = [run.directory / "data.parquet", pathlib.Path(run.settings.data)]
     tables = [path for path in learned if path.suffix == ".parquet" and is_table(path)]
-    plain = plain_codings(decider.policy.layout.n_observations, decider.family.n_actions)
-    return (
-        plain | {name: open_table(tables[0]).codings[name] for name in ("observation", "action")} if tables else plain
-    )
+    plain = plain_codings(run.layout.n_observations, run.family.n_actions)
+    if not tables:
+        return plain
+    return plain | {name: open_table(tables[0]).codings[name] for name in ("observation", "action")}
 
 
-def _log(path, codings, task):
+def _log(path: str | pathlib.Path, codings: dict[str, Coding], task: str | None) -> Log:
     """The one task of a file as a log, its values coded as in the run."""
-    import numpy as np
-
-    from icdm.logs.files import coded_parts, fit_codings, open_source
-    from icdm.logs.loader import log_of
-    from icdm.logs.table import Report, checked, is_table, join, open_table
-
     if is_table(path):
         table = open_table(path)
         for name in ("observation", "action"):
@@ -114,20 +105,16 @@ def _log(path, codings, task):
     return log_of([rows], codings["observation"].n)
 
 
-def _trajectories(log, episodes):
-    import jax
-    import jax.numpy as jnp
-
-    from icdm.logs.loader import assemble
-
+def _trajectories(log: Log, episodes: np.ndarray, layout: Layout) -> Trajectories | None:
+    """The episodes as the context of one row."""
     if not len(episodes):
         return None
-    return jax.tree.map(jnp.asarray, assemble(log, episodes[None]).trajectories)
+    found = assemble(log, episodes[None])
+    found = as_one_episode(found, asks=False) if layout.independent_steps else found
+    return jax.tree.map(jnp.asarray, found.trajectories)
 
 
-def _present(observation, coding) -> int:
-    import numpy as np
-
+def _present(observation: str | None, coding: Coding) -> int:
     if observation is None:
         if coding.n <= 2 and coding.as_json()["kind"] == "integers":
             return 0
@@ -143,11 +130,7 @@ def _present(observation, coding) -> int:
     return code
 
 
-def _plain(name):
-    return name if isinstance(name, str) else str(name)
-
-
-def _told(found: dict) -> str:
+def _text(found: dict) -> str:
     lines = [f"action {found['action']}   (step {found['step']}, {found['context_episodes']} context episodes)"]
     for name, probability in found["probabilities"].items():
         value = "" if found["values"] is None else f"   value {found['values'][name]:+.4f}"

@@ -8,6 +8,8 @@ import time
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from icdm.files import write_text
+
 QUIET_SECONDS = 15  # between two progress lines when the output is not a terminal
 
 
@@ -76,9 +78,7 @@ class Monitor:
                 kept.append(json.dumps(line) + "\n")
             if line["phase"] == self.phase and line["step"] <= step:
                 self.seconds = line["seconds"]
-        fresh = self.path.with_suffix(".tmp")
-        fresh.write_text("".join(kept))
-        fresh.replace(self.path)
+        write_text(self.path, "".join(kept))
         self.file = self.path.open("a")
         self.since = time.monotonic()
         if step:

@@ -1,25 +1,101 @@
-"""A config as the user wrote it, turned once into the frozen, validated parts of the library."""
+"""A config as the user wrote it: every field with its default, and the frozen, validated parts of the library."""
 
 import dataclasses
 import hashlib
 import json
+import math
+from collections.abc import Mapping
+from typing import Any
 
 from icdm.errors import UserError
-from icdm.evaluation.evaluate import EvaluationConfig
-from icdm.learning.episode_pool import EPISODES
-from icdm.learning.objectives import check_labels
+from icdm.evaluation.unseen import EvaluationConfig
+from icdm.learning.objectives import LabelConfig
+from icdm.learning.sources import EPISODES
 from icdm.learning.train import TrainConfig
-from icdm.models.transformer import ModelConfig
+from icdm.models.transformer import MATRICES, ModelConfig
 from icdm.oracles.certify import OracleConfig
-from icdm.problems.family import Family, hides_state, parse_family
+from icdm.problems.family import CanSample, Family, make_family, parse_family
 from icdm.trajectories.behavior import check_behavior
 from icdm.trajectories.collect import ContextConfig
-from icdm.trajectories.layouts import Layout, problem_of
+from icdm.trajectories.layouts import Layout, make_layout
+
+A_DAY = 86_400.0  # seconds
+
+
+def defaults() -> dict[str, Any]:
+    """Every field of a config; a file under experiments/configs says where it differs."""
+    optimizer = dict(
+        batch=64,
+        learning_rate=2e-3,
+        warmup=50,
+        weight_decay=0.01,
+        clip=1.0,
+        lora_rank=0,  # above 0: trains adapters beside the weights
+        lora_alpha=16.0,
+        lora_targets=MATRICES,
+        checkpoint_every=250,
+        log_every=25,
+    )
+    return dict(
+        seed=0,
+        # The problem: a family's name, the decisions in an episode, and its other parameters (see icdm/families).
+        family="energy",
+        horizon=5,
+        problem=dict(),
+        # What a decider reads: K context episodes of a behavior. In training one more follows, of the query behavior.
+        context=dict(episodes=2, behavior="oracle", epsilon=0.2),
+        query_behavior="mixture",  # oracle, uniform, epsilon_greedy, mixture, expert
+        # A file of recorded trajectories to learn from in place of the family's own, and what is learned from it.
+        data="",
+        data_labels="oracle",  # imitation, best_return, pessimistic
+        # How it is written down, and who reads it.
+        layout="transition",  # interleaved, single_steps
+        reward_bins=16,
+        model=dict(
+            width=64,
+            layers=4,
+            heads=4,
+            kv_heads=4,
+            hidden=128,
+            mlp="gated",
+            mixing=0,
+            rotary_base=10_000.0,
+            max_length=1024,
+            dtype="float32",
+        ),
+        # How it learns: next token on a mixture of families, then the oracle's action on this one.
+        pretrain=dict(steps=300, mixture=("energy:horizon=5",), behavior="mixture", **optimizer),
+        fine_tune=dict(steps=500, labels="boltzmann", temperature=0.1, pool=0, **optimizer),
+        from_scratch=False,  # also train without pretraining, on equally many tokens
+        # How exactly hidden states are solved, for training labels and for unseen tasks: to a bracket of this share of
+        # the value, or with this many belief points.
+        label_oracle=dict(tolerance=0.02, points=48, time_limit=A_DAY),
+        test_oracle=dict(tolerance=0.005, points=112, time_limit=120.0),
+        # How it is measured.
+        evaluation=dict(tasks=100, episodes=4, rows=2000),
+        mesh_model=1,  # devices that share one copy of the weights
+        # Gaps in % as a paper prints them, {"FAMILY:horizon=T": {policy: text}}, shown beside ours.
+        published=dict(),
+    )
+
+
+def completed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config as config.json holds it, with the defaults of the fields that were added after it was written."""
+    c = dict(config)
+    if "oracle" in c:  # said how unseen tasks are solved, before labels had a field of their own
+        c["test_oracle"] = c.pop("oracle")
+    if c.pop("single_steps", False):  # a field before it was a layout
+        c["layout"] = "single_steps"
+    every = json.loads(json.dumps(defaults()))
+    for name, value in every.items():
+        if isinstance(value, dict) and name not in ("problem", "published"):
+            c[name] = value | c.get(name, {})
+    return every | c
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """One experiment; the fields are those of experiments/configs/base.py."""
+    """One experiment; the fields are those of `defaults`."""
 
     seed: int
     family_name: str
@@ -32,61 +108,72 @@ class Settings:
     pretrain_mixture: tuple[Family, ...]
     pretrain_behavior: str
     fine_tune: TrainConfig
-    labels: str
-    temperature: float
+    labels: LabelConfig
     pool: int
     from_scratch: bool
     evaluation: EvaluationConfig
-    oracle: OracleConfig
+    label_oracle: OracleConfig
+    test_oracle: OracleConfig
     mesh_model: int
     data: str
     data_labels: str
-    single_steps: bool
+    published: dict[str, str]
 
     @classmethod
-    def from_config(cls, config) -> "Settings":
-        """Raises UserError for any value that cannot be run."""
-        c = config.to_dict()
-        family, layout = problem_of(c)
+    def from_config(cls, config: Any) -> "Settings":
+        """The settings of a config (a ConfigDict, or the content of config.json).
+
+        The vocabulary has room for the families of the pretraining mixture, and, where recorded data are learned
+        from, for the end of an episode after which nothing was recorded.
+
+        Raises:
+          UserError: any value that cannot be run.
+        """
+        c = completed(as_json(config))
+        family = make_family(c["family"], horizon=c["horizon"], **c["problem"])
         pretrain, fine_tune = dict(c["pretrain"]), dict(c["fine_tune"])
         mixture = tuple(parse_family(text) for text in pretrain.pop("mixture"))
-        own = {"labels": fine_tune.pop("labels"), "temperature": fine_tune.pop("temperature")}
         settings = cls(
             seed=c["seed"],
             family_name=c["family"],
             family=family,
             context=ContextConfig(**c["context"]),
             query_behavior=c["query_behavior"],
-            layout=layout,
+            layout=make_layout(c["layout"], family, mixture, reward_bins=c["reward_bins"], marks_end=bool(c["data"])),
             model=ModelConfig(**c["model"]),
             pretrain_mixture=mixture,
             pretrain_behavior=pretrain.pop("behavior"),
             pretrain=TrainConfig(**pretrain),
+            labels=LabelConfig(fine_tune.pop("labels"), fine_tune.pop("temperature")),
             pool=fine_tune.pop("pool"),
             fine_tune=TrainConfig(**fine_tune),
             from_scratch=c["from_scratch"],
             evaluation=EvaluationConfig(**c["evaluation"]),
-            oracle=OracleConfig(**c["oracle"]),
+            label_oracle=OracleConfig(**c["label_oracle"]),
+            test_oracle=OracleConfig(**c["test_oracle"]),
             mesh_model=c["mesh_model"],
             data=c["data"],
             data_labels=c["data_labels"],
-            single_steps=c["single_steps"],
-            **own,
+            published=c["published"].get(f"{c['family']}:horizon={c['horizon']}", {}),
         )
         settings.check()
         return settings
 
     def check(self) -> None:
-        if hides_state(self.family) and self.data:
+        """Raises UserError for values that do not go together."""
+        if self.family.hides_state and self.data:
             raise UserError(f"family {self.family_name} hides its state: recorded data need a family that shows it")
-        if hides_state(self.family) and self.context.episodes > EPISODES:
+        if not self.data and not isinstance(self.family, CanSample):
+            raise UserError(f"family {self.family_name} has no simulator: name its file with --config.data=FILE")
+        if self.family.hides_state and self.context.episodes > EPISODES:
             episodes = self.context.episodes
             raise UserError(f"context.episodes {episodes}: where states are hidden, at most {EPISODES} are recorded")
-        self.oracle.check("oracle")
+        self.label_oracle.check("label_oracle")
+        self.test_oracle.check("test_oracle")
         if not self.data:
             self.context.check(self.family)
         check_behavior(self.query_behavior, self.family)
-        check_labels(self.labels, self.temperature)
+        self.labels.check()
         self.pretrain.check("pretrain")
         self.fine_tune.check("fine_tune")
         if self.pretrain.steps:
@@ -99,7 +186,8 @@ class Settings:
                 )
             for family in self.pretrain_mixture:
                 check_behavior(self.pretrain_behavior, family)
-        length = max(self.positions(f) for f in (self.family, *(self.pretrain_mixture if self.pretrain.steps else ())))
+        played = (*(() if self.data else (self.family,)), *(self.pretrain_mixture if self.pretrain.steps else ()))
+        length = max((self.positions(family) for family in played), default=0)
         if length > self.model.max_length:
             raise UserError(
                 f"{self.context.episodes} context episodes and one more take {length} positions, the model's limit is "
@@ -107,18 +195,31 @@ class Settings:
             )
 
     def positions(self, family: Family) -> int:
-        """Length of a row: the context and one episode of the family."""
+        """Length of a row that is played: the context and one episode of the family."""
         return (self.context.episodes + 1) * (family.horizon + 1) * self.layout.positions
 
+    @property
+    def equal_tokens(self) -> TrainConfig:
+        """Fine-tuning alone, for as many steps as read the same number of positions as both phases."""
+        longest = max(map(self.positions, self.pretrain_mixture), default=0)
+        pretraining = self.pretrain.steps * self.pretrain.batch * longest
+        extra = round(pretraining / (self.fine_tune.batch * self.positions(self.family)))
+        return dataclasses.replace(self.fine_tune, steps=self.fine_tune.steps + extra)
 
-def config_hash(config) -> str:
+    @property
+    def value_scale(self) -> float:
+        """What turns centred action logits into Q-values less their mean; nan if the labels carry no values."""
+        return math.nan if self.data or self.labels.labels == "argmax" else self.labels.temperature
+
+
+def as_json(config: Any) -> dict[str, Any]:
+    """The config as plain JSON (tuples become lists)."""
+    return json.loads(json.dumps(config, default=lambda group: group.to_dict()))
+
+
+def config_hash(config: Any) -> str:
     """A short fingerprint of all fields of a config."""
     return hashlib.sha256(json.dumps(as_json(config), sort_keys=True).encode()).hexdigest()[:12]
-
-
-def as_json(config) -> dict:
-    """The config as plain JSON (tuples become lists)."""
-    return json.loads(json.dumps(config.to_dict()))
 
 
 def first_difference(ours: dict, theirs: dict, prefix: str = "") -> str | None:

@@ -4,20 +4,21 @@ import jax
 import jax.numpy as jnp
 
 from icdm.errors import UserError, unknown
-from icdm.problems.family import n_observations
+from icdm.problems.family import Family, HasExpert
 from icdm.problems.policy import EpsilonGreedy, MarkovPolicy, Oracle, Policy, uniform_policy
 
 BEHAVIORS = ("oracle", "uniform", "epsilon_greedy", "mixture", "expert")
 
 
-def check_behavior(name: str, family) -> None:
+def check_behavior(name: str, family: Family) -> None:
+    """Raises UserError for a behavior that there is not, or that the family does not have."""
     if name not in BEHAVIORS:
         raise unknown("behavior", name, BEHAVIORS)
-    if name == "expert" and not hasattr(family, "expert"):
+    if name == "expert" and not isinstance(family, HasExpert):
         raise UserError(f"family {type(family).__name__} has no expert policy: choose another behavior")
 
 
-def behavior_policy(name: str, family, oracle: Oracle, key: jax.Array, n_rows: int, epsilon: float) -> Policy:
+def behavior_policy(name: str, family: Family, oracle: Oracle, key: jax.Array, n_rows: int, epsilon: float) -> Policy:
     """The recording policy of n_rows episodes.
 
     oracle: greedy in Q*; uniform: uniformly random; epsilon_greedy: the oracle, with probability
@@ -27,7 +28,7 @@ def behavior_policy(name: str, family, oracle: Oracle, key: jax.Array, n_rows: i
     if name == "oracle":
         return oracle
     if name == "uniform":
-        return uniform_policy(n_observations(family), family.n_actions)
+        return uniform_policy(family.observation_space.n, family.n_actions)
     if name == "expert":
         return MarkovPolicy(jnp.asarray(family.expert, jnp.float32)[None, None])
     if name == "mixture":

@@ -1,4 +1,4 @@
-"""Training data made on the device: tasks with their oracle in float64, trajectories in float32."""
+"""Collecting trajectories: tasks with their oracle in float64, episodes in float32."""
 
 import dataclasses
 import functools
@@ -10,14 +10,13 @@ import numpy as np
 
 from icdm.errors import UserError
 from icdm.oracles.certify import OracleConfig, oracle_of
-from icdm.problems.family import Family, hides_state, sample_tasks
+from icdm.problems.family import Family, sample_tasks
 from icdm.problems.policy import Oracle
-from icdm.sharding import place_copies, place_rows
 from icdm.trajectories.behavior import behavior_policy, check_behavior
-from icdm.trajectories.layouts import Layout, Tokens, encode
-from icdm.trajectories.rollout import Trajectories, assess_along, episodes_per_row, join_episodes, rollout
+from icdm.trajectories.rollout import assess_along, rollout
+from icdm.trajectories.trajectory import Trajectories, episodes_per_row, join_episodes
 
-HIDDEN_POOL = 512  # tasks of a family that hides its state
+LABELLING = OracleConfig()  # how exactly hidden states are solved for labels, unless a config says otherwise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Tasks:
         return jax.tree.leaves(self.problem)[0].shape[0]
 
 
-def draw_tasks(family: Family, key: jax.Array, n: int, precision: OracleConfig = OracleConfig()) -> Tasks:
+def draw_tasks(family: Family, key: jax.Array, n: int, precision: OracleConfig = LABELLING) -> Tasks:
     """n tasks of the family and their oracle, as exact as `precision` asks where states are hidden."""
     problem = draw_problems(family, key, n)
     return to_float32(Tasks(problem, oracle_of(problem, precision, jax.random.fold_in(key, n))))
@@ -70,39 +69,6 @@ def draw_problems(family: Family, key: jax.Array, n: int):
 @functools.partial(jax.jit, static_argnums=(0, 2))
 def _sample(family, key, n):
     return sample_tasks(family, key, n)
-
-
-class TaskStream:
-    """The tasks of each training step: fresh ones, or rows of a fixed pool of them.
-
-    A pool is used when the family has only so many tasks, when `pool` asks for one (tasks that are expensive
-    to make), and where states are hidden, since their oracles are expensive. It is copied to every device,
-    once; rows and fresh tasks are split over them.
-    """
-
-    def __init__(
-        self,
-        family: Family,
-        key: jax.Array,
-        mesh: jax.sharding.Mesh,
-        pool: int = 0,
-        precision: OracleConfig = OracleConfig(),
-    ):
-        self.family, self.key, self.mesh, self.precision = family, key, mesh, precision
-        self.n_tasks = family.n_tasks or pool or (HIDDEN_POOL if hides_state(family) else 0)
-
-    @functools.cached_property
-    def pool(self) -> Tasks:
-        tasks = draw_tasks(self.family, jax.random.fold_in(self.key, 0), self.n_tasks, self.precision)
-        return place_copies(self.mesh, tasks)
-
-    def __call__(self, step: int, rows: int) -> tuple[Tasks, jax.Array]:
-        """The tasks of a step and, for each row of its batch, which of them it shows."""
-        key = jax.random.fold_in(self.key, step + 1)
-        if not self.n_tasks:
-            tasks = draw_tasks(self.family, key, rows, self.precision)
-            return place_rows(self.mesh, (tasks, jnp.arange(rows)), rows)
-        return self.pool, place_rows(self.mesh, jax.random.randint(key, (rows,), 0, self.pool.n), rows)
 
 
 def play(
@@ -137,17 +103,6 @@ def record_with_context(
     shown = record(family, tasks, task_B, context_key, context.behavior, context.episodes, context.epsilon)
     query = record(family, tasks, task_B, query_key, query_behavior, 1, context.epsilon)
     return join_episodes(shown, query)
-
-
-def mixed_tokens(layout: Layout, members: list[Trajectories]) -> Tokens:
-    """Episodes of several families as rows of one batch, shorter rows filled with invalid positions."""
-    encoded = [encode(layout, trajectories) for trajectories in members]
-    length = max(tokens.valid.shape[1] for tokens in encoded)
-
-    def fill(x):
-        return jnp.pad(x, [(0, 0), (0, length - x.shape[1])] + [(0, 0)] * (x.ndim - 2))
-
-    return jax.tree.map(lambda *rows: jnp.concatenate([fill(x) for x in rows]), *encoded)
 
 
 def to_float32(tree):

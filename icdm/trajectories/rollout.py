@@ -1,36 +1,10 @@
 """The one rollout, for every policy, and what an oracle says of it."""
 
-import dataclasses
-import functools
-
 import jax
 import jax.numpy as jnp
 
 from icdm.problems.policy import Oracle, Policy
-
-
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["observation", "action", "reward", "valid", "q"],
-    meta_fields=[],
-)
-@dataclasses.dataclass(frozen=True)
-class Trajectories:
-    """Recorded episodes; every array has the same leading axes, mostly B rows or B rows x E episodes.
-
-    Attributes:
-      observation: (..., T + 1) int32; the last is what was seen after the last step.
-      action: (..., T) int32.
-      reward: (..., T) float32, as the decider is shown it: 0 where the problem hides its rewards.
-      valid: (..., T) bool, whether the step took place; false once a terminal state was reached.
-      q: (..., T, A) float32, the oracle's Q-values where it was asked, or None.
-    """
-
-    observation: jax.Array
-    action: jax.Array
-    reward: jax.Array
-    valid: jax.Array
-    q: jax.Array | None = None
+from icdm.trajectories.trajectory import Trajectories
 
 
 def rollout(problem, task_B: jax.Array, policy: Policy, key: jax.Array) -> Trajectories:
@@ -79,13 +53,3 @@ def assess_along(oracle: Oracle, task_B: jax.Array, trajectories: Trajectories) 
     steps = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), steps)
     _, found = jax.lax.scan(step, oracle.init(task_B), steps)
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), found)
-
-
-def episodes_per_row(trajectories: Trajectories, n_episodes: int) -> Trajectories:
-    """Folds rows [row 0 episode 0, row 0 episode 1, ...] into (B, E, ...)."""
-    return jax.tree.map(lambda x: x.reshape(-1, n_episodes, *x.shape[1:]), trajectories)
-
-
-def join_episodes(first: Trajectories, second: Trajectories) -> Trajectories:
-    """The episodes of `second` after those of `first`, along axis 1."""
-    return jax.tree.map(lambda x, y: jnp.concatenate([x, y], axis=1), first, second)

@@ -1,0 +1,82 @@
+"""The points of a sweep: from a config and its axes to the config of every run. Nothing is run here."""
+
+import copy
+import itertools
+import json
+from typing import Any
+
+from icdm.errors import UserError, unknown
+from icdm.problems.family import parse_parameters
+
+Point = dict[str, Any]
+OWN_AXES = ("problem", "horizon")  # of a config that brings a grid of its own
+
+
+def axes_of(config: Any, texts: list[str]) -> dict[str, list]:
+    """{field: values}: the grid of the config, if it brings one, and those that were named beside it."""
+    own = {axis: list(config.sweep[axis]) for axis in OWN_AXES} if "sweep" in config else {}
+    return own | dict(parse_axis(config, text) for text in texts)
+
+
+def parse_axis(config: Any, text: str) -> tuple[str, list]:
+    """'config.horizon=5,10' -> ("horizon", [5, 10]), the values in the type of the field.
+
+    Raises:
+      UserError: text of another form, an unknown field, a value of another type.
+    """
+    name, equals, values = text.partition("=")
+    field = name.removeprefix("config.")
+    if not equals or not values:
+        raise UserError(f"--sweep {text!r}: write config.FIELD=VALUE,VALUE,...")
+    fields = fields_of(config)
+    if field not in fields:
+        raise unknown("config field", field, fields)
+    return field, [_typed(field, fields[field], value) for value in values.split(",")]
+
+
+def fields_of(config: Any, prefix: str = "") -> dict[str, Any]:
+    """{dotted name: value} of every field of a config, groups included."""
+    found = {}
+    for name, value in config.items():
+        if hasattr(value, "items"):
+            found |= fields_of(value, f"{prefix}{name}.")
+        found[prefix + name] = value
+    return found
+
+
+def points_of(axes: dict[str, list]) -> list[Point]:
+    """Every point of the grid, the last axis fastest."""
+    return [dict(zip(axes, values)) for values in itertools.product(*axes.values())]
+
+
+def config_at(config: Any, point: Point) -> Any:
+    """The config of one run: fields set as the point says; `problem` may name a family with its parameters."""
+    one, fields = copy.deepcopy(config), dict(point)
+    with one.unlocked():
+        if "sweep" in one:
+            del one.sweep
+            one.family, one.problem = parse_parameters(fields.pop("problem"))
+        one.update_from_flattened_dict(fields)
+    return one
+
+
+def label_of(point: Point) -> str:
+    """The point as people read it, and as the name of its directory but for colons."""
+    return ",".join(f"{name}={value}" for name, value in point.items())
+
+
+def parameters(point: Point) -> Point:
+    """The point with the parameters of its problem as entries of their own."""
+    return point | parse_parameters(point.get("problem", ""))[1]
+
+
+def _typed(field, default, text):
+    try:
+        value = text if isinstance(default, str) else json.loads(text.lower())
+    except json.JSONDecodeError:
+        value = text
+    if isinstance(default, float) and isinstance(value, int):
+        value = float(value)
+    if type(value) is not type(default):
+        raise UserError(f"--sweep {field}={text}: give values of type {type(default).__name__}")
+    return value

@@ -1,0 +1,94 @@
+"""The command `icdm`: the parsers of its subcommands; what they do is imported only when it is asked for."""
+
+import argparse
+import importlib
+import sys
+
+from icdm.errors import one_line_errors, unknown
+
+SOLVE = """Optimal value at the start belief of a .POMDP file, and the first action. Costs are negated rewards: values
+are always to be maximised. Without --method: the exact belief tree where it is small enough, else certified bounds on
+belief points."""
+
+DECIDE = """The next action of a trained run, from the trajectories of the task at hand. CONTEXT holds recorded episodes
+of the task (a table, .csv or .parquet). HISTORY holds the episode that is going on, in the same form: its last row has
+no action, and is what is observed now. Without a history an episode begins, on the given observation. Prints the best
+action, the probability of each action, and their values if the model carries them."""
+
+CONVERT = """Makes a table of recorded steps out of another file, or a Minari data set or CSV file out of a table. IN:
+.csv, .parquet, a Minari directory, or a .npz of the Decision-Pretrained Transformer. OUT: .parquet (the table), .csv
+(decoded), or a directory (Minari). Defects of IN are refused with file, row and column, unless a repair is asked for;
+what a repair drops is counted."""
+
+DESCRIBE = """Says what a file of recorded steps holds: episodes and their lengths, how often each action was taken,
+rewards, which state-action pairs were seen, and every kind of defect with its number of rows and the first row."""
+
+
+def solve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE.POMDP")
+    parser.add_argument("--horizon", type=int, help="number of decisions")
+    parser.add_argument("--infinite", action="store_true", help="discounted infinite horizon instead")
+    parser.add_argument("--discount", type=float, help="instead of the file's")
+    parser.add_argument("--method", choices=["auto", "tree", "alpha-vectors", "bounds"], default="auto")
+    tolerance = "width of the bracket, over max(1, |value|) (%(default)s)"
+    parser.add_argument("--tolerance", type=float, default=1e-7, help=tolerance)
+    parser.add_argument("--time-limit", type=float, default=60.0, help="seconds for the bounds (%(default)s)")
+    pessimism = "weight of the worst model of an ambiguity set"
+    parser.add_argument("--pessimism", type=float, metavar="ALPHA", help=pessimism)
+    models = "further models of the ambiguity set; FILE is nominal"
+    parser.add_argument("--models", nargs="+", default=[], metavar="FILE2", help=models)
+    form = "which alpha-maxmin: a policy chosen once, or nature choosing anew at every step (%(default)s)"
+    parser.add_argument("--form", choices=["committed", "recursive"], default="committed", help=form)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def decide(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--run", required=True, metavar="DIR", help="work directory of a trained run")
+    parser.add_argument("--context", required=True, metavar="FILE", help="recorded episodes of the task")
+    parser.add_argument("--history", metavar="FILE", help="the episode so far, up to what is observed now")
+    parser.add_argument("--observation", help="what is observed now, at the start of an episode")
+    parser.add_argument("--task", help="which task_id of CONTEXT; needed if it holds several")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def convert(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="IN")
+    parser.add_argument("out", metavar="OUT")
+    repair = "drop episodes with a defect, or cut them before it"
+    parser.add_argument("--repair", choices=("drop", "truncate"), help=repair)
+    parser.add_argument("--bins", type=int, default=16, help="intervals of a column of real numbers (%(default)s)")
+    parser.add_argument("--binning", choices=("quantile", "uniform"), default="quantile")
+    parser.add_argument("--split", default="", help="train, test or eval, of a .npz")
+    parser.add_argument("--minari", choices=("hdf5", "arrow"), default="hdf5", help="format of a Minari OUT")
+
+
+def describe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--split", default="", help="train, test or eval, of a .npz")
+
+
+COMMANDS = {  # its parser, its module, one line, more lines
+    "convert": (convert, "icdm.logs.convert", "make a table of recorded steps, or other files of a table", CONVERT),
+    "decide": (decide, "icdm.runs.decide", "the next action of a trained run, for the task at hand", DECIDE),
+    "describe": (describe, "icdm.logs.describe", "what a file of recorded steps holds", DESCRIBE),
+    "solve": (solve, "icdm.oracles.solve", "value and first action of a .POMDP file, with its bracket", SOLVE),
+}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the subcommand that the command line names; a mistake ends in one line and exit code 2."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(prog="icdm", description="In-context decision making.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for name, (add_arguments, _, line, text) in COMMANDS.items():
+        add_arguments(commands.add_parser(name, help=line, description=text))
+    if not argv:
+        parser.print_help()
+        return
+    with one_line_errors("icdm"):
+        if argv[0] not in COMMANDS and not argv[0].startswith("-"):
+            raise unknown("command", argv[0], COMMANDS)
+    arguments = parser.parse_args(argv)
+    with one_line_errors(f"icdm {arguments.command}"):
+        importlib.import_module(COMMANDS[arguments.command][1]).main(arguments)

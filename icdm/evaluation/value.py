@@ -1,0 +1,70 @@
+"""What a reader is worth in unseen tasks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from icdm.evaluation.unseen import EvaluationConfig, UnseenTasks, World
+from icdm.readers.reader import Reader
+from icdm.sharding import place_rows
+from icdm.trajectories.rollout import assess_along, rollout
+
+
+def measure(
+    unseen: UnseenTasks, reader: Reader, config: EvaluationConfig, mesh: jax.sharding.Mesh, world: World | None = None
+) -> np.ndarray:
+    """Value of a reader in each of the N tasks, float64; where there is one task, in each episode.
+
+    With a critic's V, and its Q_t(i, a) = r(i, a) + gamma E[V_{t+1}(i')] of what was seen so far, i,
+
+        V^pi = E[V_0(i_0)] + E[ sum_t gamma^t (Q_t(i_t, a_t) - V_t(i_t)) ],
+
+    which holds for any function V (with V = V* it is the performance-difference lemma of Kakade and
+    Langford, 2002). Averaging these advantages instead of the rewards leaves the mean as it is, and takes
+    the luck of rewards and transitions away.
+
+    Args:
+      world: where to act, by default in the tasks themselves; the reader knows of those alone.
+    """
+    world = world or unseen.world
+    n = unseen.tasks.n if unseen.tasks.n > 1 else unseen.task_B.size
+    chunks = _chunks(unseen.task_B.size, config.rows)
+    advantage_B = np.concatenate([_advantages(unseen, world, reader, rows, mesh) for rows in chunks])
+    return world.start_N + advantage_B.reshape(n, -1).mean(1)
+
+
+def measure_members(
+    unseen: UnseenTasks, reader: Reader, config: EvaluationConfig, mesh: jax.sharding.Mesh, value_N: np.ndarray
+) -> np.ndarray:
+    """Value of a reader under every member of clouds, (N, M), the nominal one first: there it is `value_N`."""
+    others = [measure(unseen, reader, config, mesh, world) for world in unseen.members]
+    return np.stack([value_N, *others], axis=-1)
+
+
+def _advantages(unseen, world, reader, rows, mesh):
+    """Discounted sum of the advantages of an episode's decisions, for a chunk of rows, float64."""
+    chunk = jax.tree.map(lambda x: x[rows], (unseen.task_B, unseen.context))
+    task_B, context = place_rows(mesh, chunk, rows.stop - rows.start)
+    key = jax.random.fold_in(unseen.key, rows.start)
+    policy = reader.policy(unseen.tasks, task_B, context, jax.random.fold_in(key, 1))
+    episode = _play(world.problem, task_B, policy, key)
+    with jax.enable_x64(True):
+        return np.asarray(_summed(world.critic, world.problem.discount, task_B, episode))
+
+
+@jax.jit
+def _play(problem, task_B, policy, key):
+    return rollout(problem, task_B, policy, key)
+
+
+@jax.jit
+def _summed(critic, discount_N, task_B, episode):
+    q_BTA, value_BT = assess_along(critic, task_B, episode)
+    taken_BT = jnp.take_along_axis(q_BTA, episode.action[..., None], -1)[..., 0]
+    advantage_BT = jnp.where(episode.valid, taken_BT - value_BT, 0)
+    discount_BT = discount_N[task_B][:, None] ** jnp.arange(advantage_BT.shape[1])[None]
+    return (discount_BT * advantage_BT).sum(-1)
+
+
+def _chunks(n: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, n)) for start in range(0, n, size)]

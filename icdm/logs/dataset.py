@@ -1,0 +1,58 @@
+"""What a data file gives an experiment: a log to learn from, a log that is held out, and unseen tasks if it can."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from icdm.errors import UserError
+from icdm.logs import dpt
+from icdm.logs.convert import to_table
+from icdm.logs.log import Log, hold_out, load
+from icdm.logs.table import is_table, open_table
+from icdm.problems.family import CanSample, Family
+from icdm.trajectories.collect import draw_problems
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """An opened data file.
+
+    Attributes:
+      train, test: what is learned from, and what is held out.
+      problem: N problems in float64 to act in, or None without a simulator.
+      contexts: (N, R, K) episodes of `test` to show in each of them, or None.
+      names_best_actions: whether the labels are the actions of which the family's `best_action_probabilities` speaks.
+    """
+
+    train: Log
+    test: Log
+    problem: Any | None
+    contexts: np.ndarray | None
+    names_best_actions: bool
+
+
+def open_dataset(
+    path: pathlib.Path, family: Family, workdir: pathlib.Path, *, seed: int, tasks: int, episodes: int
+) -> DataSet:
+    """Reads a data file; what is not a table yet is converted into the work directory.
+
+    Args:
+      tasks, episodes: N unseen tasks to draw where the family has a simulator, R episodes in each.
+
+    Raises:
+      UserError: no such file, a defect of it, or a file that does not fit the family.
+    """
+    if not path.exists():
+        raise UserError(f"--config.data={path}: no such file")
+    if path.suffix == ".npz":
+        train, test, problem, contexts = dpt.split(path, family, workdir, seed, episodes)
+        return DataSet(train, test, problem, contexts, names_best_actions=True)
+    table = open_table(path) if is_table(path) else to_table(path, workdir / "data.parquet")[0]
+    train, test = hold_out(load(table))
+    problem = None
+    if isinstance(family, CanSample):
+        problem = draw_problems(family, jax.random.key(seed), family.n_tasks or tasks)
+    return DataSet(train, test, problem, None, names_best_actions=False)

@@ -1,0 +1,110 @@
+"""A table in memory: columns (20 bytes a row), episodes and tasks, and which of them are held out.
+
+X rows, N episodes.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterable
+
+import numpy as np
+
+from icdm.errors import UserError
+from icdm.logs.table import Rows, Table
+
+HELD_OUT = 10  # without a test split of its own, every tenth task (or episode of a single task) is held out
+
+
+@dataclasses.dataclass(frozen=True)
+class Log:
+    """The columns of a table, its episodes and tasks.
+
+    Attributes:
+      observation, action, label: (X,) int32; reward: (X,) float32.
+      behavior: (X,) float32 probability of the recorded action; nan where it is not known.
+      first: (N + 1,) row where each of N episodes begins, and the end.
+      steps: (N,) how many steps each has; 0 is a query: an observation and what should be done on it.
+      contexts, queries: for each task, its episodes with steps, and those without.
+      end: the observation END.
+    """
+
+    observation: np.ndarray
+    action: np.ndarray
+    reward: np.ndarray
+    label: np.ndarray
+    behavior: np.ndarray
+    first: np.ndarray
+    steps: np.ndarray
+    contexts: list[np.ndarray]
+    queries: list[np.ndarray]
+    end: int
+
+    @property
+    def n_tasks(self) -> int:
+        return len(self.contexts)
+
+    @property
+    def longest(self) -> int:
+        return int(self.steps.max())
+
+    @functools.cached_property
+    def asks(self) -> bool:
+        """Whether some task has a query."""
+        return any(len(q) for q in self.queries)
+
+    def tasks(self, index) -> "Log":
+        """The log of some of the tasks."""
+        return dataclasses.replace(
+            self, contexts=[self.contexts[i] for i in index], queries=[self.queries[i] for i in index]
+        )
+
+
+def load(table: Table) -> Log:
+    """Reads a table, row group by row group, into a log whose labels are the oracle's actions."""
+    return log_of(table.chunks(), table.n_observations)
+
+
+def log_of(chunks: Iterable[Rows], n_observations: int) -> Log:
+    """The log of rows that come as whole episodes."""
+    parts, firsts, steps, tasks, row = [], [], [], [], 0
+    for rows in chunks:
+        columns = (rows.observation, rows.action, rows.oracle_action)
+        numbers = (rows.reward, rows.behavior_probability)
+        parts.append([x.astype(np.int32) for x in columns] + [x.astype(np.float32) for x in numbers])
+        firsts.append(rows.starts + row)
+        steps.append(np.add.reduceat(rows.acted.astype(np.int32), rows.starts))
+        tasks.append(rows.task_id[rows.starts])
+        row += rows.n
+    observation, action, label, reward, behavior = (np.concatenate(column) for column in zip(*parts))
+    first, steps, task = np.append(np.concatenate(firsts), row), np.concatenate(steps), np.concatenate(tasks)
+    _, task = np.unique(task, return_inverse=True)
+    episodes = np.split(np.argsort(task, kind="stable"), np.cumsum(np.bincount(task))[:-1])
+    return Log(
+        observation=observation,
+        action=action,
+        reward=reward,
+        label=label,
+        behavior=behavior,
+        first=first,
+        steps=steps,
+        contexts=[e[steps[e] > 0] for e in episodes],
+        queries=[e[steps[e] == 0] for e in episodes],
+        end=n_observations,
+    )
+
+
+def hold_out(log: Log) -> tuple[Log, Log]:
+    """(what is learned from, what is held out): other tasks, or other episodes where there is only one task.
+
+    Raises:
+      UserError: a single task with too few episodes.
+    """
+    if log.n_tasks >= 2:
+        index = np.arange(log.n_tasks)
+        held = index % HELD_OUT == HELD_OUT - 1 if log.n_tasks >= HELD_OUT else index == log.n_tasks - 1
+        return log.tasks(index[~held]), log.tasks(index[held])
+    episodes = log.contexts[0]
+    held = np.arange(len(episodes)) % HELD_OUT == HELD_OUT - 1
+    if not held.any():
+        raise UserError(f"a single task with {len(episodes)} episodes: at least {HELD_OUT} are needed to hold some out")
+    return tuple(dataclasses.replace(log, contexts=[episodes[part]]) for part in (~held, held))

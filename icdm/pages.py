@@ -1,0 +1,50 @@
+"""Self-contained HTML pages and the pictures inside them."""
+
+import base64
+import importlib.metadata
+import io
+import pathlib
+import platform
+from typing import Any
+
+import jax
+import jinja2
+import matplotlib
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from icdm.files import whole, write_text
+
+matplotlib.use("Agg")
+
+PACKAGES = ("icdm", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def render(path: pathlib.Path, package: str, template: str, **content: Any) -> None:
+    """Writes a page from a template of a package's folder `templates`; what is put into it is escaped."""
+    environment = jinja2.Environment(loader=jinja2.PackageLoader(package), autoescape=True)
+    write_text(path, environment.get_template(template).render(**content))
+
+
+def save(directory: pathlib.Path, name: str, figure: Figure) -> str:
+    """Saves NAME.png and NAME.pdf, and closes the figure; returns the picture as the source of an image in a page."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=160)
+    with whole(directory / f"{name}.pdf") as fresh:
+        figure.savefig(fresh, format="pdf")
+    plt.close(figure)
+    with whole(directory / f"{name}.png") as fresh:
+        fresh.write_bytes(buffer.getvalue())
+    return as_source(buffer.getvalue())
+
+
+def as_source(png: bytes) -> str:
+    """A picture as the source of an image in a page."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def versions() -> dict[str, str]:
+    """What a page was made with."""
+    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+    devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    return {"python": platform.python_version(), **found, "devices": devices}

@@ -1,0 +1,75 @@
+"""What a decider observes and what it chooses from: codes, cells of a grid, or real numbers.
+
+Codes are the integers 0, 1, ..., n - 1. Observations of these spaces are arrays of codes, (B,); of a `Box` they are
+real vectors, (B, D).
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from icdm.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Discrete:
+    """The codes 0 to n - 1."""
+
+    n: int
+    sides = ()  # codes are in no order
+
+    def contains(self, x: np.ndarray) -> np.ndarray:
+        """Whether each entry is a code of this space, (...,) bool."""
+        return (np.asarray(x) >= 0) & (np.asarray(x) < self.n)
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """The cells of a grid, numbered row by row: cell (x, y, ...) has the code of `numpy.ravel_multi_index`.
+
+    Attributes:
+      sides: how many cells along each axis.
+    """
+
+    sides: tuple[int, ...]
+
+    @property
+    def n(self) -> int:
+        return math.prod(self.sides)
+
+    def contains(self, x: np.ndarray) -> np.ndarray:
+        """Whether each entry is the code of a cell, (...,) bool."""
+        return Discrete(self.n).contains(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Box:
+    """Real vectors x with low <= x <= high, entry by entry.
+
+    Attributes:
+      low, high: (D,) bounds; infinite where there is none.
+
+    Raises:
+      UserError: bounds of different lengths, or a low above its high.
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    def __post_init__(self):
+        if len(self.low) != len(self.high) or any(a > b for a, b in zip(self.low, self.high)):
+            raise UserError(f"a box from {self.low} to {self.high}: give as many lows as highs, none above its high")
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        raise UserError("real observations have no codes: bin them first")
+
+    n = sides
+
+    def contains(self, x: np.ndarray) -> np.ndarray:
+        """Whether each vector along the last axis lies in the box, (...,) bool."""
+        return ((np.asarray(x) >= self.low) & (np.asarray(x) <= self.high)).all(-1)
+
+
+Space = Discrete | Grid | Box

@@ -1,0 +1,103 @@
+"""The phases of one run: pretrain, fine-tune, evaluate; each goes on from wherever an earlier start got to."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from icdm.errors import UserError
+from icdm.learning.checkpoint import Checkpoints
+from icdm.learning.objectives import action_loss, next_token_loss
+from icdm.learning.sources import Mixture, Played, Source, played_tasks
+from icdm.learning.train import TrainConfig, train
+from icdm.models.transformer import Transformer
+from icdm.oracles.certify import OracleConfig
+from icdm.runs.data import open_data
+from icdm.runs.monitor import Monitor
+from icdm.runs.run import FINE_TUNE_KEY, PHASES, PRETRAIN_KEY, SCRATCH_KEY, Run
+from icdm.sharding import check_rows, make_mesh
+
+# Oracles of hidden states that act in what is pretrained on, but do not label it.
+BEHAVING = OracleConfig(tolerance=1.0, points=1)
+
+
+class Phases:
+    """What is left to do of a run.
+
+    Attributes:
+      seconds: of each phase, over all starts.
+    """
+
+    def __init__(self, run: Run, stop: Callable[[], bool] = lambda: False):
+        self.run, self.settings, self.stop = run, run.settings, stop
+        self.mesh = make_mesh(run.settings.mesh_model)
+        self.data = open_data(run, self.mesh)
+        self.seconds: dict[str, float] = {}
+
+    def train_all(self) -> dict[str, Transformer]:
+        """The trained models by the names of their policies."""
+        s = self.settings
+        start = self.run.start()
+        models = {}
+        model = start
+        if s.pretrain.steps:
+            model = models["in_context"] = self._pretrain(start)
+        models["fine_tuned"] = self._fine_tune(model, "fine_tuned", s.fine_tune, FINE_TUNE_KEY)
+        self.run.save_weights(models["fine_tuned"])
+        if s.from_scratch:
+            models["from_scratch"] = self._fine_tune(start, "from_scratch", s.equal_tokens, SCRATCH_KEY)
+        return models
+
+    def evaluate(self, models: dict[str, Transformer]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """What results.json says of the models, and what values.npz holds."""
+        found, arrays, self.seconds["evaluate"] = self.data.evaluate(models, self.stop)
+        return found, arrays
+
+    def _pretrain(self, model: Transformer) -> Transformer:
+        s = self.settings
+        key = jax.random.fold_in(self.run.key, PRETRAIN_KEY)
+        rows = s.pretrain.batch // len(s.pretrain_mixture)
+        check_rows(self.mesh, "pretrain rows of each family", rows)
+        recorder = Played(s.pretrain_behavior, s.context.episodes + 1, s.context.epsilon)
+        source = Mixture(
+            [
+                played_tasks(family, recorder, rows, jax.random.fold_in(key, i), self.mesh, BEHAVING)
+                for i, family in enumerate(s.pretrain_mixture)
+            ]
+        )
+        return self._train(model, "in_context", s.pretrain, key, source, next_token_loss)
+
+    def _fine_tune(self, model: Transformer, name: str, config: TrainConfig, key_index: int) -> Transformer:
+        key = jax.random.fold_in(self.run.key, key_index)
+        check_rows(self.mesh, "fine_tune.batch", config.batch)
+        return self._train(model, name, config, key, self.data.source(key, config.batch), action_loss)
+
+    def _train(
+        self, model: Transformer, name: str, config: TrainConfig, key: jax.Array, source: Source, objective: Callable
+    ) -> Transformer:
+        layout, phase = self.settings.layout, PHASES[name]
+
+        def loss(model, batch, key):
+            return objective(model, layout, source.lessons(batch, key))
+
+        checkpoints = Checkpoints(self.run.directory / "checkpoints" / phase)
+        monitor = Monitor(self.run.directory / "metrics.jsonl", phase, config.steps)
+        try:
+            with monitor:
+                return train(
+                    model,
+                    loss,
+                    source.batch,
+                    config,
+                    key,
+                    mesh=self.mesh,
+                    checkpoints=checkpoints,
+                    log=monitor,
+                    stop=self.stop,
+                )
+        except UserError as error:
+            raise UserError(f"{phase}: {error}") from error
+        finally:
+            checkpoints.close()
+            self.seconds[phase] = monitor.seconds

@@ -1,0 +1,121 @@
+"""A record of data as what an experiment learns from and is measured on."""
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from icdm.errors import UserError
+from icdm.evaluation.logged import best_action_losses, held_out_losses, held_out_sequences, logged_policies
+from icdm.evaluation.references import references
+from icdm.evaluation.unseen import UnseenTasks, solved_tasks
+from icdm.intervals import interval
+from icdm.learning.log_source import LogSource
+from icdm.learning.sources import Source
+from icdm.logs.dataset import DataSet, open_dataset
+from icdm.logs.labels import relabelled
+from icdm.logs.sequences import as_one_episode, assemble, sequence_length
+from icdm.models.policy import TransformerReader
+from icdm.models.transformer import Transformer
+from icdm.problems.family import HasBestActionPosterior, HasSymmetry
+from icdm.readers.reader import Sampling, WithoutContext
+from icdm.runs.data import Evaluation, measure_all
+from icdm.runs.run import EVALUATION_KEY, Run
+
+
+def open_recorded(run: Run, mesh: jax.sharding.Mesh) -> "Recorded":
+    """The data file of a run, its labels as the config asks.
+
+    Raises:
+      UserError: a defect of the file, or one that does not fit the family, the layout or the model.
+    """
+    s = run.settings
+    amounts = dict(tasks=s.evaluation.tasks, episodes=s.evaluation.episodes)
+    data = open_dataset(pathlib.Path(s.data), s.family, run.directory, seed=s.seed, **amounts)
+    train, test = (relabelled(log, s.data_labels, s.family) for log in (data.train, data.test))
+    _check(run, data)
+    return Recorded(run, mesh, dataclasses.replace(data, train=train, test=test))
+
+
+def _check(run: Run, data: DataSet) -> None:
+    s, log = run.settings, data.train
+    n_actions = int(log.action.max()) + 1
+    if log.end > s.family.n_states or n_actions > s.family.n_actions or log.longest > s.family.horizon:
+        raise UserError(
+            f"{s.data} has {log.end} observations, {n_actions} actions, episodes of {log.longest} steps: "
+            f"family {s.family_name} has {s.family.n_states}, {s.family.n_actions}, horizon {s.family.horizon}"
+        )
+    if s.layout.independent_steps != (log.longest == 1 < s.family.horizon):
+        raise UserError(
+            f"the longest episode of {s.data} has {log.longest} steps: set config.layout to single_steps if its steps "
+            "are independent of one another, to another layout if not"
+        )
+    length = sequence_length(log, s.context.episodes) * (log.longest + 1)
+    if s.layout.independent_steps:
+        length = s.context.episodes + 1
+    if length * s.layout.positions > s.model.max_length:
+        length *= s.layout.positions
+        raise UserError(f"a sequence takes {length} positions: raise model.max_length, now {s.model.max_length}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recorded:
+    """Rows from the training part of a log; held-out labels and, with a simulator, unseen tasks to be measured on."""
+
+    run: Run
+    mesh: jax.sharding.Mesh
+    data: DataSet
+
+    def source(self, key: jax.Array, rows: int) -> Source:
+        del key  # the order of a log depends on the config's seed alone
+        s = self.run.settings
+        symmetry = s.family.symmetry if isinstance(s.family, HasSymmetry) else None
+        log, independent = self.data.train, s.layout.independent_steps
+        return LogSource(log, s.context.episodes, rows, s.seed, self.mesh, symmetry, independent)
+
+    def evaluate(self, models: dict[str, Transformer], stop: Callable[[], bool]) -> Evaluation:
+        """Values of the policies, in unseen tasks or else from the log, and how well held-out labels are predicted."""
+        s, began = self.run.settings, time.perf_counter()
+        if self.data.problem is None:
+            policies, off_policy = logged_policies(
+                models, s.layout, s.family, self.data.test, s.context.episodes, s.seed
+            )
+            found, arrays, seconds = {"policies": policies, "off_policy": off_policy}, {}, time.perf_counter() - began
+        else:
+            found, arrays, seconds = self._simulated(models, stop, began)
+        shown = held_out_sequences(self.data.test, s.context.episodes, s.seed, s.layout.independent_steps)
+        found["test_cross_entropy"] = interval(held_out_losses(models["fine_tuned"], s.layout, shown))
+        if self.data.names_best_actions and isinstance(s.family, HasBestActionPosterior):
+            found["bayes_cross_entropy"] = interval(best_action_losses(s.family, shown))
+        if self.data.problem is not None:
+            online = "fine_tuned" if self.data.contexts is None else "no_context"
+            found["online_regret"] = found["policies"][online]["regret"]
+            found["online_regret_sampled"] = found["policies"][f"{online}_sampled"]["regret"]
+        found["data"] = {"file": s.data, "labels": s.data_labels}
+        return found, arrays, seconds
+
+    def _simulated(self, models: dict[str, Transformer], stop: Callable[[], bool], began: float) -> Evaluation:
+        """The references and every model in unseen tasks, the fine-tuned one also drawing its actions."""
+        unseen = self._unseen()
+        s = self.run.settings
+        readers = references(unseen) | {name: TransformerReader(model, s.layout) for name, model in models.items()}
+        readers["fine_tuned_sampled"] = Sampling(readers["fine_tuned"])
+        if unseen.context is not None:
+            readers["no_context"] = WithoutContext(readers["fine_tuned"])
+            readers["no_context_sampled"] = Sampling(readers["no_context"])
+        measured = {name: (unseen, reader) for name, reader in readers.items()}
+        return measure_all(self.run, self.mesh, unseen, measured, stop, began)
+
+    def _unseen(self) -> UnseenTasks:
+        s, data = self.run.settings, self.data
+        key = jax.random.fold_in(self.run.key, EVALUATION_KEY)
+        unseen = solved_tasks(s.family, data.problem, s.test_oracle, s.evaluation.episodes, key)
+        if data.contexts is None:
+            return unseen
+        shown = assemble(data.test, data.contexts.reshape(-1, data.contexts.shape[-1]))
+        if s.layout.independent_steps:
+            shown = as_one_episode(shown, asks=False)
+        return dataclasses.replace(unseen, context=jax.tree.map(jnp.asarray, shown.trajectories))

@@ -1,0 +1,166 @@
+"""One run: its directory, and what can be had from it without training."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors.numpy
+from flax import nnx
+
+from icdm.errors import UserError
+from icdm.files import whole, write_json
+from icdm.learning import checkpoint
+from icdm.learning.train import TrainConfig
+from icdm.models.lora import adapted, init_adapters
+from icdm.models.transformer import Transformer
+from icdm.problems.family import Family
+from icdm.runs.settings import Settings, as_json, completed, first_difference
+from icdm.trajectories.layouts import Layout
+
+# Each part of an experiment has its own random numbers, folded into the config's seed.
+MODEL_KEY, PRETRAIN_KEY, FINE_TUNE_KEY, SCRATCH_KEY, EVALUATION_KEY = range(5)
+
+PHASES = {"in_context": "pretrain", "fine_tuned": "fine_tune", "from_scratch": "from_scratch"}  # by their models
+WEIGHTS = "weights.safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run's directory.
+
+        run = Run.open("runs/demo")
+        run.family, run.layout, run.model("fine_tuned")
+
+    Attributes:
+      directory: holds config.json, checkpoints/ (a folder for each phase), weights.safetensors (the fine-tuned model),
+        metrics.jsonl, results.json, values.npz and report.html, as far as the run has come.
+      config: the content of config.json; fields that it lacks have their defaults.
+    """
+
+    directory: pathlib.Path
+    config: dict[str, Any]
+
+    @classmethod
+    def open(cls, directory: str | pathlib.Path) -> "Run":
+        """The run of a directory; nothing in it is changed.
+
+        Raises:
+          UserError: there is no run, or its config cannot be read.
+        """
+        path = pathlib.Path(directory) / "config.json"
+        try:
+            return cls(pathlib.Path(directory), completed(json.loads(path.read_text())))
+        except OSError:
+            raise UserError(f"{directory} is not a run: {path} is missing") from None
+        except (json.JSONDecodeError, AttributeError, TypeError):
+            raise UserError(f"{path} cannot be read: it is damaged") from None
+
+    @classmethod
+    def claim(cls, directory: pathlib.Path, config: Any) -> "Run":
+        """The run of this config in a directory, which becomes its own.
+
+        Raises:
+          UserError: the directory belongs to a run of another config, or cannot be used.
+        """
+        path = directory / "config.json"
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                write_json(path, as_json(config))
+        except OSError as error:
+            raise UserError(f"cannot use --workdir {directory}: {error.strerror}") from None
+        try:
+            run = cls.open(directory)
+        except UserError:
+            raise UserError(f"{path} cannot be read: choose another --workdir") from None
+        difference = first_difference(completed(as_json(config)), run.config)
+        if difference:
+            raise UserError(f"{directory} belongs to another config: {difference}; choose another --workdir")
+        return run
+
+    @functools.cached_property
+    def settings(self) -> Settings:
+        return Settings.from_config(self.config)
+
+    @property
+    def family(self) -> Family:
+        return self.settings.family
+
+    @property
+    def layout(self) -> Layout:
+        return self.settings.layout
+
+    @property
+    def key(self) -> jax.Array:
+        """Of all random numbers of the run."""
+        return jax.random.key(self.settings.seed)
+
+    def start(self) -> Transformer:
+        """The model before training."""
+        return Transformer(self.settings.model, self.layout.size, nnx.Rngs(jax.random.fold_in(self.key, MODEL_KEY)))
+
+    @property
+    def trained(self) -> dict[str, TrainConfig]:
+        """The models that the run trains, in order, and how; `from_scratch` starts anew."""
+        s = self.settings
+        phases = {"in_context": s.pretrain, "fine_tuned": s.fine_tune}
+        phases |= {"from_scratch": s.equal_tokens} if s.from_scratch else {}
+        return {name: training for name, training in phases.items() if training.steps}
+
+    def model(self, name: str = "fine_tuned") -> Transformer:
+        """A model of the run by its name: start, in_context (pretrained), fine_tuned or from_scratch.
+
+        Its weights are read without an optimizer. A phase without steps leaves the model as it was before.
+
+        Raises:
+          UserError: the run has not got to that model yet.
+        """
+        order = ["from_scratch"] if name == "from_scratch" else ["in_context", "fine_tuned"]
+        before = ["start", *order][: ["start", *order].index(name) + 1]
+        trained = [phase for phase in before if phase in self.trained]
+        if not trained:
+            return self.start()
+        if trained[-1] == "fine_tuned" and (self.directory / WEIGHTS).exists():
+            return self._with_weights(safetensors.numpy.load_file(self.directory / WEIGHTS))
+        return self._from_checkpoint(trained[-1], trained[-2] if len(trained) > 1 else "start")
+
+    def save_weights(self, model: Transformer) -> None:
+        """Writes the fine-tuned weights, so that they can be read without this library; config.json lies beside."""
+        named = {_name(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(model)}
+        with whole(self.directory / WEIGHTS) as fresh:
+            safetensors.numpy.save_file(named, fresh)
+
+    def results(self) -> dict | None:
+        """The content of results.json, or None if the run has not ended."""
+        path = self.directory / "results.json"
+        return json.loads(path.read_text()) if path.exists() and (self.directory / "values.npz").exists() else None
+
+    def _from_checkpoint(self, name: str, before: str) -> Transformer:
+        directory = self.directory / "checkpoints" / PHASES[name]
+        step, arrays = checkpoint.read(directory)
+        if step == 0:
+            missing = "holds no checkpoint" if directory.is_dir() else "is missing"
+            raise UserError(f"{directory} {missing}: the run has not got there yet; start it again to go on")
+        lora = self.trained[name].lora
+        if not lora.rank:
+            return checkpoint.as_weights(arrays, self._described(), ".trainable")
+        base = self.model(before)
+        like = jax.eval_shape(lambda: init_adapters(base, lora, jax.random.key(0)))
+        return adapted(base, checkpoint.as_weights(arrays, like, ".trainable"), lora).merged()
+
+    def _with_weights(self, named: dict[str, np.ndarray]) -> Transformer:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: jax.numpy.asarray(named[_name(path)]).reshape(leaf.shape), self._described()
+        )
+
+    def _described(self) -> Transformer:
+        return Transformer.described(self.settings.model, self.layout.size)
+
+
+def _name(path: tuple) -> str:
+    """blocks.q for the leaf .blocks.q.value."""
+    return jax.tree_util.keystr(path).removeprefix(".").removesuffix(".value")
