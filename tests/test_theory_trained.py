@@ -21,7 +21,6 @@ from theory.circuits import heads, regressions, trained
 from theory.claims import attention_reads_returns, logits_are_q, q_is_decodable, q_is_used
 from theory.configs import quick, trained_small
 
-RNG = np.random.default_rng(0)
 small_config = trained_small.get_config
 
 
@@ -33,6 +32,11 @@ def tiny(layout="transition"):
     c.pretrain.steps = 2
     c.fine_tune.update(steps=200, learning_rate=1e-2, checkpoint_every=200)
     return c
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
 
 
 @pytest.fixture(scope="module")
@@ -112,11 +116,11 @@ def test_attention_falls_on_the_positions_that_hold_each_step(name):
     assert (reading.attention.sum((-1, -2)) < 1).all() and (reading.attention.sum((-1, -2)) > 0.3).all()
 
 
-def test_values_read_against_loops():
+def test_values_read_against_loops(rng):
     _, rows = random_mdp_rows()
     episodes = rows.episodes
     n, n_episodes, n_steps = episodes.action.shape
-    attention = RNG.random((2, n, 2, n_episodes, n_steps))
+    attention = rng.random((2, n, 2, n_episodes, n_steps))
     found = heads.values_read(attention, episodes, 0.5)
     reward, action = np.asarray(episodes.reward), np.asarray(episodes.action)
     first_rewards = np.zeros(found.shape)
@@ -153,16 +157,16 @@ def test_what_heads_attend_to(study):
             assert found == pytest.approx(e) if e else 0.3 < found < 0.8
 
 
-def test_rank_correlation_with_ties():
-    x, y = RNG.integers(0, 4, (50, 5)), RNG.normal(size=(50, 5))
+def test_rank_correlation_with_ties(rng):
+    x, y = rng.integers(0, 4, (50, 5)), rng.normal(size=(50, 5))
     found = heads.spearman(x, y)
     kept = x.min(1) < x.max(1)
     expected = [scipy.stats.spearmanr(a, b).statistic for a, b in zip(x[kept], y[kept])]
     np.testing.assert_allclose(found[kept], expected, atol=1e-12)
 
 
-def test_regression_is_that_of_all_pairs_of_actions():
-    z, q = RNG.normal(size=(2, 40, 3))
+def test_regression_is_that_of_all_pairs_of_actions(rng):
+    z, q = rng.normal(size=(2, 40, 3))
     z += 2 * q + 1  # a level that all actions share
     pairs = list(itertools.permutations(range(3), 2))
     dz, dq = (np.concatenate([x[:, a] - x[:, b] for a, b in pairs]) for x in (z, q))
@@ -185,15 +189,15 @@ def test_the_minimiser_is_linear_in_q_only_at_high_temperature(study):
     assert explained[5.0] > 0.999 > explained[0.02] + 0.02
 
 
-def test_probes_find_what_is_linear_and_no_more():
-    target = RNG.normal(size=(400, 2))
-    stream = np.concatenate([target @ RNG.normal(size=(2, 8)), RNG.normal(size=(400, 4))], axis=1)
+def test_probes_find_what_is_linear_and_no_more(rng):
+    target = rng.normal(size=(400, 2))
+    stream = np.concatenate([target @ rng.normal(size=(2, 8)), rng.normal(size=(400, 4))], axis=1)
     found = q_is_decodable.squares(stream, target, (1e-4, 1.0))
     assert q_is_decodable.r_squared(found[:, None]) > 0.99
-    other = q_is_decodable.squares(stream, RNG.normal(size=(400, 2)), (1e-4, 1.0))
+    other = q_is_decodable.squares(stream, rng.normal(size=(400, 2)), (1e-4, 1.0))
     assert q_is_decodable.r_squared(other[:, None]) < 0.05
     assert len(found) == 200, "scored on tasks it was not fitted on"
-    wide = RNG.normal(size=(80, 38))  # 40 tasks to fit, 38 numbers each: the probe of least ridge knows them all
+    wide = rng.normal(size=(80, 38))  # 40 tasks to fit, 38 numbers each: the probe of least ridge knows them all
     seen = q_is_decodable.errors(np.tile(wide[:40], (2, 1)), np.tile(target[:40], (2, 1)), 40, 1e-6)
     unseen = q_is_decodable.errors(wide, target[:80], 40, 1e-6)
     chosen = q_is_decodable.squares(wide, target[:80], (1e-6, 100.0))
