@@ -1,5 +1,8 @@
 """The claims' own machinery, at small size: population losses, TD equivalence, decisions, trajectories."""
 
+import ast
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +16,8 @@ from theory.linear import decisions, laws
 from theory.linear.closed_forms import gram_moment
 from theory.linear.markov_rewards import sample_chain, stationary, walk
 from theory.linear.prompts import sample_prompts
+
+THEORY = pathlib.Path(__file__).parent.parent / "theory"
 
 
 def small(name, **changes):
@@ -167,3 +172,18 @@ def test_lagged_moment_against_enumeration_and_independence():
 
 def test_full_grid_has_the_same_claims():
     assert list(full.get_config()) == list(quick.get_config())
+
+
+@pytest.mark.parametrize("folder", ["claims", "circuits", "linear"])
+def test_nothing_that_a_claim_is_made_of_imports_a_claim(folder):
+    paths = list((THEORY / folder).glob("*.py"))
+    assert len(paths) > 1
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text())):
+            imported = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            if isinstance(
+                node, ast.ImportFrom
+            ):  # from theory import claims, from theory.claims import x, from . import x
+                imported = [f"{node.module}.{name}" for name in imported]
+                assert node.level == 0, f"{path}: imports by full names can be checked"
+            assert not any(f"{name}.".startswith("theory.claims.") for name in imported), f"{path} imports {imported}"

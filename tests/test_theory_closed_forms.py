@@ -18,16 +18,19 @@ from theory.linear.closed_forms import (
     upper_bound,
 )
 
-RNG = np.random.default_rng(0)
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
 
 
-def random_law(name):
+def random_law(name, rng):
     if name == "gaussian":
-        root = RNG.normal(size=(3, 3))
+        root = rng.normal(size=(3, 3))
         return laws.gaussian(root @ root.T + 0.3 * np.eye(3))
     if name == "one-hot":
         return laws.one_hot([0.6, 0.3, 0.1])
-    return laws.uniform_over(RNG.dirichlet(np.ones(3), 7))
+    return laws.uniform_over(rng.dirichlet(np.ones(3), 7))
 
 
 def draw(law, shape, seed=0):
@@ -35,9 +38,9 @@ def draw(law, shape, seed=0):
 
 
 @pytest.mark.parametrize("name", ["gaussian", "one-hot", "simplex"])
-def test_moments_against_samples_and_rule(name):
-    law = random_law(name)
-    between = RNG.normal(size=(3, 3))
+def test_moments_against_samples_and_rule(name, rng):
+    law = random_law(name, rng)
+    between = rng.normal(size=(3, 3))
     x = draw(law, (400_000,))
     points, weights = law.rule()
     rule = laws.Finite(points, weights)
@@ -51,13 +54,13 @@ def test_moments_against_samples_and_rule(name):
 
 @pytest.mark.parametrize("name", ["gaussian", "one-hot", "simplex"])
 @pytest.mark.parametrize("noise", [0.0, 0.7])
-def test_optimum_is_the_least_squares_solution(name, noise):
+def test_optimum_is_the_least_squares_solution(name, noise, rng):
     """No other U does better on simulated prompts than the closed form, up to sampling error."""
-    law, n, prompts = random_law(name), 5, 200_000
+    law, n, prompts = random_law(name, rng), 5, 200_000
     task_root = np.array([[1.0, 0.0, 0.0], [0.5, 0.8, 0.0], [0.0, 0.2, 0.4]])
     tasks = laws.Gaussian(task_root)
     x, w, query = draw(law, (prompts, n), 1), draw(tasks, (prompts,), 2), draw(law, (prompts,), 3)
-    y = np.einsum("bnf,bf->bn", x, w) + noise * RNG.normal(size=(prompts, n))
+    y = np.einsum("bnf,bf->bn", x, w) + noise * rng.normal(size=(prompts, n))
     g = np.einsum("bn,bnf->bf", y, x) / n
     design = np.einsum("bi,bj->bij", query, g).reshape(prompts, 9)
     fitted = np.linalg.lstsq(design, np.einsum("bf,bf->b", query, w), rcond=None)[0].reshape(3, 3)
@@ -80,11 +83,11 @@ def test_special_cases():
 
 
 @pytest.mark.parametrize("name", ["gaussian", "one-hot", "simplex"])
-def test_squared_error_against_monte_carlo(name):
-    law, tasks, m, prompts = random_law(name), laws.gaussian(np.diag([1.0, 0.5, 2.0])), 6, 300_000
+def test_squared_error_against_monte_carlo(name, rng):
+    law, tasks, m, prompts = random_law(name, rng), laws.gaussian(np.diag([1.0, 0.5, 2.0])), 6, 300_000
     u = optimum(law, np.eye(3), 4)
     x, w, query = draw(law, (prompts, m), 4), draw(tasks, (prompts,), 5), draw(law, (prompts,), 6)
-    y = np.einsum("bnf,bf->bn", x, w) + 0.5 * RNG.normal(size=(prompts, m))
+    y = np.einsum("bnf,bf->bn", x, w) + 0.5 * rng.normal(size=(prompts, m))
     g = np.einsum("bn,bnf->bf", y, x) / m
     error = (np.einsum("bi,ij,bj->b", query, u, g) - np.einsum("bf,bf->b", query, w)) ** 2
     bias, estimation = squared_error(law, tasks.second, u, m, 0.5)

@@ -17,11 +17,10 @@ from icdm.models.transformer import ModelConfig, Transformer
 from icdm.readers.counts_planners import plan_from_context
 from icdm.trajectories.layouts import encode, problem_of
 from theory import attention_vs_q
-from theory.circuits import trained
+from theory.circuits import heads, regressions, trained
 from theory.claims import attention_reads_returns, logits_are_q, q_is_decodable, q_is_used
 from theory.configs import quick, trained_small
 
-RNG = np.random.default_rng(0)
 small_config = trained_small.get_config
 
 
@@ -33,6 +32,11 @@ def tiny(layout="transition"):
     c.pretrain.steps = 2
     c.fine_tune.update(steps=200, learning_rate=1e-2, checkpoint_every=200)
     return c
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
 
 
 @pytest.fixture(scope="module")
@@ -112,12 +116,12 @@ def test_attention_falls_on_the_positions_that_hold_each_step(name):
     assert (reading.attention.sum((-1, -2)) < 1).all() and (reading.attention.sum((-1, -2)) > 0.3).all()
 
 
-def test_values_read_against_loops():
+def test_values_read_against_loops(rng):
     _, rows = random_mdp_rows()
     episodes = rows.episodes
     n, n_episodes, n_steps = episodes.action.shape
-    attention = RNG.random((2, n, 2, n_episodes, n_steps))
-    found = attention_reads_returns.values_read(attention, episodes, 0.5)
+    attention = rng.random((2, n, 2, n_episodes, n_steps))
+    found = heads.values_read(attention, episodes, 0.5)
     reward, action = np.asarray(episodes.reward), np.asarray(episodes.action)
     first_rewards = np.zeros(found.shape)
     for x, i, h, a in np.ndindex(found.shape):
@@ -136,9 +140,9 @@ def test_values_read_against_loops():
 def test_an_action_that_is_never_shown_has_the_value_of_all():
     _, rows = random_mdp_rows()
     episodes = dataclasses.replace(rows.episodes, action=jnp.zeros_like(rows.episodes.action))
-    values = attention_reads_returns.values_read(np.ones((1, 30, 1, *episodes.action.shape[1:])), episodes, 1.0)
+    values = heads.values_read(np.ones((1, 30, 1, *episodes.action.shape[1:])), episodes, 1.0)
     np.testing.assert_allclose(values[..., 1], values[..., 0])
-    assert (attention_reads_returns.spearman(values[0, :, 0], rows.true_q()) == 0).all()
+    assert (heads.spearman(values[0, :, 0], rows.true_q()) == 0).all()
 
 
 def test_what_heads_attend_to(study):
@@ -153,25 +157,25 @@ def test_what_heads_attend_to(study):
             assert found == pytest.approx(e) if e else 0.3 < found < 0.8
 
 
-def test_rank_correlation_with_ties():
-    x, y = RNG.integers(0, 4, (50, 5)), RNG.normal(size=(50, 5))
-    found = attention_reads_returns.spearman(x, y)
+def test_rank_correlation_with_ties(rng):
+    x, y = rng.integers(0, 4, (50, 5)), rng.normal(size=(50, 5))
+    found = heads.spearman(x, y)
     kept = x.min(1) < x.max(1)
     expected = [scipy.stats.spearmanr(a, b).statistic for a, b in zip(x[kept], y[kept])]
     np.testing.assert_allclose(found[kept], expected, atol=1e-12)
 
 
-def test_regression_is_that_of_all_pairs_of_actions():
-    z, q = RNG.normal(size=(2, 40, 3))
+def test_regression_is_that_of_all_pairs_of_actions(rng):
+    z, q = rng.normal(size=(2, 40, 3))
     z += 2 * q + 1  # a level that all actions share
     pairs = list(itertools.permutations(range(3), 2))
     dz, dq = (np.concatenate([x[:, a] - x[:, b] for a, b in pairs]) for x in (z, q))
-    sums = logits_are_q.pair_products(z, q)[:, None]
-    np.testing.assert_allclose(logits_are_q.slope(sums), dz @ dq / (dq @ dq))
+    sums = regressions.pair_products(z, q)[:, None]
+    np.testing.assert_allclose(regressions.slope(sums), dz @ dq / (dq @ dq))
     residual = dz - dq * (dz @ dq) / (dq @ dq)
-    np.testing.assert_allclose(logits_are_q.r_squared(sums), 1 - residual @ residual / (dz @ dz))
+    np.testing.assert_allclose(regressions.r_squared(sums), 1 - residual @ residual / (dz @ dz))
     raw = (z.ravel() @ q.ravel()) ** 2 / (z.ravel() @ z.ravel()) / (q.ravel() @ q.ravel())
-    assert abs(raw - logits_are_q.r_squared(sums)) > 1e-3, "levels are something else than differences"
+    assert abs(raw - regressions.r_squared(sums)) > 1e-3, "levels are something else than differences"
 
 
 def test_the_minimiser_is_linear_in_q_only_at_high_temperature(study):
@@ -181,19 +185,19 @@ def test_the_minimiser_is_linear_in_q_only_at_high_temperature(study):
         other = study._replace(run=dataclasses.replace(study.run, config=config))
         minimiser = logits_are_q.exact_minimiser(other, draws=60)
         mean = np.mean([study.rows.reader_q(planner="posterior_sampling", seed=i) for i in range(60)], axis=0)
-        explained[temperature] = logits_are_q.r_squared(logits_are_q.pair_products(minimiser, mean)[:, None])
+        explained[temperature] = regressions.r_squared(regressions.pair_products(minimiser, mean)[:, None])
     assert explained[5.0] > 0.999 > explained[0.02] + 0.02
 
 
-def test_probes_find_what_is_linear_and_no_more():
-    target = RNG.normal(size=(400, 2))
-    stream = np.concatenate([target @ RNG.normal(size=(2, 8)), RNG.normal(size=(400, 4))], axis=1)
+def test_probes_find_what_is_linear_and_no_more(rng):
+    target = rng.normal(size=(400, 2))
+    stream = np.concatenate([target @ rng.normal(size=(2, 8)), rng.normal(size=(400, 4))], axis=1)
     found = q_is_decodable.squares(stream, target, (1e-4, 1.0))
     assert q_is_decodable.r_squared(found[:, None]) > 0.99
-    other = q_is_decodable.squares(stream, RNG.normal(size=(400, 2)), (1e-4, 1.0))
+    other = q_is_decodable.squares(stream, rng.normal(size=(400, 2)), (1e-4, 1.0))
     assert q_is_decodable.r_squared(other[:, None]) < 0.05
     assert len(found) == 200, "scored on tasks it was not fitted on"
-    wide = RNG.normal(size=(80, 38))  # 40 tasks to fit, 38 numbers each: the probe of least ridge knows them all
+    wide = rng.normal(size=(80, 38))  # 40 tasks to fit, 38 numbers each: the probe of least ridge knows them all
     seen = q_is_decodable.errors(np.tile(wide[:40], (2, 1)), np.tile(target[:40], (2, 1)), 40, 1e-6)
     unseen = q_is_decodable.errors(wide, target[:80], 40, 1e-6)
     chosen = q_is_decodable.squares(wide, target[:80], (1e-6, 100.0))
@@ -217,7 +221,7 @@ def test_shuffled_actions_are_the_same_actions_elsewhere():
     np.testing.assert_array_equal(before[:, -1], after[:, -1])
     assert (before != after).mean() > 0.2
     moved = dataclasses.replace(rows, episodes=shuffled).reader_q()
-    explained = logits_are_q.r_squared(logits_are_q.pair_products(moved, rows.reader_q())[:, None])
+    explained = regressions.r_squared(regressions.pair_products(moved, rows.reader_q())[:, None])
     assert explained < 0.3, "what is left tells little of the actions"
 
 

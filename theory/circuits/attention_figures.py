@@ -1,14 +1,15 @@
-"""The pictures of attention_vs_q: scatter, heat map, and one context with what the query makes of it."""
+"""The pictures of attention_vs_q: scatter, heat map of the heads, and one context with what the query makes of it."""
 
 import pathlib
 from typing import NamedTuple
 
 import jinja2
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from theory.circuits.heads import discount, spearman, values_read
 from theory.circuits.trained import centred
-from theory.claims.attention_reads_returns import heat_map, spearman, values_read
 from theory.figures import CYCLE, GREY, panels, plt
 from theory.report import TEMPLATES, as_picture, versions
 from theory.statistics import bootstrap_interval
@@ -27,7 +28,7 @@ class Values(NamedTuple):
 
 def pictures(run, rows, reading, layer: int | None, head: int | None):
     """(sentences, {name: figure}) about one head of a run: the given one, or the best of those that may be meant."""
-    read_XNHA = values_read(reading.attention, rows.episodes, getattr(run.family, "discount", 1.0))
+    read_XNHA = values_read(reading.attention, rows.episodes, discount(run.family))
     correlation_XNH = spearman(read_XNHA, rows.true_q()[None, :, None])
     half = correlation_XNH.shape[1] // 2
     allowed_XH = np.full(correlation_XNH.shape[::2], -np.inf)
@@ -57,6 +58,18 @@ def draw_heat_map(means_XH, x: int, h: int) -> Figure:
     heat_map(axis, means_XH, "rank correlation with Q*(s, $\\cdot$)")
     axis.add_patch(plt.Rectangle((h - 0.5, x - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=1.5))
     return figure
+
+
+def heat_map(axis: Axes, means_XH: np.ndarray, title: str) -> None:
+    """Rank correlation of every head, with its number written into its cell."""
+    limit = max(abs(means_XH.min()), abs(means_XH.max()), 1e-9)
+    axis.imshow(means_XH, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
+    for layer, head in np.ndindex(means_XH.shape):
+        strong = abs(means_XH[layer, head]) > 0.6 * limit
+        axis.text(head, layer, f"{means_XH[layer, head]:.2f}", ha="center", va="center", color="w" if strong else "k")
+    layers, heads = map(range, means_XH.shape)
+    axis.set(xlabel="head", ylabel="layer", title=title, xticks=heads, yticks=layers)
+    axis.grid(False)
 
 
 def draw_scatter(values: Values, x: int, h: int) -> Figure:

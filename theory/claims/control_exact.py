@@ -19,10 +19,11 @@ from matplotlib.figure import Figure
 from scipy.special import lambertw
 
 from icdm.models.linear_attention import linear_attention, td_layer, td_prompt, td_values
+from theory.book import Book
 from theory.figures import BLUE, CYCLE, GREY, panels
 from theory.ledger import Claim, number
 from theory.linear.closed_forms import check_lengths
-from theory.statistics import bootstrap_interval, log_slope
+from theory.statistics import log_slope
 
 
 def check(config) -> tuple[Claim, Figure]:
@@ -36,9 +37,18 @@ def check(config) -> tuple[Claim, Figure]:
     shortfall, limit = softmax_shortfall(config)
     to_optimum = {beta: distance_to_optimum(config, tables, beta) for beta in (*config.betas, np.inf, 0.0)}
     rate = config.discount ** np.arange(1, config.layers + 1)
-    rng = np.random.default_rng(config.seed)
     betas = np.array(config.betas)
-    claim = Claim(
+
+    book = Book(config)
+    book.measure("hard_attention_error", np.max, hard, at_most=1e-12)
+    book.enter("softmax_shortfall_over_bound", (shortfall / limit).max(), at_most=1.000001)
+    book.enter("slope_of_worst_shortfall_in_beta", log_slope(betas, shortfall))
+    book.enter("distance_to_q_star_over_rate", (to_optimum[np.inf] / rate).max(), at_most=1.000001)
+    for beta, error in soft.items():
+        book.measure(f"softmax_relative_error_beta_{number(beta)}", np.mean, error)
+    book.control("linear_attention_relative_error", uniform.mean())
+    book.control("linear_attention_distance_to_q_star", to_optimum[0.0][:, -1].mean())
+    claim = book.close(
         id="control_exact",
         claim="with hard attention over next actions a layer is a fitted-Q step; softmax attention is within "
         "W((A-1)/e)/beta of the max; linear attention cannot take it",
@@ -46,30 +56,6 @@ def check(config) -> tuple[Claim, Figure]:
         metric="largest |value - fitted-Q value| of hard attention; largest shortfall of the softmax over "
         "its bound; slope of that largest shortfall in beta; largest distance to Q* over gamma^layer on "
         "tabular problems (hard)",
-        measured={
-            "hard_attention_error": float(hard.max()),
-            "softmax_shortfall_over_bound": float((shortfall / limit).max()),
-            "slope_of_worst_shortfall_in_beta": log_slope(betas, shortfall),
-            "distance_to_q_star_over_rate": float((to_optimum[np.inf] / rate).max()),
-            **{f"softmax_relative_error_beta_{number(beta)}": float(error.mean()) for beta, error in soft.items()},
-        },
-        ci95={
-            "hard_attention_error": bootstrap_interval(np.max, hard, rng=rng),
-            **{
-                f"softmax_relative_error_beta_{number(beta)}": bootstrap_interval(np.mean, error, rng=rng)
-                for beta, error in soft.items()
-            },
-        },
-        control={
-            "linear_attention_relative_error": float(uniform.mean()),
-            "linear_attention_distance_to_q_star": float(to_optimum[0.0][:, -1].mean()),
-        },
-        threshold={
-            "hard_attention_error": "<= 1e-12",
-            "softmax_shortfall_over_bound": "<= 1.000001",
-            "distance_to_q_star_over_rate": "<= 1.000001",
-        },
-        config=config.to_dict(),
     )
     return claim, draw(config, betas, shortfall, limit, to_optimum, rate)
 

@@ -4,9 +4,9 @@ import jax
 import numpy as np
 
 from icdm.families.linear_mdp import optimal_weights, sample_linear_mdp, simplex_features
+from theory.book import Book
 from theory.figures import GREY, panels
 from theory.ledger import Claim
-from theory.statistics import bootstrap_interval
 
 
 def check(config) -> tuple[Claim, object]:
@@ -20,25 +20,17 @@ def check(config) -> tuple[Claim, object]:
 
     residual, residual_random, residual_control = (fit_residual(features, x) for x in (q, q_random, q_control))
     closed_form = np.abs(q - np.einsum("nsaf,ntf->ntsa", features, weights)).max((2, 3))
-    claim = Claim(
+    book = Book(config, rng)
+    book.measure("residual", np.max, residual.max(-1), at_most=1e-10)
+    book.enter("residual_of_random_policy", residual_random.max(), at_most=1e-10)
+    book.enter("closed_form_error", closed_form.max(), at_most=1e-10)
+    book.control("residual_where_transitions_are_not_linear", residual_control[:, :-1].min())
+    claim = book.close(
         id="linear_q",
         claim="Q*_h(s, a) = <phi(s, a), w*_h> for every step h of a linear MDP",
         source="Jin et al., COLT 2020, Prop. 2.3",
         metric="largest |Q*_h(s, a) - least-squares fit| over problems, steps, states and actions; the same "
         "for the Q of a random policy; largest |Q*_h(s, a) - <phi(s, a), w*_h>| with w*_h from the recursion",
-        measured={
-            "residual": float(residual.max()),
-            "residual_of_random_policy": float(residual_random.max()),
-            "closed_form_error": float(closed_form.max()),
-        },
-        ci95={"residual": bootstrap_interval(np.max, residual.max(-1), rng=rng)},
-        control={"residual_where_transitions_are_not_linear": float(residual_control[:, :-1].min())},
-        threshold={
-            "residual": "<= 1e-10",
-            "residual_of_random_policy": "<= 1e-10",
-            "closed_form_error": "<= 1e-10",
-        },
-        config=config.to_dict(),
     )
     return claim, draw(residual, residual_random, residual_control)
 

@@ -12,16 +12,16 @@ planner's Q this minimiser itself explains is computed from posterior draws and 
 import numpy as np
 from matplotlib.figure import Figure
 
+from theory.book import Book
 from theory.circuits import trained
+from theory.circuits.regressions import pair_products, r_squared, slope
 from theory.circuits.trained import centred
 from theory.figures import BLUE, CYCLE, GREY, ORANGE, panels
 from theory.ledger import Claim
-from theory.statistics import bootstrap_interval
 
 
 def check(config) -> tuple[Claim, Figure]:
-    rng = np.random.default_rng(config.seed)
-    measured, ci95, control, threshold, curves = {}, {}, {}, {}, {}
+    book, curves = Book(config), {}
     studies = trained.studies(config)
     for layout, seeds in studies.items():
         curves[layout] = {
@@ -31,30 +31,22 @@ def check(config) -> tuple[Claim, Figure]:
         }
         reader, true = (curves[layout][against, "fine_tuned"] for against in ("reader", "true"))
         first, last = (products(seeds, "fine_tuned", "reader", steps)[:, -1] for steps in ([0], [-1]))
-        numbers = {
-            f"r2_reader_{layout}": (r_squared, reader[:, -1]),
-            f"slope_reader_{layout}": (slope, reader[:, -1]),
-            f"r2_true_{layout}": (r_squared, true[:, -1]),
-            f"slope_true_{layout}": (slope, true[:, -1]),
-            f"r2_reader_first_step_{layout}": (r_squared, first),
-            f"r2_reader_last_step_{layout}": (r_squared, last),
-            f"rise_of_r2_reader_{layout}": (rise, reader[:, [0, -1]]),
-            f"rise_of_r2_true_{layout}": (rise, true[:, [0, -1]]),
-        }
-        for name, (statistic, sums) in numbers.items():
-            measured[name] = statistic(sums)
-            ci95[name] = bootstrap_interval(statistic, sums, rng=rng)
+        book.measure(f"r2_reader_{layout}", r_squared, reader[:, -1], at_least=0.9)
+        book.measure(f"slope_reader_{layout}", slope, reader[:, -1])
+        book.measure(f"r2_true_{layout}", r_squared, true[:, -1])
+        book.measure(f"slope_true_{layout}", slope, true[:, -1])
+        book.measure(f"r2_reader_first_step_{layout}", r_squared, first)
+        book.measure(f"r2_reader_last_step_{layout}", r_squared, last)
+        book.measure(f"rise_of_r2_reader_{layout}", rise, reader[:, [0, -1]], at_least=0)
+        book.measure(f"rise_of_r2_true_{layout}", rise, true[:, [0, -1]], at_least=0)
         for name in trained.CONTROLS:
-            control[f"r2_reader_{name}_{layout}"] = r_squared(curves[layout]["reader", name][:, -1])
-        threshold[f"r2_reader_{layout}"] = ">= 0.9"
-        threshold |= {f"rise_of_r2_{against}_{layout}": ">= 0" for against in ("reader", "true")}
+            book.control(f"r2_reader_{name}_{layout}", r_squared(curves[layout]["reader", name][:, -1]))
     study = next(iter(studies.values()))[0]
     q_reader = study.rows.reader_q()
-    control["r2_reader_of_the_exact_minimiser"] = r_squared(
-        pair_products(exact_minimiser(study, config.draws), q_reader / study.run.temperature)[:, None]
-    )
-    control["r2_true_of_the_reader"] = r_squared(pair_products(q_reader, study.rows.true_q())[:, None])
-    claim = Claim(
+    minimiser, tau = exact_minimiser(study, config.draws), study.run.temperature
+    book.control("r2_reader_of_the_exact_minimiser", r_squared(pair_products(minimiser, q_reader / tau)[:, None]))
+    book.control("r2_true_of_the_reader", r_squared(pair_products(q_reader, study.rows.true_q())[:, None]))
+    claim = book.close(
         id="logits_are_q",
         claim="action-logit differences of the fine-tuned transformer are Q differences over the temperature, as far "
         "as the context tells them",
@@ -62,11 +54,6 @@ def check(config) -> tuple[Claim, Figure]:
         metric="R2 and slope of logit differences on Q differences / temperature, over the decisions of the episode "
         "that follows all context episodes, mean over seeds, against the posterior-mean planner (reader) and the "
         "task's Q* (true); rise: from one context episode to all",
-        measured=measured,
-        ci95=ci95,
-        control=control,
-        threshold=threshold,
-        config=config.to_dict(),
     )
     return claim, draw(studies, curves)
 
@@ -84,23 +71,6 @@ def products(seeds, name: str, against: str, steps=None) -> np.ndarray:
         return np.stack([(pair_products(z, q_NTA) * valid_NT[..., None]).sum(1) for z in logits], axis=1)
 
     return np.stack([of_episode(e) for e in range(1, n_episodes)], axis=1)
-
-
-def pair_products(logits, q) -> np.ndarray:
-    """z.q, q.q and z.z of centred logits and values (..., A), (..., 3)."""
-    z, q = centred(np.asarray(logits, np.float64)), centred(q)
-    return np.stack([(z * q).sum(-1), (q * q).sum(-1), (z * z).sum(-1)], axis=-1)
-
-
-def r_squared(sums_NR3: np.ndarray) -> float:
-    """Share of the logits' variance that the regression through the origin explains, mean over R seeds."""
-    zq, qq, zz = np.moveaxis(sums_NR3.sum(0), -1, 0)
-    return float((zq**2 / (qq * zz)).mean())
-
-
-def slope(sums_NR3: np.ndarray) -> float:
-    zq, qq, _ = np.moveaxis(sums_NR3.sum(0), -1, 0)
-    return float((zq / qq).mean())
 
 
 def rise(sums_N2R3: np.ndarray) -> float:

@@ -22,6 +22,7 @@ from scipy.integrate import solve_ivp
 
 from icdm.families.linear_mdp import optimal_weights, sample_linear_mdp, simplex_features
 from icdm.models.linear_attention import LinearAttention, regression_prediction
+from theory.book import Book
 from theory.figures import BLUE, GREY, ORANGE, panels
 from theory.ledger import Claim
 from theory.linear import laws
@@ -55,8 +56,19 @@ def check(config) -> tuple[Claim, Figure]:
     wrong_form, lopsided_error, lopsided_inert = controls(config, features)
 
     flow, sgd, inert = np.array(flow), np.array(sgd), np.array(inert)
-    worst = sgd.mean(1).argmax()
-    claim = Claim(
+    book = Book(config)
+    book.enter("flow_error", flow[..., 0].max(), at_most=1e-6)
+    book.enter("flow_inert_mass", flow[..., 1].max(), at_most=0.01)
+    book.enter("sgd_error", *mean_interval(sgd[sgd.mean(1).argmax()]), at_most=0.03)
+    book.enter("sgd_inert_mass", *mean_interval(inert[inert.mean(1).argmax()]), at_most=0.01)
+    book.enter("sgd_error_mean_over_laws", sgd.mean(), mean_interval(sgd.mean(0))[1])
+    book.enter("laws", len(names))
+    book.enter("seeds", config.seeds)
+    book.control("share_of_random_starts_in_the_rank_one_minimum", np.mean(strays))
+    book.control("flow_error_against_gaussian_form_for_one_hot", wrong_form)
+    book.control("flow_error_where_tasks_are_not_symmetric_about_0", lopsided_error)
+    book.control("flow_inert_mass_where_tasks_are_not_symmetric_about_0", lopsided_inert)
+    claim = book.close(
         id="lsa_optimum",
         claim="a trained linear self-attention layer reaches S_w Lambda (E[G S_w G] + noise^2/N Lambda)^-1",
         source="Zhang, Frei, Bartlett, JMLR 2024, Thm 4.1 (Gaussian features); derived here for the others",
@@ -64,33 +76,6 @@ def check(config) -> tuple[Claim, Figure]:
         "loss (worst of all laws and starts), Adam on sampled prompts (mean over seeds, of the worst law), "
         "and the share of the norm of p (x) W outside the one block that the closed form uses (flow: worst; "
         "Adam: worst law)",
-        measured={
-            "flow_error": float(flow[..., 0].max()),
-            "flow_inert_mass": float(flow[..., 1].max()),
-            "sgd_error": float(sgd.mean(1).max()),
-            "sgd_inert_mass": float(inert.mean(1).max()),
-            "sgd_error_mean_over_laws": float(sgd.mean()),
-            "laws": len(names),
-            "seeds": config.seeds,
-        },
-        ci95={
-            "sgd_error": mean_interval(sgd[worst])[1],
-            "sgd_inert_mass": mean_interval(inert[inert.mean(1).argmax()])[1],
-            "sgd_error_mean_over_laws": mean_interval(sgd.mean(0))[1],
-        },
-        control={
-            "share_of_random_starts_in_the_rank_one_minimum": float(np.mean(strays)),
-            "flow_error_against_gaussian_form_for_one_hot": wrong_form,
-            "flow_error_where_tasks_are_not_symmetric_about_0": lopsided_error,
-            "flow_inert_mass_where_tasks_are_not_symmetric_about_0": lopsided_inert,
-        },
-        threshold={
-            "flow_error": "<= 1e-6",
-            "flow_inert_mass": "<= 0.01",
-            "sgd_error": "<= 0.03",
-            "sgd_inert_mass": "<= 0.01",
-        },
-        config=config.to_dict(),
     )
     return claim, draw(names, flow[..., 0].max(1), sgd, wrong_form)
 

@@ -11,18 +11,17 @@ stream, chosen beforehand, decides. Q* less its mean over actions, all that trai
 import numpy as np
 from matplotlib.figure import Figure
 
+from theory.book import Book
 from theory.circuits import trained
 from theory.circuits.trained import centred
 from theory.figures import BLUE, CYCLE, GREY, panels
 from theory.ledger import Claim
-from theory.statistics import bootstrap_interval
 
 NAMES = ("fine_tuned", *trained.CONTROLS)
 
 
 def check(config) -> tuple[Claim, Figure]:
-    rng = np.random.default_rng(config.seed)
-    measured, ci95, control, threshold, curves = {}, {}, {}, {}, {}
+    book, curves = Book(config), {}
     studies = trained.studies(config)
     for layout, seeds in studies.items():
         rows = seeds[0].rows
@@ -34,38 +33,24 @@ def check(config) -> tuple[Claim, Figure]:
         reader_differences_NR2 = squares(rows.reader_q(), centred(target), config.ridges)[:, None]
         last = {name: errors[-1] for name, errors in found.items()}
         rival = max(trained.CONTROLS, key=lambda name: r_squared(last[name]))
-        numbers = {
-            f"r2_{layout}": (r_squared, (last["fine_tuned"],)),
-            f"selectivity_{layout}": (difference, (last["fine_tuned"], other_task[-1])),
-            f"share_of_reader_{layout}": (share, (last["fine_tuned"], reader_NR2)),
-            f"margin_{layout}": (difference, (last["fine_tuned"], last[rival])),
-            f"r2_differences_{layout}": (r_squared, (differences_NR2,)),
-            f"share_of_reader_differences_{layout}": (share, (differences_NR2, reader_differences_NR2)),
-        }
-        for name, (statistic, samples) in numbers.items():
-            measured[name] = statistic(*samples)
-            ci95[name] = bootstrap_interval(statistic, *samples, rng=rng)
-        measured[f"margin_lower_end_{layout}"] = ci95[f"margin_{layout}"][0]
-        control |= {f"r2_{name}_{layout}": r_squared(last[name]) for name in trained.CONTROLS}
-        control[f"r2_of_another_task_{layout}"] = r_squared(other_task[-1])
-        control[f"r2_of_the_perfect_reader_{layout}"] = r_squared(reader_NR2)
-        threshold |= {
-            f"selectivity_{layout}": ">= 0.3",
-            f"share_of_reader_{layout}": ">= 0.8",
-            f"margin_lower_end_{layout}": ">= 0",
-        }
+        book.measure(f"r2_{layout}", r_squared, last["fine_tuned"])
+        book.measure(f"selectivity_{layout}", difference, last["fine_tuned"], other_task[-1], at_least=0.3)
+        book.measure(f"share_of_reader_{layout}", share, last["fine_tuned"], reader_NR2, at_least=0.8)
+        book.measure(f"margin_{layout}", difference, last["fine_tuned"], last[rival])
+        book.measure(f"r2_differences_{layout}", r_squared, differences_NR2)
+        book.measure(f"share_of_reader_differences_{layout}", share, differences_NR2, reader_differences_NR2)
+        book.lower_end(f"margin_lower_end_{layout}", f"margin_{layout}", at_least=0)
+        for name in trained.CONTROLS:
+            book.control(f"r2_{name}_{layout}", r_squared(last[name]))
+        book.control(f"r2_of_another_task_{layout}", r_squared(other_task[-1]))
+        book.control(f"r2_of_the_perfect_reader_{layout}", r_squared(reader_NR2))
         curves[layout] = found | {"another_task": other_task, "perfect_reader": [reader_NR2] * len(other_task)}
-    claim = Claim(
+    claim = book.close(
         id="q_is_decodable",
         claim="a linear probe of the last residual stream at the query tells Q*(s, a) of tasks it was not fitted on",
         source="Hewitt and Liang, EMNLP 2019 (selectivity)",
         metric="R2 of Q*(s, .) on unseen tasks, mean over seeds; selectivity: less the R2 of another task's Q*; share "
         "of the perfect reader's R2; margin over the strongest control; differences: Q* less its mean over actions",
-        measured=measured,
-        ci95=ci95,
-        control=control,
-        threshold=threshold,
-        config=config.to_dict(),
     )
     return claim, draw(curves)
 

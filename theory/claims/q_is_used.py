@@ -19,13 +19,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from icdm.errors import UserError
+from theory.book import Book
 from theory.circuits import trained
+from theory.circuits.heads import ranked_heads
+from theory.circuits.regressions import pair_products, r_squared, slope
 from theory.circuits.trained import centred
-from theory.claims.attention_reads_returns import ranked_heads
-from theory.claims.logits_are_q import pair_products, r_squared, slope
 from theory.figures import BLUE, GREY, ORANGE, RED, panels
 from theory.ledger import Claim
-from theory.statistics import bootstrap_interval
 
 NAMES = ("fine_tuned", *trained.CONTROLS)
 PLACES = ("here", "elsewhere")
@@ -33,7 +33,7 @@ PLACES = ("here", "elsewhere")
 
 def check(config) -> tuple[Claim, Figure]:
     rng = np.random.default_rng(config.seed)
-    measured, ci95, control, threshold, pictures = {}, {}, {}, {}, {}
+    book, pictures = Book(config, rng), {}
     studies = trained.studies(config)
     for layout, seeds in studies.items():
         flips = {place: flip(seeds[0].rows, place, np.random.default_rng(config.seed)) for place in PLACES}
@@ -45,33 +45,27 @@ def check(config) -> tuple[Claim, Figure]:
         for place in PLACES:
             moved_NA, ours_NRA = flips[place].q_change, changes[place, "fine_tuned"]
             sums_NR3 = np.stack([pair_products(ours_NA, moved_NA) for ours_NA in ours_NRA.swapaxes(0, 1)], axis=1)
-            numbers = {
-                f"sign_agreement_{place}_{layout}": (np.mean, agreement(ours_NRA, moved_NA)),
-                f"r2_{place}_{layout}": (r_squared, sums_NR3),
-                f"slope_{place}_{layout}": (slope, sums_NR3),
-            }
-            for name, (statistic, sample) in numbers.items():
-                measured[name] = float(statistic(sample))
-                ci95[name] = bootstrap_interval(statistic, sample, rng=rng)
+            agrees_N = agreement(ours_NRA, moved_NA)
+            limit = 0.8 if place == "here" else None
+            book.measure(f"sign_agreement_{place}_{layout}", np.mean, agrees_N, at_least=limit)
+            book.measure(f"r2_{place}_{layout}", r_squared, sums_NR3)
+            book.measure(f"slope_{place}_{layout}", slope, sums_NR3)
         for name in trained.CONTROLS:
-            agrees = agreement(changes["here", name], flips["here"].q_change)
-            control[f"sign_agreement_{name}_{layout}"] = float(agrees.mean())
+            agrees_N = agreement(changes["here", name], flips["here"].q_change)
+            book.control(f"sign_agreement_{name}_{layout}", agrees_N.mean())
         gaps = [ablation(study, config, rng) for study in seeds]
-        rises = {kind: np.stack([g[kind] - g["intact"] for g in gaps], axis=1) for kind in ("best", "random")}
-        spread_N = gaps[0]["uniform"]
-        numbers = {
-            f"gap_rise_best_heads_{layout}": (rises["best"],),
-            f"gap_rise_random_heads_{layout}": (rises["random"],),
-            f"gap_rise_excess_{layout}": (rises["best"] - rises["random"],),
-        }
-        for name, (rise_NR,) in numbers.items():
-            measured[name] = over_uniform(rise_NR, spread_N)
-            ci95[name] = bootstrap_interval(over_uniform, rise_NR, spread_N, rng=rng)
-        measured[f"excess_lower_end_{layout}"] = ci95[f"gap_rise_excess_{layout}"][0]
-        control[f"gap_intact_{layout}"] = over_uniform(np.stack([g["intact"] for g in gaps], axis=1), spread_N)
-        threshold |= {f"sign_agreement_here_{layout}": ">= 0.8", f"excess_lower_end_{layout}": ">= 0"}
-        pictures[layout] = flips, changes, {name: (measured[name], ci95[name]) for name in numbers}
-    claim = Claim(
+        intact_NR, best_NR, random_NR = (
+            np.stack([g[kind] for g in gaps], axis=1) for kind in ("intact", "best", "random")
+        )
+        uniform_N = gaps[0]["uniform"]
+        best_rise_NR, random_rise_NR = best_NR - intact_NR, random_NR - intact_NR
+        book.measure(f"gap_rise_best_heads_{layout}", over_uniform, best_rise_NR, uniform_N)
+        book.measure(f"gap_rise_random_heads_{layout}", over_uniform, random_rise_NR, uniform_N)
+        book.measure(f"gap_rise_excess_{layout}", over_uniform, best_rise_NR - random_rise_NR, uniform_N)
+        book.lower_end(f"excess_lower_end_{layout}", f"gap_rise_excess_{layout}", at_least=0)
+        book.control(f"gap_intact_{layout}", over_uniform(intact_NR, uniform_N))
+        pictures[layout] = flips, changes
+    claim = book.close(
         id="q_is_used",
         claim="a changed reward moves the logits as it moves the posterior's Q, and without the heads that read Q the "
         "decisions are worse than without as many others",
@@ -79,13 +73,8 @@ def check(config) -> tuple[Claim, Figure]:
         metric="one context reward flipped at the query's state (here) or at another (elsewhere): sign agreement "
         "on the action that the posterior-mean planner moves most, R2 and slope of all changes; rise of regret over "
         "the uniform policy's when heads are ablated; mean over seeds",
-        measured=measured,
-        ci95=ci95,
-        control=control,
-        threshold=threshold,
-        config=config.to_dict(),
     )
-    return claim, draw(pictures)
+    return claim, draw(pictures, claim)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,9 +168,9 @@ def over_uniform(regret_NR, uniform_N) -> float:
     return float(regret_NR.mean() / uniform_N.mean())
 
 
-def draw(pictures) -> Figure:
+def draw(pictures, claim) -> Figure:
     figure, axes = panels(2 * len(pictures))
-    for (scatter, bars), (layout, (flips, changes, gaps)) in zip(zip(axes[::2], axes[1::2]), pictures.items()):
+    for (scatter, bars), (layout, (flips, changes)) in zip(zip(axes[::2], axes[1::2]), pictures.items()):
         for place, color in zip(reversed(PLACES), (ORANGE, BLUE)):
             x, y = flips[place].q_change.ravel(), changes[place, "fine_tuned"][:, 0].ravel()
             scatter.plot(x, y, ".", color=color, alpha=0.3, markersize=3, markeredgewidth=0, label=f"flipped {place}")
@@ -190,9 +179,9 @@ def draw(pictures) -> Figure:
         scatter.set(xlabel="change of the posterior-mean planner's Q", ylabel="change of $\\tau$ logit")
         scatter.set(title=f"{layout}, seed 0")
         scatter.legend(markerscale=2)
-        kept = list(gaps.items())[:2]
-        means = np.array([mean for _, (mean, _) in kept])
-        ends = np.array([interval for _, (_, interval) in kept]).T
+        names = [f"gap_rise_{kind}_heads_{layout}" for kind in ("best", "random")]
+        means = np.array([claim.measured[name] for name in names])
+        ends = np.array([claim.ci95[name] for name in names]).T
         bars.bar(["best readers", "random heads"], means, yerr=np.abs(ends - means), color=(RED, GREY))
         bars.set(ylabel="rise of regret / uniform's regret", title=f"heads ablated, {layout}")
     return figure

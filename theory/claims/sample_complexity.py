@@ -10,12 +10,13 @@ A test episode gives every step one pair, hence M = test episodes; likewise N.
 import numpy as np
 from matplotlib.figure import Figure
 
+from theory.book import Book
 from theory.figures import BLUE, GREY, ORANGE, panels
 from theory.ledger import Claim
 from theory.linear import laws
 from theory.linear.closed_forms import check_lengths, optimum
 from theory.linear.decisions import estimated_weights, greedy_outcome, sample_problems
-from theory.statistics import bootstrap_interval, log_slope
+from theory.statistics import log_slope
 
 
 def check(config) -> tuple[Claim, Figure]:
@@ -29,29 +30,22 @@ def check(config) -> tuple[Claim, Figure]:
     test = gaps(tasks, [(np.linalg.inv(features.second), m) for m in config.test_episodes], rng)
     training = gaps(tasks, [(optimum(features, prior, n), np.inf) for n in config.training_episodes], rng)
     one = int(np.argmin(np.abs(np.array(config.deltas) - 1)))
-    parts = {
-        "test_exponent": (config.test_episodes, test),
-        "training_exponent": (config.training_episodes, training),
-    }
-    hard = {name: exponent(budgets, hardest(gap)) for name, (budgets, gap) in parts.items()}
-    typical = {name: exponent(budgets, gap[:, one].mean(0)) for name, (budgets, gap) in parts.items()}
-    intervals = {
-        name: bootstrap_interval(lambda rows: exponent(budgets, hardest(rows)), gap, rng=rng, repeats=300)
-        for name, (budgets, gap) in parts.items()
-    }
-    claim = Claim(
+
+    book = Book(config, rng, repeats=300)
+    for name, budgets, gap, expected in (
+        ("test_exponent", config.test_episodes, test, (1.8, 2.2)),
+        ("training_exponent", config.training_episodes, training, (0.9, 1.1)),
+    ):
+        book.measure(name, lambda rows: exponent(budgets, hardest(rows)), gap, between=expected)
+        book.control(f"{name}_of_typical_tasks", exponent(budgets, gap[:, one].mean(0)))
+    claim = book.close(
         id="sample_complexity",
         claim="test episodes for a guaranteed gap eps grow as 1/eps^2, training episodes as 1/eps",
         source="arXiv 2605.09009, Prop. 2: K_test = O(C_on T d^2/eps^2), K = O(sqrt(C_on) d^1.5/eps)",
         metric="exponent a in episodes ~ eps^-a, eps the mean greedy gap of the hardest scale of action "
         "gaps, fitted over the budgets; test: endless training; training: endless test prompt",
-        measured=hard,
-        ci95=intervals,
-        control={f"{name}_of_typical_tasks": value for name, value in typical.items()},
-        threshold={"test_exponent": "1.8 .. 2.2", "training_exponent": "0.9 .. 1.1"},
-        config=config.to_dict(),
     )
-    return claim, draw(config, test, training, one, hard, typical)
+    return claim, draw(config, test, training, one, claim)
 
 
 def gaps(tasks, layers, rng) -> np.ndarray:
@@ -74,14 +68,14 @@ def exponent(budgets, mean_gap) -> float:
     return -1 / log_slope(budgets, mean_gap)
 
 
-def draw(config, test, training, one, hard, typical) -> Figure:
+def draw(config, test, training, one, claim) -> Figure:
     figure, axes = panels(2)
     parts = (("test", config.test_episodes, test), ("training", config.training_episodes, training))
     for axis, (name, budgets, gap) in zip(axes, parts):
         means = gap.mean(0)
         axis.loglog(budgets, means.T, color=GREY, linewidth=0.6, alpha=0.5)
         axis.plot([], [], color=GREY, linewidth=0.6, label="one scale of action gaps each")
-        steep, low = hard[f"{name}_exponent"], typical[f"{name}_exponent"]
+        steep, low = claim.measured[f"{name}_exponent"], claim.control[f"{name}_exponent_of_typical_tasks"]
         axis.loglog(
             budgets,
             means.max(0),

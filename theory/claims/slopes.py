@@ -4,6 +4,7 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
+from theory.book import Book
 from theory.figures import BLUE, GREY, ORANGE, panels
 from theory.ledger import Claim
 from theory.linear import laws
@@ -24,21 +25,18 @@ def check(config) -> tuple[Claim, Figure]:
     bias = bias_errors(config, covariance, long_lengths)
     short_bias = bias_errors(config, covariance, config.short_lengths)
 
-    slope_m, ci_m = fitted(config.test_lengths, estimation, config.seed)
-    slope_n, ci_n = fitted(long_lengths, bias, config.seed)
-    claim = Claim(
+    book = Book(config)
+    book.enter("slope_in_M", *fitted(config.test_lengths, estimation, config.seed), between=(-1.02, -0.98))
+    book.enter("slope_in_N", *fitted(long_lengths, bias, config.seed), between=(-2.05, -1.95))
+    short_m, _ = fitted(config.test_lengths, short_trained, config.seed)
+    short_n, _ = fitted(config.short_lengths, short_bias, config.seed)
+    book.control("slope_in_M_if_trained_on_short_prompts", short_m)
+    book.control("slope_in_N_for_short_N", short_n)
+    claim = book.close(
         id="slopes",
         claim="in-context estimation error falls as 1/M; training-length bias as 1/N^2 once N >> d",
         source="Zhang et al., Cor. 4.3; arXiv 2605.09009, eq. 6; exact forms derived here",
         metric="slope of the log simulated error in log M (N infinite) and in log N (M infinite, N >= 40 d)",
-        measured={"slope_in_M": slope_m, "slope_in_N": slope_n},
-        ci95={"slope_in_M": ci_m, "slope_in_N": ci_n},
-        control={
-            "slope_in_M_if_trained_on_short_prompts": fitted(config.test_lengths, short_trained, config.seed)[0],
-            "slope_in_N_for_short_N": fitted(config.short_lengths, short_bias, config.seed)[0],
-        },
-        threshold={"slope_in_M": "-1.02 .. -0.98", "slope_in_N": "-2.05 .. -1.95"},
-        config=config.to_dict(),
     )
     lengths = sorted({*config.short_lengths, *long_lengths})
     return claim, draw(config, covariance, estimation, short_trained, lengths, bias_errors(config, covariance, lengths))

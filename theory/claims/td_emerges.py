@@ -30,6 +30,7 @@ from icdm.models.linear_attention import (
     td_prompt,
     td_values,
 )
+from theory.book import Book
 from theory.figures import BLUE, GREEN, ORANGE, panels
 from theory.ledger import Claim
 from theory.linear.closed_forms import check_lengths
@@ -45,24 +46,23 @@ def check(config) -> tuple[Claim, Figure]:
     keys = jax.vmap(jax.random.key)(config.seed + jnp.arange(config.seeds))
     (layer, _), scores = jax.jit(jax.vmap(functools.partial(train, config)))(spread(keys))
     first, last = ({name: np.asarray(x[:, i]) for name, x in scores.items()} for i in (0, -1))
-    measured = {
-        "iws": last["iws"],
-        "ss": last["ss"],
-        "vd": last["vd"],
-        "vd_last_over_first": last["vd"] / first["vd"],
-    }
-    claim = Claim(
+    vd_ratio = last["vd"] / first["vd"]
+
+    book = Book(config)
+    book.enter("iws", last["iws"].mean(), mean_interval(last["iws"])[1], at_least=0.9)
+    book.enter("ss", last["ss"].mean(), mean_interval(last["ss"])[1], at_least=0.9)
+    book.enter("vd", last["vd"].mean(), mean_interval(last["vd"])[1])
+    book.enter("vd_last_over_first", vd_ratio.mean(), mean_interval(vd_ratio)[1], at_most=0.5)
+    book.enter("seeds", config.seeds)
+    for name, values in first.items():
+        book.control(f"{name}_before_training", values.mean())
+    claim = book.close(
         id="td_emerges",
         claim="a linear transformer trained on many Markov reward processes does TD in its forward pass",
         source="Wang et al., ICLR 2025, section 6",
         metric="mean over seeds, on unseen processes after the last update, of the cosine of implicit "
         "weights (IWS), of sensitivities (SS), and of the relative value difference to batch TD (VD), also "
         "over its value before training",
-        measured={**{name: float(values.mean()) for name, values in measured.items()}, "seeds": config.seeds},
-        ci95={name: mean_interval(values)[1] for name, values in measured.items()},
-        control={f"{name}_before_training": float(values.mean()) for name, values in first.items()},
-        threshold={"iws": ">= 0.9", "ss": ">= 0.9", "vd_last_over_first": "<= 0.5"},
-        config=config.to_dict(),
     )
     return claim, draw(config, scores, layer)
 

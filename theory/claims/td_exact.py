@@ -8,11 +8,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from icdm.models.linear_attention import linear_transformer, td_layer, td_prompt, td_values, trace_mask
+from theory.book import Book
 from theory.figures import BLUE, GREEN, GREY, ORANGE, panels
 from theory.ledger import Claim
 from theory.linear.closed_forms import check_lengths
 from theory.linear.markov_rewards import sample_chain, walk
-from theory.statistics import bootstrap_interval
 
 
 def check(config) -> tuple[Claim, Figure]:
@@ -33,18 +33,17 @@ def check(config) -> tuple[Claim, Figure]:
             "query_attended_to": layer_errors(config, data, attended_query, reference(config, data)),
             "traces_backwards": layer_errors(config, data, traces.T, reference(config, data, decay=decay)),
         }
-    rng = np.random.default_rng(config.seed)
-    claim = Claim(
+    book = Book(config)
+    for name, error in errors.items():
+        book.measure(name, np.max, error.max(1), at_most=1e-12)
+    for name, error in control.items():
+        book.control(name, np.median(error[:, -1]))
+    claim = book.close(
         id="td_exact",
         claim="L constructed layers equal L steps of batch TD(0), TD(lambda) and residual-gradient TD",
         source="Wang et al., ICLR 2025, Thm 1 and section 5",
         metric="largest |value of the query - w_l^T phi_q| over trials and layers, w_l from the algorithm "
         "written out, values of order 1, float64",
-        measured={name: float(error.max()) for name, error in errors.items()},
-        ci95={name: bootstrap_interval(np.max, error.max(1), rng=rng) for name, error in errors.items()},
-        control={name: float(np.median(error[:, -1])) for name, error in control.items()},
-        threshold=dict.fromkeys(errors, "<= 1e-12"),
-        config=config.to_dict(),
     )
     return claim, draw(errors, control)
 

@@ -17,11 +17,12 @@ from matplotlib.figure import Figure
 
 from icdm.errors import UserError
 from icdm.families.linear_mdp import simplex_features
+from theory.book import Book
 from theory.figures import BLUE, GREEN, ORANGE, RED, panels
 from theory.ledger import Claim
 from theory.linear import laws
 from theory.linear.closed_forms import check_lengths, optimum, optimum_from_moment
-from theory.statistics import bootstrap_interval, mean_interval
+from theory.statistics import mean_interval
 
 
 def check(config) -> tuple[Claim, Figure]:
@@ -29,15 +30,27 @@ def check(config) -> tuple[Claim, Figure]:
     if not all(0 <= stickiness < 1 for stickiness in config.stickiness):
         raise UserError(f"stickiness {config.stickiness}: give probabilities in [0, 1)")
     chains = [correlated(config, stickiness) for stickiness in config.stickiness]
-    worst = chains[-1]
+    loosest, stickiest = chains[0], chains[-1]
+    furthest = max(chains, key=lambda chain: abs(chain["own"].mean() / chain["exact"] - 1))
     oracle = oracle_context(config)
-    rng = np.random.default_rng(config.seed)
 
     def excess(iid_form, own_form):
         return iid_form.mean() / own_form.mean() - 1
 
-    ratios = np.array([chain["own"].mean() / chain["exact"] for chain in chains])
-    claim = Claim(
+    error, interval = mean_interval(furthest["own"])
+    exact = furthest["exact"]
+    book = Book(config, repeats=300)
+    book.enter("simulated_over_exact_error", error / exact, [end / exact for end in interval], between=(0.97, 1.03))
+    book.enter("moment_deviation", max(chain["moment_deviation"] for chain in chains), at_most=0.05)
+    book.measure("excess_error_of_independent_form", excess, stickiest["iid"], stickiest["own"], at_least=0.05)
+    book.enter("error_against_independent_pairs", stickiest["own"].mean() / loosest["own"].mean())
+    book.enter("unseen_relative_error", *mean_interval(oracle["unseen_error"]), between=(0.95, 1.05))
+    book.enter("rank_share_of_oracle_lambda", oracle["rank_share"], at_most=0.5)
+    book.control("excess_error_without_stickiness", excess(loosest["iid"], loosest["own"]))
+    book.control("seen_relative_error", oracle["seen_error"].mean())
+    for name, gap in oracle["gaps"].items():
+        book.control(f"greedy_gap_{name}", gap.mean())
+    claim = book.close(
         id="trajectory_data",
         claim="on trajectories the optimum needs the trajectory's own second moment; on the oracle's own "
         "data Lambda is singular and the other actions' Q cannot be learned",
@@ -46,35 +59,6 @@ def check(config) -> tuple[Claim, Figure]:
         "1), largest relative deviation of the simulated from the exact second moment; excess error of the "
         "independent-pairs form on the stickiest chain; relative error of Q on pairs that the oracle never "
         "shows and rank of Lambda there",
-        measured={
-            "simulated_over_exact_error": float(ratios[np.abs(ratios - 1).argmax()]),
-            "moment_deviation": max(chain["moment_deviation"] for chain in chains),
-            "excess_error_of_independent_form": float(excess(worst["iid"], worst["own"])),
-            "error_against_independent_pairs": float(worst["own"].mean() / chains[0]["own"].mean()),
-            **oracle["measured"],
-        },
-        ci95={
-            "simulated_over_exact_error": [
-                x / chains[np.abs(ratios - 1).argmax()]["exact"]
-                for x in mean_interval(chains[np.abs(ratios - 1).argmax()]["own"])[1]
-            ],
-            "excess_error_of_independent_form": bootstrap_interval(
-                excess, worst["iid"], worst["own"], rng=rng, repeats=300
-            ),
-            **oracle["ci95"],
-        },
-        control={
-            "excess_error_without_stickiness": float(excess(chains[0]["iid"], chains[0]["own"])),
-            **oracle["control"],
-        },
-        threshold={
-            "simulated_over_exact_error": "0.97 .. 1.03",
-            "moment_deviation": "<= 0.05",
-            "excess_error_of_independent_form": ">= 0.05",
-            "unseen_relative_error": "0.95 .. 1.05",
-            "rank_share_of_oracle_lambda": "<= 0.5",
-        },
-        config=config.to_dict(),
     )
     return claim, draw(config, chains, oracle)
 
@@ -155,18 +139,7 @@ def oracle_context(config) -> dict:
                 )
                 seen_error = np.array([(o[c > 0]).sum() / (t[c > 0] ** 2).sum() for o, t, c in zip(off, table, share)])
     rank = np.mean([np.linalg.matrix_rank(np.diag(c.ravel())) / c.size for c in chosen])
-    return {
-        "measured": {
-            "unseen_relative_error": float(unseen_error.mean()),
-            "rank_share_of_oracle_lambda": float(rank),
-        },
-        "ci95": {"unseen_relative_error": mean_interval(unseen_error)[1]},
-        "control": {
-            "seen_relative_error": float(seen_error.mean()),
-            **{f"greedy_gap_{name}": float(gap.mean()) for name, gap in gaps.items()},
-        },
-        "gaps": gaps,
-    }
+    return {"unseen_error": unseen_error, "seen_error": seen_error, "rank_share": rank, "gaps": gaps}
 
 
 def tabular_estimate(rng, table, share, m: int) -> np.ndarray:

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
+from theory.book import Book
 from theory.figures import BLUE, GREY, ORANGE, panels
 from theory.ledger import Claim
 from theory.linear import laws
@@ -18,7 +19,7 @@ from theory.linear.closed_forms import (
     upper_bound,
 )
 from theory.linear.prompts import simulated_errors
-from theory.statistics import bootstrap_interval, share_interval
+from theory.statistics import share_interval
 
 
 def check(config) -> tuple[Claim, Figure]:
@@ -31,33 +32,26 @@ def check(config) -> tuple[Claim, Figure]:
     z_swapped = np.array([z_score(s, s["lengths_confused"]) for s in gaussian if s["n"] != s["m"]])
     z_wrong = np.array([z_score(s, s["wrong_count"]) for s in gaussian])
     tightness = np.array([s["bound"] / s["exact"] for s in gaussian])
-    within, interval = share_interval(int((np.abs(z) <= 3).sum()), len(z))
-    claim = Claim(
+    violations = sum(max(s["exact"], s["mean"] - 3 * s["se"]) > s["bound"] for s in gaussian)
+
+    book = Book(config)
+    book.enter("share_within_3_se", *share_interval(int((np.abs(z) <= 3).sum()), len(z)), at_least=0.95)
+    book.enter("settings", len(z), at_least=63)
+    book.enter("bound_violations", int(violations), at_most=0)
+    book.enter("largest_z", np.abs(z).max())
+    book.measure("tightness_median", np.median, tightness)
+    book.enter("tightness_least", tightness.min())
+    book.enter("tightness_most", tightness.max())
+    swapped, wrong = (np.mean(np.abs(other) <= 3) for other in (z_swapped, z_wrong))
+    book.control("share_within_3_se_if_test_length_is_taken_for_training_length", swapped)
+    book.control("share_within_3_se_if_N_replaces_N_minus_1", wrong)
+    claim = book.close(
         id="two_errors",
         claim="MSE(N, M) = training-length bias(N) + in-context estimation error(N) / M, exactly",
         source="derived here; agrees with Zhang et al., Thm 4.2; bound: arXiv 2605.09009, eq. 6",
         metric="share of settings whose simulated error is within 3 standard errors of the closed form; "
         "violations of the published upper bound (exact error, or simulated error less 3 standard errors, "
         "above it); tightness = bound / error",
-        measured={
-            "share_within_3_se": within,
-            "settings": len(z),
-            "bound_violations": int(sum(max(s["exact"], s["mean"] - 3 * s["se"]) > s["bound"] for s in gaussian)),
-            "largest_z": float(np.abs(z).max()),
-            "tightness_median": float(np.median(tightness)),
-            "tightness_least": float(tightness.min()),
-            "tightness_most": float(tightness.max()),
-        },
-        ci95={
-            "share_within_3_se": interval,
-            "tightness_median": bootstrap_interval(np.median, tightness, rng=np.random.default_rng(config.seed)),
-        },
-        control={
-            "share_within_3_se_if_test_length_is_taken_for_training_length": float(np.mean(np.abs(z_swapped) <= 3)),
-            "share_within_3_se_if_N_replaces_N_minus_1": float(np.mean(np.abs(z_wrong) <= 3)),
-        },
-        threshold={"share_within_3_se": ">= 0.95", "settings": ">= 63", "bound_violations": "<= 0"},
-        config=config.to_dict(),
     )
     return claim, draw(gaussian, general, z)
 

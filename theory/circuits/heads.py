@@ -1,0 +1,67 @@
+"""What is read off attention heads: a value for every action, and how well these values rank the actions.
+
+The query is the first decision after the context. A head's attention to the steps i of the context gives
+
+    value(a) = sum_i attention_i [a_i = a] G_i / sum_i attention_i [a_i = a],
+
+G_i the discounted return from step i to the end of its episode. A head is scored by the Spearman correlation over the
+actions of these values with Q*(s, .). Axis letters: N tasks, E episodes, T steps, A actions, X layers, H heads.
+"""
+
+import numpy as np
+from scipy.stats import rankdata
+
+from icdm.problems.family import Family
+from icdm.trajectories.rollout import Trajectories
+from theory.circuits.trained import Study, centred
+
+
+def values_read(attention_XNHET: np.ndarray, episodes: Trajectories, gamma: float) -> np.ndarray:
+    """value(a) of each head, (X, N, H, A); an action that the context never shows has that of all."""
+    weight_XNHET = attention_XNHET[:, :, :, :-1]
+    action_NET, valid_NET = (np.asarray(x)[:, :-1] for x in (episodes.action, episodes.valid))
+    reward_NET = np.where(valid_NET, np.asarray(episodes.reward)[:, :-1], 0.0)
+    return_NET, total = np.zeros(reward_NET.shape), 0.0
+    for t in reversed(range(reward_NET.shape[-1])):
+        return_NET[..., t] = total = reward_NET[..., t] + gamma * total
+    taken_NETA = valid_NET[..., None] & (action_NET[..., None] == np.arange(episodes.q.shape[-1]))
+    weighted = np.einsum("xnhet,neta->xnha", weight_XNHET, taken_NETA * return_NET[..., None])
+    mass = np.einsum("xnhet,neta->xnha", weight_XNHET, taken_NETA)
+    overall = weighted.sum(-1, keepdims=True) / np.maximum(mass.sum(-1, keepdims=True), 1e-12)
+    return np.where(mass > 1e-12, weighted / np.maximum(mass, 1e-12), overall)
+
+
+def discount(family: Family) -> float:
+    """gamma of the returns: the family's, or 1 where it has none."""
+    return getattr(family, "discount", 1.0)
+
+
+def ranked_heads(study: Study) -> list[tuple[int, int]]:
+    """(layer, head) of the fine-tuned model, the one that reads Q best first, by the first half of the tasks."""
+    means_XH = head_means(study, "fine_tuned", len(study.rows.queries) // 2)
+    order = np.argsort(-means_XH, axis=None)
+    return [tuple(int(i) for i in np.unravel_index(index, means_XH.shape)) for index in order]
+
+
+def head_means(study: Study, name: str, tasks: int | None = None) -> np.ndarray:
+    """(X, H) correlation of each head, mean over the first tasks, or over all."""
+    return head_correlations(study, name)[:tasks].mean(0)
+
+
+def head_correlations(study: Study, name: str) -> np.ndarray:
+    """(N, X, H) Spearman correlation of each head's values with Q*(s, .)."""
+    episodes = study.shuffled if name == "shuffled_context" else study.rows.episodes
+    values_XNHA = values_read(study.readings[name].attention, episodes, discount(study.run.family))
+    return np.moveaxis(spearman(values_XNHA, study.rows.true_q()[None, :, None]), 0, 1)
+
+
+def spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Rank correlation along the last axis, ties at their mean rank; 0 where one of the two is constant."""
+    return (unit_ranks(x) * unit_ranks(y)).sum(-1)
+
+
+def unit_ranks(x: np.ndarray) -> np.ndarray:
+    """Centred ranks along the last axis, of length 1, or 0 where all are tied."""
+    ranks = centred(rankdata(x, axis=-1))
+    length = np.linalg.norm(ranks, axis=-1, keepdims=True)
+    return np.divide(ranks, length, out=np.zeros_like(ranks), where=length > 0)
