@@ -34,7 +34,7 @@ def language_model(width, layers, heads, length, batch, vocabulary, dtype):
 
     from icdm.learning.train import TrainConfig, TrainState, make_update
     from icdm.models.transformer import ModelConfig, Transformer
-    from icdm.trajectories.layouts import Tokens
+    from icdm.trajectories.layouts.vocabulary import Tokens
 
     config = ModelConfig(
         width=width,
@@ -50,7 +50,7 @@ def language_model(width, layers, heads, length, batch, vocabulary, dtype):
     optimizer = TrainConfig(steps=1000).optimizer()
 
     def loss(model, id_BL, key):
-        tokens = Tokens(id_BL[..., None], jnp.zeros(id_BL.shape, jnp.float32), jnp.ones(id_BL.shape, bool))
+        tokens = Tokens(id_BL[..., None], jnp.zeros((*id_BL.shape, 1)), jnp.ones(id_BL.shape, bool))
         inputs = jax.tree.map(lambda x: x[:, :-1], tokens)
         logits = model.logits(model(inputs).hidden)
         return optax.softmax_cross_entropy_with_integer_labels(logits, id_BL[:, 1:]).mean(), id_BL.size
@@ -92,6 +92,68 @@ def training(quick):
     )
 
 
+def adapters(quick):
+    """A training step of adapters of rank 16 beside the weights, width 576, 12 layers, against one that merges them."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+    from flax import nnx
+
+    from icdm.learning.train import TrainConfig, TrainState, make_update
+    from icdm.models.lora import LoraConfig, init_adapters
+    from icdm.models.transformer import ModelConfig, Transformer
+    from icdm.trajectories.layouts.vocabulary import Tokens
+
+    batch, length, vocabulary, lora = (2 if quick else 8), 128, 256, LoraConfig(rank=16)
+    config = ModelConfig(width=576, layers=12, heads=9, kv_heads=3, hidden=1536, max_length=length)
+    model = Transformer(config, vocabulary, nnx.Rngs(0))
+    optimizer = TrainConfig(steps=1000).optimizer()
+    id_BL = jax.random.randint(jax.random.key(1), (batch, length + 1), 0, vocabulary)
+    tokens = Tokens(id_BL[:, :-1, None], jnp.zeros((batch, length, 1)), jnp.ones((batch, length), bool))
+    bytes_used = {}
+
+    def step_of(name, merge):
+        def loss(model, batch, key):
+            model = model.merged() if merge else model
+            logits = model.logits(model(batch).hidden, slice(None))
+            return optax.softmax_cross_entropy_with_integer_labels(logits, id_BL[:, 1:]).mean(), batch.valid.sum()
+
+        def fresh_state():
+            trainable = init_adapters(model, lora, jax.random.key(0))
+            return TrainState(
+                trainable, optimizer.init(trainable), jnp.int32(0), jax.random.key_data(jax.random.key(0))
+            )
+
+        update = make_update(loss, optimizer, lora).lower(fresh_state(), model, tokens).compile()
+        bytes_used[name] = update.memory_analysis().temp_size_in_bytes
+        held = [fresh_state()]
+
+        def step():
+            held[0], numbers = update(held[0], model, tokens)
+            return float(numbers[0])
+
+        return step
+
+    works = {"beside": step_of("beside", merge=False), "merged": step_of("merged", merge=True)}
+    taken = alternating(works, repeats=2 if quick else 5, warmups=1)
+    yield row(
+        "adapter step, width 576, 12 layers",
+        taken["beside"],
+        "s",
+        reference=taken["merged"],
+        reference_name="merging in the step",
+        required=1.0,
+    )
+    yield row(
+        "adapter step, working memory",
+        bytes_used["beside"] / 2**20,
+        "MiB",
+        reference=bytes_used["merged"] / 2**20,
+        reference_name="merging in the step",
+        required=1.0,
+    )
+
+
 def large_training(quick):
     """On a GPU: ~100 M weights at length 1,024 in bfloat16; model FLOP utilisation against a matrix product."""
     import jax
@@ -120,7 +182,7 @@ def decoding(quick):
     from flax import nnx
 
     from icdm.models.transformer import ModelConfig, Transformer
-    from icdm.trajectories.layouts import Tokens
+    from icdm.trajectories.layouts.vocabulary import Tokens
 
     model = Transformer(ModelConfig(max_length=1100), 64, nnx.Rngs(0))
     forward = jax.jit(lambda model, tokens: model(tokens).hidden[:, -1])
@@ -128,7 +190,7 @@ def decoding(quick):
 
     def tokens(n):
         id_BL1 = jnp.asarray(np.random.default_rng(n).integers(0, 64, (1, n, 1)), jnp.int32)
-        return Tokens(id_BL1, jnp.zeros((1, n)), jnp.ones((1, n), bool))
+        return Tokens(id_BL1, jnp.zeros((1, n, 1)), jnp.ones((1, n), bool))
 
     for n in (100, 500) if quick else (100, 500, 1000):
         held = [jax.jit(lambda model, read: model(read, model.empty_cache(1, n + 64)).cache)(model, tokens(n))]
@@ -153,30 +215,19 @@ def decoding(quick):
 
 def decision(quick):
     """Median latency of one decision of a demo-size model after 500 steps of context."""
+    import pathlib
     import statistics
 
     import jax.numpy as jnp
     import numpy as np
-    from flax import nnx
 
-    from icdm.models.transformer import ModelConfig, Transformer
     from icdm.runs.decider import Decider
-    from icdm.trajectories.layouts import problem_of
-    from icdm.trajectories.rollout import Trajectories
+    from icdm.runs.run import Run
+    from icdm.runs.settings import completed
+    from icdm.trajectories.trajectory import Trajectories
 
-    config = {
-        "family": "random_mdp",
-        "horizon": 100,
-        "problem": {},
-        "pretrain": {"mixture": []},
-        "layout": "transition",
-        "reward_bins": 16,
-        "data": "",
-        "single_steps": False,
-        "fine_tune": {"labels": "boltzmann", "temperature": 0.1},
-    }
-    _, layout = problem_of(config)
-    decider = Decider(Transformer(ModelConfig(), layout.size, nnx.Rngs(0)), config)
+    config = {"family": "random_mdp", "horizon": 100, "pretrain": {"steps": 0}, "fine_tune": {"steps": 0}}
+    decider = Decider(Run(pathlib.Path(), completed(config)))
     rng = np.random.default_rng(0)
     shown = [rng.integers(0, 5, (1, 5, 101)), rng.integers(0, 3, (1, 5, 100)), rng.random((1, 5, 100))]
     context = Trajectories(*(jnp.asarray(x) for x in shown), jnp.ones((1, 5, 100), bool))
@@ -223,12 +274,12 @@ def online(quick):
 
     steps = 500
     family = make_family("bandit", horizon=steps)
-    layout = make_layout("transition", (family,), 2)
+    layout = make_layout("transition", family, reward_bins=2)
     config = ModelConfig(width=32, layers=4, heads=1, kv_heads=1, hidden=64, rotary_base=0.0, max_length=steps + 1)
     model = Transformer(config, layout.size, nnx.Rngs(0))
     tasks = draw_tasks(family, jax.random.key(0), 200)
     run = jax.jit(lambda p, key: rollout(tasks.problem, jnp.arange(200), p, key).reward)
-    policy = TransformerPolicy(model, None, layout, 5)
+    policy = TransformerPolicy(model, None, layout)
     taken = seconds(lambda: run(policy, jax.random.key(1)).block_until_ready(), repeats=1 if quick else 3)
     yield row(f"online rollout, 200 bandits, {steps} steps", taken, "s", required=10.0)
 
@@ -283,14 +334,16 @@ def planning(quick):
 
 def loading(quick):
     """Rows per second from a Parquet table: checked and read, and assembled into training sequences."""
-    from icdm.logs.loader import batches, load
+    from icdm.learning.log_source import LogSource
+    from icdm.logs.log import load
+    from icdm.sharding import make_mesh
 
     with tempfile.TemporaryDirectory() as directory:
         table = random_table(f"{directory}/log.parquet", 200_000 if quick else 2_000_000)
         yield row("reading a Parquet table", table.n_rows / seconds(lambda: load(table), repeats=2), "rows/s")
         log = load(table)
     log.label[:] = log.action
-    dataset = batches(log, 64, 4, seed=0)
+    dataset = LogSource(log, context_episodes=4, rows=64, seed=0, mesh=make_mesh()).dataset
     taken = seconds(lambda: [dataset[i] for i in range(20)], repeats=3)
     yield row("sequences of 5 x 20 steps, batches of 64", 20 * 64 * 100 / taken, "rows/s")
 
@@ -354,6 +407,7 @@ def start_up(quick):
 
 CASES = {
     "training": training,
+    "adapters": adapters,
     "large_training": large_training,
     "decoding": decoding,
     "decision": decision,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_pomdp import random_pomdp, tiger
+from small_problems import random_pomdp, tiger
 
 from icdm.errors import UserError
 from icdm.oracles.alpha_meu import committed, recursive_at_points, shown_recursive, solve_recursive

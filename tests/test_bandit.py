@@ -7,13 +7,13 @@ import pytest
 import scipy.stats
 
 from icdm.errors import UserError
+from icdm.families.bandit import RULES, BanditRule, best_arm_probabilities
 from icdm.oracles.backward_induction import plan
 from icdm.problems.counts import count
 from icdm.problems.family import make_family, sample_tasks
 from icdm.problems.policy import TableOracle
-from icdm.readers.bandit import RULES, BanditPolicy, best_arm_probabilities
-from icdm.readers.dark_room import first_best_action, optimal_action_probabilities
 from icdm.trajectories.rollout import assess_along, rollout
+from icdm.trajectories.trajectory import Trajectories
 
 BANDIT = make_family("bandit", arms=3, horizon=30, noise=0.3)
 ROOM = make_family("dark_room", size=4, horizon=9)
@@ -58,7 +58,7 @@ def test_best_arm_probabilities_by_monte_carlo():
 
 
 def test_ucb_explores_with_the_logarithm_of_time():
-    policy = BanditPolicy("ucb", 2, 0.3)
+    policy = BanditRule("ucb", 2, 0.3)
     n, total = jnp.array([[8.0, 2.0]]), jnp.array([[4.0, 0.8]])
     _, index, _ = policy.act((n, total), jnp.zeros(1, jnp.int32), jax.random.key(0))
     bonus = 0.3 * np.sqrt(2 * np.log(10) / np.array([8.0, 2.0]))
@@ -72,7 +72,7 @@ def test_every_rule_learns_and_thompson_explores_more_than_greed():
     small = jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == jnp.float64 else x, problem)
     late = {}
     for rule in RULES:
-        episode = rollout(small, jnp.arange(300), BanditPolicy(rule, 3, 0.3), jax.random.key(1))
+        episode = rollout(small, jnp.arange(300), BanditRule(rule, 3, 0.3), jax.random.key(1))
         q_BTA, value_BT = assess_along(TableOracle(jnp.asarray(q, jnp.float32)), jnp.arange(300), episode)
         regret = value_BT - jnp.take_along_axis(q_BTA, episode.action[..., None], -1)[..., 0]
         assert regret[:, 20:].mean() < 0.5 * 0.25  # a random arm loses 1/4 on average with three uniform means
@@ -84,7 +84,7 @@ def test_dark_room_is_the_grid():
     problem = ROOM.problem(jax.nn.one_hot(11, 16))  # x = 2, y = 3
     q = np.asarray(plan(jax.tree.map(lambda x: x[None], problem)))[0]
     assert q[0, 0].max() == 9 - 4  # five steps away, paid on arriving and after
-    best = first_best_action(ROOM)[11]
+    best = ROOM.first_best_action()[11]
     states = np.arange(16)
     np.testing.assert_allclose(q[0, states, best], q[0].max(-1))
     assert best[11] == 4 and best[0] == 0 and best[8] == 2
@@ -98,10 +98,12 @@ def test_dark_room_posterior_excludes_what_was_seen():
     np.testing.assert_allclose(ROOM.posterior(counts), expected / expected.sum(), atol=1e-7)
     paid = count(state, action, np.array([0, 1.0, 0]), arrived, np.ones(3, bool), 16, 5)
     assert ROOM.posterior(paid)[arrived[1]] == 1
-    found = optimal_action_probabilities(arrived[None], np.zeros((1, 3)), np.array([5]), ROOM)
+    steps = [np.asarray(x)[None, None] for x in (state, action, np.zeros(3), arrived)]
+    shown = Trajectories(np.full((1, 1, 4), 5), steps[1], steps[2], np.ones((1, 1, 3), bool), None, steps[0], steps[3])
+    found = ROOM.best_action_probabilities(shown)
     for k in range(4):
         possible = ~np.isin(np.arange(16), arrived[:k])
-        expected = [(first_best_action(ROOM)[possible, 5] == a).mean() for a in range(5)]
+        expected = [(ROOM.first_best_action()[possible, 5] == a).mean() for a in range(5)]
         np.testing.assert_allclose(found[0, k], expected)
 
 
@@ -113,7 +115,7 @@ def test_symmetries_keep_the_problem(family):
         assert sorted(states) == list(range(family.n_states)) and sorted(actions) == list(range(family.n_actions))
         if family is ROOM:
             np.testing.assert_array_equal(states[ROOM.next_state], ROOM.next_state[states][:, actions])
-            best = first_best_action(ROOM)
+            best = ROOM.first_best_action()
             np.testing.assert_array_equal(actions[best], best[states][:, states])
 
 

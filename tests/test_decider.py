@@ -6,19 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from experiments.configs import base
-from experiments.experiment import Experiment, claim
+from icdm.cli import main
 from icdm.errors import UserError
-from icdm.learning.objectives import action_logits
-from icdm.models.transformer import ModelConfig, Transformer
-from icdm.runs.decide import decide, main
+from icdm.runs.decide import decide
 from icdm.runs.decider import Decider
-from icdm.runs.monitor import StopRequest
-from icdm.runs.settings import Settings
-from icdm.sharding import make_mesh
-from icdm.trajectories.rollout import Trajectories
+from icdm.runs.phases import Phases
+from icdm.runs.run import Run
+from icdm.trajectories.prompt import action_logits, encode
+from icdm.trajectories.trajectory import Trajectories
 
 HEADER = "task_id,episode_id,t,observation,action,reward\n"
 CONTEXT = HEADER + "0,0,0,5,1,0.55\n0,0,1,4,0,-0.02\n0,0,2,5,2,-0.02\n0,0,3,6,,\n"
@@ -36,9 +33,7 @@ def trained(tmp_path_factory):
         phase.update(steps=2, batch=8, log_every=1, checkpoint_every=2)
     c.pretrain.mixture = ("energy:horizon=3",)
     directory = tmp_path_factory.mktemp("run")
-    claim(directory, c)
-    experiment = Experiment(Settings.from_config(c), directory, make_mesh(1), StopRequest())
-    return directory, experiment.train_all()
+    return directory, Phases(Run.claim(directory, c)).train_all()
 
 
 def test_the_decider_is_the_trained_model(trained):
@@ -48,13 +43,13 @@ def test_the_decider_is_the_trained_model(trained):
 
 
 @pytest.mark.parametrize("family, seen", [("energy", True), ("energy_pomdp", False), ("energy_apomdp", False)])
-def test_rewards_that_the_problem_hides_are_not_read_from_a_log(family, seen):
+def test_rewards_that_the_problem_hides_are_not_read_from_a_log(family, seen, tmp_path):
     """Two histories that differ in what was paid lead to other logits only where payments are shown."""
     c = base.get_config()
     c.horizon, c.family = 3, family
-    layout = Settings.from_config(c).layout
-    model = Transformer(ModelConfig(width=16, layers=1, heads=2, kv_heads=2, hidden=16), layout.size, nnx.Rngs(0))
-    decider, found = Decider(model, c.to_dict()), []
+    c.model.update(width=16, layers=1, heads=2, kv_heads=2, hidden=16)
+    c.pretrain.steps = c.fine_tune.steps = 0
+    decider, found = Decider(Run.claim(tmp_path, c)), []
     for reward in (-0.1, 0.9):
         decider.reset(rows=1)
         decider.act([3])
@@ -75,7 +70,8 @@ def test_decisions_are_those_of_the_forward_pass(trained):
         jnp.ones((*shape, 3), bool),
         jnp.zeros((*shape, 3, 3)),
     )
-    expected = action_logits(models["fine_tuned"], decider.policy.layout, episodes)[:, 1]
+    layout = decider.run.layout
+    expected = action_logits(models["fine_tuned"], layout, encode(layout, episodes))[:, 1]
     decider.reset(jax.tree.map(lambda x: x[:, :1], episodes))
     for t in range(3):
         decision = decider.act(episodes.observation[:, 1, t])
@@ -91,7 +87,7 @@ def test_command(trained, tmp_path, capsys):
     directory, _ = trained
     (tmp_path / "context.csv").write_text(CONTEXT)
     (tmp_path / "history.csv").write_text(HISTORY)
-    arguments = ["--run", str(directory), "--context", str(tmp_path / "context.csv")]
+    arguments = ["decide", "--run", str(directory), "--context", str(tmp_path / "context.csv")]
     main([*arguments, "--history", str(tmp_path / "history.csv"), "--json"])
     found = json.loads(capsys.readouterr().out)
     assert found["step"] == 1 and found["context_episodes"] == 1

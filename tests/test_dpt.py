@@ -11,30 +11,37 @@ import pytest
 from flax import nnx
 
 from experiments.configs import dpt_bandit, dpt_dark_room
-from experiments.experiment import Experiment, claim, run
+from experiments.experiment import run
 from icdm.errors import UserError
-from icdm.learning.recorded import kept_labels, label_losses, sequence_tokens
+from icdm.evaluation.logged import label_losses
+from icdm.learning.log_source import LogSource
 from icdm.learning.train import Stopped
-from icdm.logs.dpt import bandit_rows, dark_room_rows, shifted
-from icdm.logs.dpt import load as load_npz
-from icdm.logs.loader import batches, load, sequences
-from icdm.logs.table import NOTHING, plain_codings, write_table
+from icdm.logs.dpt import arrays_of, bandit_rows, dark_room_rows, shifted
+from icdm.logs.log import load
+from icdm.logs.sequences import as_one_episode, assemble, sequences
+from icdm.logs.table import plain_codings, write_table
 from icdm.models.policy import TransformerPolicy
 from icdm.models.transformer import ModelConfig, Transformer
 from icdm.problems.family import make_family
-from icdm.readers.dark_room import first_best_action
-from icdm.runs.settings import Settings
+from icdm.runs.phases import Phases
+from icdm.runs.run import Run
 from icdm.sharding import make_mesh
-from icdm.trajectories.layouts import Step, make_layout
+from icdm.trajectories.layouts import make_layout
+from icdm.trajectories.prompt import action_logits, encode
+from icdm.trajectories.trajectory import NOTHING
 
-RNG = np.random.default_rng(0)
 BANDIT, ROOM = make_family("bandit", horizon=6), make_family("dark_room", size=3, horizon=5)
 
 
-def bandit_arrays(n, steps=6):
-    means = RNG.uniform(size=(n, 5))
-    actions = RNG.integers(0, 5, (n, steps))
-    rewards = np.take_along_axis(means, actions, 1) + 0.3 * RNG.normal(size=(n, steps))
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def bandit_arrays(rng, n, steps=6):
+    means = rng.uniform(size=(n, 5))
+    actions = rng.integers(0, 5, (n, steps))
+    rewards = np.take_along_axis(means, actions, 1) + 0.3 * rng.normal(size=(n, steps))
     return {
         "means": means,
         "actions": actions,
@@ -43,74 +50,73 @@ def bandit_arrays(n, steps=6):
     }
 
 
-def room_arrays(n, steps=4):
+def room_arrays(rng, n, steps=4):
     goal, state, action = (
-        RNG.integers(0, 3, (n, 2)),
-        RNG.integers(0, 3, (n, steps, 2)),
-        RNG.integers(0, 5, (n, steps)),
+        rng.integers(0, 3, (n, 2)),
+        rng.integers(0, 3, (n, steps, 2)),
+        rng.integers(0, 5, (n, steps)),
     )
     after = ROOM.next_state[state[..., 0] * 3 + state[..., 1], action]
     paid = (after == (goal[:, 0] * 3 + goal[:, 1])[:, None]).astype(np.int8)
     after = np.stack(np.divmod(after, 3), -1)
-    query = RNG.integers(0, 3, (n, 2))
+    query = rng.integers(0, 3, (n, 2))
     return {
         "states": state,
         "actions": action,
         "next_states": after,
         "rewards": paid,
         "query": query,
-        "optimal": RNG.integers(0, 5, n),
+        "optimal": rng.integers(0, 5, n),
         "goal": goal,
     }
 
 
 @pytest.fixture
-def bandit_log(tmp_path):
-    return load(write_table(tmp_path / "b.parquet", [bandit_rows(bandit_arrays(40))], plain_codings(1, 5)))
+def bandit_log(tmp_path, rng):
+    return load(write_table(tmp_path / "b.parquet", [bandit_rows(bandit_arrays(rng, 40))], plain_codings(1, 5)))
 
 
 @pytest.fixture
-def room_log(tmp_path):
-    return load(write_table(tmp_path / "d.parquet", [dark_room_rows(room_arrays(40))], plain_codings(9, 5)))
+def room_log(tmp_path, rng):
+    return load(write_table(tmp_path / "d.parquet", [dark_room_rows(room_arrays(rng, 40))], plain_codings(9, 5)))
 
 
-def small_model(family, heads=1, **changes):
-    layout = make_layout("transition", (family,), 2)
-    layout = dataclasses.replace(layout, n_observations=layout.n_observations + 1)
+def small_model(family, name="transition", heads=1, **changes):
+    layout = make_layout(name, family, reward_bins=2, marks_end=True)
     config = ModelConfig(width=16, layers=2, heads=heads, kv_heads=heads, hidden=32, rotary_base=0.0, **changes)
     return Transformer(config, layout.size, nnx.Rngs(0)), layout
 
 
-def test_the_file_is_read_as_it_is(tmp_path):
-    arrays = bandit_arrays(7)
+def test_the_file_is_read_as_it_is(tmp_path, rng):
+    arrays = bandit_arrays(rng, 7)
     np.savez(tmp_path / "x.npz", **{f"test_{name}": x for name, x in arrays.items()})
-    rows = bandit_rows(load_npz(tmp_path / "x.npz", "test"))
+    rows = bandit_rows(arrays_of(tmp_path / "x.npz", "test"))
     assert rows.n == 7 * 7
     np.testing.assert_array_equal(rows.action.reshape(7, 7)[:, :6], arrays["actions"])
     np.testing.assert_array_equal(rows.oracle_action.reshape(7, 7), arrays["optimal"][:, None].repeat(7, 1))
     with pytest.raises(UserError, match="unknown split"):
-        load_npz(tmp_path / "x.npz", "train")
+        arrays_of(tmp_path / "x.npz", "train")
 
 
-def test_the_empty_context_is_trained(bandit_log, room_log):
-    for log, family, K in ((bandit_log, BANDIT, 0), (room_log, ROOM, 4)):
-        batch = sequences(log, np.arange(8), K, RNG)
-        model, layout = small_model(family)
-        losses = jax.jit(lambda model, batch: label_losses(model, layout, batch, 5))(model, batch)
-        assert (kept_labels(batch)[:, 0] != NOTHING).all() and (losses[:, 0] > 0).all()
-        assert (kept_labels(batch) != NOTHING).sum(1).tolist() == [7 if family is BANDIT else 5] * 8
+def test_the_empty_context_is_trained(bandit_log, room_log, rng):
+    for log, family, name, K in ((bandit_log, BANDIT, "transition", 0), (room_log, ROOM, "single_steps", 4)):
+        model, layout = small_model(family, name)
+        batch = sequences(log, np.arange(8), K, rng, independent_steps=layout.independent_steps)
+        losses = jax.jit(lambda model, batch, layout=layout: label_losses(model, layout, batch))(model, batch)
+        assert (batch.label[:, 0, 0] != NOTHING).all() and (losses[:, 0, 0] > 0).all()
+        assert (batch.label != NOTHING).sum((1, 2)).tolist() == [7 if family is BANDIT else 5] * 8
 
 
-def test_order_is_kept(bandit_log):
+def test_order_is_kept(bandit_log, rng):
     """The steps of a behaviour that learns must not be shuffled."""
-    batch = sequences(bandit_log, np.arange(40), 0, RNG)
+    batch = sequences(bandit_log, np.arange(40), 0, rng)
     recorded = bandit_log.action.reshape(40, 7)[:, :6]
     np.testing.assert_array_equal(batch.trajectories.action[:, 0], recorded)
 
 
-def test_arms_are_permuted_with_their_labels(bandit_log):
-    batch = sequences(bandit_log, np.arange(40), 0, RNG, BANDIT.symmetry)
-    plain = sequences(bandit_log, np.arange(40), 0, RNG)
+def test_arms_are_permuted_with_their_labels(bandit_log, rng):
+    batch = sequences(bandit_log, np.arange(40), 0, rng, BANDIT.symmetry)
+    plain = sequences(bandit_log, np.arange(40), 0, rng)
     best, plain_best = batch.label[:, 0, 0], plain.label[:, 0, 0]
     assert (best != plain_best).any()
     same = batch.trajectories.action[:, 0] == best[:, None]
@@ -118,106 +124,137 @@ def test_arms_are_permuted_with_their_labels(bandit_log):
     np.testing.assert_array_equal(batch.trajectories.reward, plain.trajectories.reward)
 
 
-def test_contexts_grow_within_an_episode(bandit_log):
+def test_contexts_grow_within_an_episode(bandit_log, rng):
     """What one pull paid changes the next decision, and none before it."""
     model, layout = small_model(BANDIT)
-    batch = jax.tree.map(jnp.asarray, sequences(bandit_log, np.arange(4), 0, RNG))
+    batch = jax.tree.map(jnp.asarray, sequences(bandit_log, np.arange(4), 0, rng))
 
     def hidden(reward):
         changed = dataclasses.replace(batch.trajectories, reward=reward)
-        return model(sequence_tokens(layout, dataclasses.replace(batch, trajectories=changed))).hidden
+        return model(encode(layout, changed).tokens).hidden
 
     reward = batch.trajectories.reward
     change = jnp.abs(hidden(reward.at[:, 0, 2].add(1.0)) - hidden(reward)).max(-1)
     assert (change[:, :3] == 0).all() and (change[:, 3:] > 1e-6).all()
 
 
-def test_heads_count(bandit_log):
+def test_heads_count(bandit_log, rng):
     """The same weights read as one head or as two give different outputs."""
-    one, layout = small_model(BANDIT, 1)
-    two, _ = small_model(BANDIT, 2)
+    one, layout = small_model(BANDIT)
+    two, _ = small_model(BANDIT, heads=2)
     nnx.update(two, nnx.state(one))
-    batch = sequences(bandit_log, np.arange(4), 0, RNG)
-    outputs = [model(sequence_tokens(layout, batch)).hidden for model in (one, two)]
-    assert jnp.abs(outputs[0] - outputs[1]).max() > 1e-3
+    tokens = encode(layout, sequences(bandit_log, np.arange(4), 0, rng).trajectories).tokens
+    assert jnp.abs(one(tokens).hidden - two(tokens).hidden).max() > 1e-3
 
 
-def test_cached_acting_is_the_forward_pass_with_rows_at_different_positions(room_log):
-    model, layout = small_model(ROOM)
-    batch = sequences(room_log, np.arange(4), 4, RNG)
-    context = jax.tree.map(lambda x: jnp.asarray(x[:, 1::2]), batch.trajectories)
+def test_independent_steps_are_one_episode(room_log, rng):
+    """Queries, steps and labels are those of the episodes that were recorded, with queries and without."""
+    task = np.arange(8)
+    found = sequences(room_log, task, 4, np.random.default_rng(1))
+    one = sequences(room_log, task, 4, np.random.default_rng(1), independent_steps=True)
+    shown, episode = found.trajectories, one.trajectories
+    assert episode.observation.shape == (8, 1, 5)
+    np.testing.assert_array_equal(episode.observation[:, 0], shown.observation[:, ::2, 0])
+    np.testing.assert_array_equal(one.label[:, 0], found.label[:, ::2, 0])
+    for name, here, there in (("origin", slice(None), 0), ("arrival", slice(None), 1)):
+        np.testing.assert_array_equal(getattr(episode, name)[:, 0, here], shown.observation[:, 1::2, there])
+    np.testing.assert_array_equal(episode.reward[:, 0], shown.reward[:, 1::2, 0])
+    context = assemble(room_log, np.stack([room_log.contexts[i] for i in task]))
+    alone = as_one_episode(context, asks=False).trajectories
+    np.testing.assert_array_equal(alone.observation[:, 0, :-1], context.trajectories.observation[..., 0])
+    assert (alone.observation[:, 0, -1] == NOTHING).all()
+
+
+def context_of(log, layout, rows=4):
+    """The recorded steps of some tasks as a context."""
+    found = assemble(log, np.stack([log.contexts[i] for i in range(rows)]))
+    found = as_one_episode(found, asks=False) if layout.independent_steps else found
+    return jax.tree.map(jnp.asarray, found.trajectories)
+
+
+@pytest.mark.parametrize("name", ["transition", "single_steps"])
+def test_cached_acting_is_the_forward_pass_with_rows_at_different_positions(room_log, rng, name):
+    model, layout = small_model(ROOM, name)
+    context = context_of(room_log, layout)
     act = jax.jit(lambda policy, carry, observation: policy.act(carry, observation, jax.random.key(0)))
     init = jax.jit(lambda policy, task: policy.init(task))
-    for stepwise in (False, True):
-        policy = TransformerPolicy(model, context, layout, 5, stepwise)
-        carry = init(policy, jnp.arange(4))
-        # rows 2 and 3 have read less: they forget the last context episodes
-        cache, t, before = carry
-        carry = (cache._replace(length=cache.length - jnp.array([0, 0, 2, 4])), t, before)
-        short = [(0, 4), (1, 4), (2, 3), (3, 2)]
-        found = []
-        for step in range(3):
-            observation = jnp.asarray(RNG.integers(0, 9, 4), jnp.int32)
-            _, logits, carry = act(policy, carry, observation)
-            found.append((observation, logits))
-            carry = policy.observe(carry, jnp.asarray([0, 1, 2, 3]), jnp.asarray([0.0, 1.0, 0.0, 1.0]))
-        for row, kept in short:
-            own = jax.tree.map(lambda x: x[row : row + 1, :kept], context)
-            alone = TransformerPolicy(model, own, layout, 5, stepwise)
-            carry_one = init(alone, jnp.zeros(1, jnp.int32))
-            for observation, logits in found:
-                _, one, carry_one = act(alone, carry_one, observation[row : row + 1])
-                np.testing.assert_allclose(one[0], logits[row], atol=1e-5)
-                carry_one = alone.observe(carry_one, jnp.asarray([row]), jnp.asarray([float(row % 2)]))
+    policy = TransformerPolicy(model, context, layout)
+    # rows 2 and 3 have read less: they forget the last context steps, two positions each
+    cache, t, before = init(policy, jnp.arange(4))
+    carry = (cache._replace(length=cache.length - jnp.array([0, 0, 2, 4])), t, before)
+    found = []
+    for _ in range(3):
+        observation = jnp.asarray(rng.integers(0, 9, 4), jnp.int32)
+        _, logits, carry = act(policy, carry, observation)
+        found.append((observation, logits))
+        carry = policy.observe(carry, jnp.asarray([0, 1, 2, 3]), jnp.asarray([0.0, 1.0, 0.0, 1.0]))
+    for row, kept in [(0, 4), (1, 4), (2, 3), (3, 2)]:
+        alone = TransformerPolicy(model, first_steps(context, row, kept, layout), layout)
+        carry_one = init(alone, jnp.zeros(1, jnp.int32))
+        for observation, logits in found:
+            _, one, carry_one = act(alone, carry_one, observation[row : row + 1])
+            np.testing.assert_allclose(one[0], logits[row], atol=1e-5)
+            carry_one = alone.observe(carry_one, jnp.asarray([row]), jnp.asarray([float(row % 2)]))
 
 
-def test_stepwise_acting_is_what_was_trained(room_log):
+def first_steps(context, row, kept, layout):
+    """The first steps of one row's context."""
+    if not layout.independent_steps:
+        return jax.tree.map(lambda x: x[row : row + 1, :kept], context)
+    observation = context.observation[row : row + 1, :, : kept + 1].at[..., -1].set(NOTHING)
+    own = jax.tree.map(lambda x: x[row : row + 1, :, :kept], context)
+    return dataclasses.replace(own, observation=observation)
+
+
+def test_acting_on_single_steps_is_what_was_trained(room_log, rng):
     """query, step, query, step, ...: the logits of training are those of acting step by step."""
-    model, layout = small_model(ROOM)
-    batch = sequences(room_log, np.arange(4), 4, RNG)
-    tokens = sequence_tokens(layout, batch)
-    start = layout.slices["action"].start
-    logits = model.logits(model(tokens).hidden, slice(start, start + 5))
-    policy = TransformerPolicy(model, None, layout, 5, stepwise=True)
-    carry = policy.init(jnp.arange(4))
-    query = jnp.asarray(batch.trajectories.observation[:, 0, 0])
-    shown = jax.tree.map(lambda x: jnp.asarray(x[:, 1::2]), batch.trajectories)
-    for k in range(3):
-        if k:
-            cache, t, _ = carry
-            step = Step(shown.observation[:, k - 1, 0], shown.action[:, k - 1, 0], shown.reward[:, k - 1, 0])
-            closing = layout.append(jnp.ones(4, jnp.int32), step, shown.observation[:, k - 1, 1])
-            carry = (model(closing, cache).cache, jnp.zeros(4, jnp.int32), step)
-        _, found, carry = policy.act((carry[0], jnp.zeros(4, jnp.int32), carry[2]), query, jax.random.key(0))
-        np.testing.assert_allclose(found, logits[:, 2 * k], atol=1e-5)
+    model, layout = small_model(ROOM, "single_steps")
+    batch = sequences(room_log, np.arange(4), 4, rng, independent_steps=True)
+    episode = jax.tree.map(lambda x: jnp.asarray(x[:, 0]), batch.trajectories)
+    logits = action_logits(model, layout, encode(layout, batch.trajectories))[:, 0]
+    policy = TransformerPolicy(model, None, layout)
+    cache, t, before = policy.init(jnp.arange(4))
+    for k in range(4):
+        query = episode.observation[:, k]
+        tokens = layout.append(t, before, query)
+        output = model(tokens, cache)
+        found = model.logits(output.hidden[:, -1], layout.action_ids)
+        np.testing.assert_allclose(found, logits[:, k], atol=1e-5)
+        step = jax.tree.map(lambda x, k=k: x[:, k], episode.steps)
+        cache, t, before = output.cache, t + 1, step
 
 
 def test_the_iterator_resumes_at_the_same_record(bandit_log):
-    dataset = batches(bandit_log, 8, 0, seed=3, symmetry=BANDIT.symmetry)
-    iterator = iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=0)))
+    source, fresh = (LogSource(bandit_log, 0, 8, 3, make_mesh(), BANDIT.symmetry) for _ in range(2))
+    iterator = iter(source.dataset.to_iter_dataset(grain.ReadOptions(num_threads=0)))
     for _ in range(4):
         next(iterator)
     state = iterator.get_state()
     expected = [next(iterator) for _ in range(3)]
-    fresh = iter(
-        batches(bandit_log, 8, 0, seed=3, symmetry=BANDIT.symmetry).to_iter_dataset(grain.ReadOptions(num_threads=0))
-    )
-    fresh.set_state(state)
+    resumed = iter(fresh.dataset.to_iter_dataset(grain.ReadOptions(num_threads=0)))
+    resumed.set_state(state)
     for i, batch in enumerate(expected):
-        jax.tree.map(np.testing.assert_array_equal, batch, next(fresh))
-        jax.tree.map(np.testing.assert_array_equal, batch, dataset[4 + i])
+        jax.tree.map(np.testing.assert_array_equal, batch, next(resumed))
+        jax.tree.map(np.testing.assert_array_equal, batch, fresh.batch(4 + i))
 
 
 def test_an_epoch_reads_every_task_once(bandit_log):
-    dataset = batches(bandit_log, 8, 0, seed=0)
-    first = np.concatenate([dataset[i].trajectories.reward[:, 0, 0] for i in range(5)])
+    source = LogSource(bandit_log, 0, 8, 0, make_mesh())
+    first = np.concatenate([np.asarray(source.batch(i).trajectories.reward[:, 0, 0]) for i in range(5)])
     np.testing.assert_array_equal(np.sort(first), np.sort(bandit_log.reward.reshape(40, 7)[:, 0]))
 
 
-def test_moved_contexts_are_contexts_of_the_moved_goal():
-    arrays = room_arrays(300)
-    cell = lambda x: x[..., 0].astype(int) * 3 + x[..., 1]  # noqa: E731
-    best = first_best_action(ROOM)
+def test_a_log_without_labels_teaches_nothing(bandit_log):
+    silent = dataclasses.replace(bandit_log, label=np.full_like(bandit_log.label, NOTHING))
+    with pytest.raises(UserError, match="there is nothing to learn"):
+        LogSource(silent, 0, 8, 0, make_mesh())
+
+
+def test_moved_contexts_are_contexts_of_the_moved_goal(rng):
+    def cell(x):
+        return x[..., 0].astype(int) * 3 + x[..., 1]
+
+    arrays, best = room_arrays(rng, 300), ROOM.first_best_action()
     arrays["optimal"] = best[cell(arrays["goal"]), cell(arrays["query"])]
     kept = np.flatnonzero((arrays["goal"] - arrays["query"]).sum(1) < 4)  # the way from (0, 0) to (2, 2) never
     arrays = {name: x[kept] for name, x in arrays.items()}
@@ -233,9 +270,9 @@ def test_moved_contexts_are_contexts_of_the_moved_goal():
 
 
 @pytest.mark.parametrize("kind", ["bandit", pytest.param("dark_room", marks=pytest.mark.slow)])
-def test_an_experiment_on_the_peers_file(kind, tmp_path):
+def test_an_experiment_on_dpts_file(kind, tmp_path, rng):
     module, arrays = {"bandit": (dpt_bandit, bandit_arrays), "dark_room": (dpt_dark_room, room_arrays)}[kind]
-    splits = {split: arrays(300) for split in ("train", "test", "eval")}
+    splits = {split: arrays(rng, 300) for split in ("train", "test", "eval")}
     np.savez(tmp_path / "x.npz", **{f"{split}_{k}": x for split, found in splits.items() for k, x in found.items()})
     c = module.get_config()
     c.data, c.horizon = str(tmp_path / "x.npz"), 6
@@ -250,10 +287,9 @@ def test_an_experiment_on_the_peers_file(kind, tmp_path):
         assert set(written[name]) == {"mean", "ci95", "n_tasks"} and np.isfinite(written[name]["mean"])
     assert abs(written["test_cross_entropy"]["mean"] - np.log(5)) < 1
     assert {"oracle", "random", "fine_tuned", "fine_tuned_sampled"} <= set(results["policies"])
-    claim(tmp_path / "stopped", c)
     answers = iter([False, True])
     with pytest.raises(Stopped, match="step 2 of 4"):
-        Experiment(Settings.from_config(c), tmp_path / "stopped", make_mesh(1), lambda: next(answers)).train_all()
+        Phases(Run.claim(tmp_path / "stopped", c), lambda: next(answers)).train_all()
     resumed = run(c, tmp_path / "stopped")  # goes on at the same record
     assert {**resumed, "seconds": None} == {**results, "seconds": None}
     c.data_labels = "nothing"
@@ -261,11 +297,11 @@ def test_an_experiment_on_the_peers_file(kind, tmp_path):
         run(c, tmp_path / "other")
 
 
-def test_a_log_without_a_simulator_is_learned_from_and_valued(tmp_path):
+def test_a_log_without_a_simulator_is_learned_from_and_valued(tmp_path, rng):
     """States 0 and 1; action = state pays. The behaviour is right in 3 of 5 cases; imitation of the best is better."""
     n, T = 400, 4
-    state = RNG.integers(0, 2, (n, T))
-    right = RNG.random((n, T)) < 0.6
+    state = rng.integers(0, 2, (n, T))
+    right = rng.random((n, T)) < 0.6
     action = np.where(right, state, 1 - state)
     lines = ["task_id,episode_id,t,observation,action,reward,behavior_probability"]
     names = np.array(["calm", "storm"])

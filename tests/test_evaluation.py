@@ -7,8 +7,11 @@ import pytest
 from flax import nnx
 
 from icdm.errors import UserError
-from icdm.evaluation.evaluate import EvaluationConfig, make_test_tasks, measure, reference_deciders
-from icdm.evaluation.summary import interval, ratio, summarize
+from icdm.evaluation.references import references
+from icdm.evaluation.summary import summarize
+from icdm.evaluation.unseen import EvaluationConfig, draw_unseen
+from icdm.evaluation.value import measure
+from icdm.intervals import interval, ratio
 from icdm.models.policy import TransformerPolicy
 from icdm.models.transformer import ModelConfig, Transformer
 from icdm.oracles.backward_induction import plan, policy_value
@@ -17,6 +20,7 @@ from icdm.problems.counts import Counts, count
 from icdm.problems.family import make_family
 from icdm.problems.policy import MarkovPolicy, uniform_policy
 from icdm.readers.counts_planners import maximum_likelihood, plan_from_context
+from icdm.readers.reader import Fixed
 from icdm.sharding import make_mesh
 from icdm.trajectories.collect import ContextConfig, draw_problems, draw_tasks, record
 from icdm.trajectories.layouts import make_layout
@@ -26,20 +30,20 @@ FAMILY = make_family("random_mdp", horizon=5, discount=0.9)
 
 
 @pytest.fixture(scope="module")
-def test_tasks():
+def unseen():
     config = EvaluationConfig(tasks=40, episodes=100, rows=1000)
-    return config, make_test_tasks(FAMILY, ContextConfig(2, "uniform"), config, OracleConfig(), jax.random.key(0))
+    return config, draw_unseen(FAMILY, ContextConfig(2, "uniform"), config, OracleConfig(), jax.random.key(0))
 
 
-def test_the_regret_estimator_agrees_with_the_exact_value(test_tasks):
-    config, test = test_tasks
+def test_the_regret_estimator_agrees_with_the_exact_value(unseen):
+    config, test = unseen
     policy = np.random.default_rng(0).dirichlet(np.ones(3), (40, 5, 5))
     exact = np.asarray(policy_value(draw_like(test), policy))
     table = jnp.asarray(policy, jnp.float32)
-    estimate = measure(test, lambda *_: MarkovPolicy(table), config, make_mesh())
+    estimate = measure(test, Fixed(MarkovPolicy(table)), config, make_mesh())
     assert abs((estimate - exact).mean()) < 0.02
     assert np.abs(estimate - exact).max() < 0.5
-    uniform = measure(test, lambda *_: uniform_policy(5, 3), config, make_mesh())
+    uniform = measure(test, Fixed(uniform_policy(5, 3)), config, make_mesh())
     assert abs((uniform - test.random_N).mean()) < 0.02
 
 
@@ -48,17 +52,17 @@ def draw_like(test):
     return jax.tree.map(lambda x: np.asarray(x, np.float64) if x.dtype == np.float32 else x, test.tasks.problem)
 
 
-def test_the_oracle_has_no_regret_and_planners_have_some(test_tasks):
-    config, test = test_tasks
-    values = {name: measure(test, decider, config, make_mesh()) for name, decider in reference_deciders(test)}
+def test_the_oracle_has_no_regret_and_planners_have_some(unseen):
+    config, test = unseen
+    values = {name: measure(test, decider, config, make_mesh()) for name, decider in references(test).items()}
     np.testing.assert_allclose(values["oracle"], test.certified.lower_N, atol=1e-6)
     assert values["posterior_mean"].mean() < values["oracle"].mean()
     assert values["posterior_mean"].mean() > values["posterior_sampling"].mean() > test.random_N.mean()
 
 
-def test_common_random_numbers(test_tasks):
+def test_common_random_numbers(unseen):
     """Two policies given the same key that choose alike live through the same episode."""
-    _, test = test_tasks
+    _, test = unseen
     tasks, task_B = test.tasks, jnp.arange(40)
     a = rollout(tasks.problem, task_B, uniform_policy(5, 3), jax.random.key(1))
     b = rollout(tasks.problem, task_B, MarkovPolicy(jnp.ones((1, 1, 5, 3)) / 3), jax.random.key(1))
@@ -143,12 +147,12 @@ def test_posterior_mean_picks_the_oracles_action_as_often_as_reported():
 
 
 def test_a_transformer_is_refused_a_context_beyond_its_limit():
-    layout = make_layout("transition", [FAMILY], 2)
+    layout = make_layout("transition", FAMILY, reward_bins=2)
     model = Transformer(ModelConfig(width=16, layers=1, heads=2, kv_heads=2, max_length=10), layout.size, nnx.Rngs(0))
     tasks = draw_tasks(FAMILY, jax.random.key(0), 2)
     context = record(FAMILY, tasks, jnp.arange(2), jax.random.key(1), "uniform", 3, 0.0)
     with pytest.raises(UserError, match="24 positions, the model's limit is 10"):
-        TransformerPolicy(model, context, layout, 3).init(jnp.arange(2))
+        TransformerPolicy(model, context, layout).init(jnp.arange(2))
 
 
 def test_metrics_by_hand():

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_pomdp import batch, random_pomdp
+from small_problems import batch, random_pomdp
 
 from icdm.problems.family import make_family, sample_tasks
 from icdm.problems.policy import uniform_policy
-from icdm.readers.fitted_pomdp import Parameters, climb, fit, fitted_policy, log_forward, random_parameters
-from icdm.trajectories.rollout import episodes_per_row, rollout
+from icdm.readers.fitted_pomdp import FittedPOMDP, Parameters, climb, fit, log_forward, random_parameters
+from icdm.trajectories.rollout import rollout
+from icdm.trajectories.trajectory import episodes_per_row
 
-S, A, O, K, T = 2, 2, 3, 2, 3
+S, A, O, K, T = 2, 2, 3, 2, 3  # noqa: E741 (the letters of docs/axes.md)
 
 
 def episodes_of(seed, n_episodes=K, steps=T):
@@ -159,7 +160,8 @@ def test_acting_in_the_fitted_model_is_worth_more_than_chance():
     random = uniform_policy(3, 3)
     task_B = jnp.arange(n_tasks)
     context = rollout(simulated, jnp.repeat(task_B, n_context), random, jax.random.key(1))
-    fitted = fitted_policy(family, problem, episodes_per_row(context, n_context), jax.random.key(2))
+    reader = FittedPOMDP(family, problem)
+    fitted = reader.policy(None, None, episodes_per_row(context, n_context), jax.random.key(2))
 
     @jax.jit
     def earned(policy):

@@ -7,18 +7,16 @@ import pytest
 
 from experiments.configs import energy_pomdp
 from icdm.errors import UserError
-from icdm.evaluation.evaluate import (
-    EvaluationConfig,
-    make_test_tasks,
-    measure,
-    measure_members,
-    reference_deciders,
-)
+from icdm.evaluation.references import references
 from icdm.evaluation.summary import mark_below_bracket, summarize_members
-from icdm.learning.episode_pool import EPISODES, EpisodePool
+from icdm.evaluation.unseen import EvaluationConfig, draw_unseen
+from icdm.evaluation.value import measure, measure_members
+from icdm.learning.objectives import LabelConfig
+from icdm.learning.sources import EPISODES, EpisodePool, Labelled
 from icdm.oracles.certify import OracleConfig, certify, informed_critic
 from icdm.problems.family import make_family
 from icdm.problems.policy import MarkovPolicy, uniform_policy
+from icdm.readers.reader import Fixed
 from icdm.runs.settings import Settings
 from icdm.sharding import make_mesh
 from icdm.trajectories.collect import ContextConfig, draw_problems, draw_tasks, record, to_float32
@@ -30,51 +28,51 @@ CONFIG = EvaluationConfig(tasks=8, episodes=400, rows=4000)
 
 
 @pytest.fixture(scope="module")
-def test_tasks():
-    return make_test_tasks(FAMILY, ContextConfig(1, "oracle"), CONFIG, COARSE, jax.random.key(0))
+def unseen():
+    return draw_unseen(FAMILY, ContextConfig(1, "oracle"), CONFIG, COARSE, jax.random.key(0))
 
 
-def follows_the_meter(_, task_B, __, ___):
+def follows_the_meter():
     """Works when the meter shows enough, charges otherwise: a policy that reads observations."""
     table = jax.nn.one_hot(jnp.where(jnp.arange(10) >= 5, 1, 0), 3)
     return MarkovPolicy(table[None, None])
 
 
-def plain_returns(family, problem, decider, n_episodes, key):
+def plain_returns(family, problem, policy, n_episodes, key):
     """Mean return of many episodes, by adding up rewards that are shown for the purpose, with standard error."""
     task_B = jnp.repeat(jnp.arange(problem.mdp.initial.shape[0]), n_episodes)
     open_problem = to_float32(jax.tree.map(lambda x: x, problem))
     open_problem = type(problem)(
         open_problem.mdp, open_problem.emission, open_problem.first_emission, problem.observes_first, shows_reward=True
     )
-    episode = rollout(open_problem, task_B, decider(None, task_B, None, None), key)
+    episode = rollout(open_problem, task_B, policy, key)
     discount = np.asarray(problem.mdp.discount)[0] ** np.arange(family.horizon)
     returns = (np.asarray(episode.reward) * discount).sum(1).reshape(-1, n_episodes)
     return returns.mean(1), returns.std(1) / np.sqrt(n_episodes)
 
 
-def test_values_by_advantages_are_the_values_by_rewards(test_tasks):
+def test_values_by_advantages_are_the_values_by_rewards(unseen):
     problem = draw_problems(FAMILY, jax.random.split(jax.random.key(0), 3)[0], 8)
-    value_N = measure(test_tasks, follows_the_meter, CONFIG, make_mesh())
-    mean_N, error_N = plain_returns(FAMILY, problem, follows_the_meter, 20_000, jax.random.key(5))
+    value_N = measure(unseen, Fixed(follows_the_meter()), CONFIG, make_mesh())
+    mean_N, error_N = plain_returns(FAMILY, problem, follows_the_meter(), 20_000, jax.random.key(5))
     assert (np.abs(value_N - mean_N) < 5 * error_N + 0.02).all()
-    uniform = measure(test_tasks, lambda *_: uniform_policy(10, 3), CONFIG, make_mesh())
-    assert np.abs(uniform - test_tasks.random_N).mean() < 0.03
+    uniform = measure(unseen, Fixed(uniform_policy(10, 3)), CONFIG, make_mesh())
+    assert np.abs(uniform - unseen.random_N).mean() < 0.03
 
 
-def test_any_critic_gives_the_same_value(test_tasks):
+def test_any_critic_gives_the_same_value(unseen):
     problem = draw_problems(FAMILY, jax.random.split(jax.random.key(0), 3)[0], 8)
     critic, start_N = informed_critic(problem)
-    world = type(test_tasks.world)(test_tasks.world.problem, critic, start_N)
-    by_bound = measure(test_tasks, follows_the_meter, CONFIG, make_mesh())
-    by_informed = measure(test_tasks, follows_the_meter, CONFIG, make_mesh(), world)
-    assert (start_N >= test_tasks.certified.upper_N - 0.2).all() and np.abs(by_bound - by_informed).mean() < 0.02
+    world = type(unseen.world)(unseen.world.problem, critic, start_N)
+    by_bound = measure(unseen, Fixed(follows_the_meter()), CONFIG, make_mesh())
+    by_informed = measure(unseen, Fixed(follows_the_meter()), CONFIG, make_mesh(), world)
+    assert (start_N >= unseen.certified.upper_N - 0.2).all() and np.abs(by_bound - by_informed).mean() < 0.02
 
 
-def test_the_oracle_is_within_its_bracket_and_first(test_tasks):
-    values = {name: measure(test_tasks, d, CONFIG, make_mesh()) for name, d in reference_deciders(test_tasks)}
-    certified = test_tasks.certified
-    alone = measure_members(test_tasks, None, CONFIG, make_mesh(), values["oracle"])
+def test_the_oracle_is_within_its_bracket_and_first(unseen):
+    values = {name: measure(unseen, d, CONFIG, make_mesh()) for name, d in references(unseen).items()}
+    certified = unseen.certified
+    alone = measure_members(unseen, None, CONFIG, make_mesh(), values["oracle"])
     np.testing.assert_array_equal(alone, values["oracle"][:, None], "a single model is its own worst and best")
     assert (values["oracle"] >= certified.lower_N - 0.01).all() and (values["oracle"] <= certified.upper_N + 0.01).all()
     assert values["most_likely_state"].mean() < values["oracle"].mean()
@@ -95,11 +93,12 @@ def test_rewards_that_are_hidden_stay_hidden():
 
 def test_a_pool_gives_episodes_of_one_task_in_each_row_and_the_same_at_every_start():
     context = ContextConfig(2, "oracle")
-    pools = [EpisodePool(FAMILY, jax.random.key(0), make_mesh(), 6, context, "mixture") for _ in range(2)]
-    rows = pools[0](3, 16)
+    recorder = Labelled(context, "mixture", LabelConfig())
+    pools = [EpisodePool(FAMILY, recorder, 16, jax.random.key(0), make_mesh(), COARSE, 6) for _ in range(2)]
+    rows = pools[0].batch(3)
     assert rows.action.shape == (16, 3, 4) and rows.q.shape == (16, 3, 4, 3)
-    jax.tree.map(np.testing.assert_array_equal, rows, pools[1](3, 16))
-    assert (np.asarray(pools[0](4, 16).action) != np.asarray(rows.action)).any()
+    jax.tree.map(np.testing.assert_array_equal, rows, pools[1].batch(3))
+    assert (np.asarray(pools[0].batch(4).action) != np.asarray(rows.action)).any()
     shown_NE, query_NE = pools[0]._episodes
     assert shown_NE.action.shape == (6, EPISODES, 4)
     for row in range(16):
@@ -121,8 +120,8 @@ def test_full_fidelity_is_the_chain_that_is_shown():
 def test_members_of_a_cloud():
     family = make_family("energy_apomdp", horizon=3, n_models=3, pessimism=1.0)
     config = EvaluationConfig(tasks=3, episodes=50, rows=1000)
-    test = make_test_tasks(family, ContextConfig(1, "oracle"), config, COARSE, jax.random.key(0))
-    deciders = dict(reference_deciders(test))
+    test = draw_unseen(family, ContextConfig(1, "oracle"), config, COARSE, jax.random.key(0))
+    deciders = references(test)
     values = {name: measure(test, deciders[name], config, make_mesh()) for name in ("oracle", "nominal_oracle", "qmdp")}
     members = {name: measure_members(test, deciders[name], config, make_mesh(), v) for name, v in values.items()}
     assert test.certified.method == "recursive alpha-maxmin" and members["oracle"].shape == (3, 3)
@@ -140,7 +139,7 @@ def test_members_of_a_cloud():
     [
         ({"context.episodes": EPISODES + 1}, "at most 32"),
         ({"data": "log.parquet"}, "recorded data need a family that shows it"),
-        ({"oracle.points": 0}, "oracle.points 0"),
+        ({"test_oracle.points": 0}, "test_oracle.points 0"),
     ],
 )
 def test_settings_that_hidden_states_do_not_allow(change, message):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from icdm.families.icu_sepsis import nominal_mdp
 from icdm.oracles.backward_induction import optimal_value, plan, until_absorption
 from icdm.problems.counts import Counts
 from icdm.problems.family import make_family

@@ -7,7 +7,7 @@ import pytest
 
 from icdm.errors import UserError
 from icdm.logs.labels import best_episodes, pessimistic_q, relabelled
-from icdm.logs.loader import log_of
+from icdm.logs.log import log_of
 from icdm.logs.table import NOTHING, Rows
 from icdm.problems.family import make_family
 

@@ -5,10 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from icdm.errors import UserError
 from icdm.problems.family import make_family
-from icdm.trajectories.collect import ContextConfig, draw_tasks, mixed_tokens, record, record_with_context
-from icdm.trajectories.layouts import NOTHING, Step, acting_positions, encode, make_layout
-from icdm.trajectories.rollout import Trajectories
+from icdm.problems.spaces import Box, Discrete, Grid
+from icdm.trajectories.collect import ContextConfig, draw_tasks, record, record_with_context
+from icdm.trajectories.layouts import LAYOUTS, make_layout
+from icdm.trajectories.prompt import encode, side_by_side
+from icdm.trajectories.trajectory import NOTHING, Step, Trajectories
 
 
 def two_episodes():
@@ -23,12 +26,12 @@ def two_episodes():
 
 
 class Family:
-    n_states, n_actions, horizon, reward_range = 7, 2, 3, (0.0, 1.0)
+    n_actions, horizon, reward_range, observation_space = 2, 3, (0.0, 1.0), Discrete(7)
 
 
 def test_interleaved_tokens():
-    layout = make_layout("interleaved", [Family], reward_bins=2)
-    tokens = encode(layout, two_episodes())
+    layout = make_layout("interleaved", Family, reward_bins=2)
+    tokens = encode(layout, two_episodes()).tokens
     mark, o, a, r = 0, 1, 8, 10
     first = [NOTHING, mark, o + 0, a + 0, r + 0, o + 1, a + 1, r + 1, o + 2]
     second = [NOTHING, mark, o + 3, a + 1, r + 1, o + 4, a + 0, r + 0, o + 5, a + 1, r + 1, o + 6]
@@ -39,8 +42,8 @@ def test_interleaved_tokens():
 
 
 def test_transition_tokens():
-    layout = make_layout("transition", [Family], reward_bins=2)
-    tokens = encode(layout, two_episodes())
+    layout = make_layout("transition", Family, reward_bins=2)
+    tokens = encode(layout, two_episodes()).tokens
     o, a, n, t = 0, 7, 9, 16
     expected = [
         [NOTHING, NOTHING, n + 0, t + 0],
@@ -49,21 +52,21 @@ def test_transition_tokens():
     ]
     np.testing.assert_array_equal(tokens.id[0, :3], expected)
     np.testing.assert_array_equal(tokens.id[0, 7], [o + 5, a + 1, n + 6, t + 3])
-    np.testing.assert_array_equal(tokens.number[0], [0, 0, 1, 0, 0, 1, 0, 1])
+    np.testing.assert_array_equal(tokens.number[0, :, 0], [0, 0, 1, 0, 0, 1, 0, 1])
     np.testing.assert_array_equal(tokens.valid[0], [True] * 3 + [False] + [True] * 4)
 
 
 def test_interleaved_targets_are_the_next_tokens():
-    layout = make_layout("interleaved", [Family], reward_bins=2)
-    tokens = encode(layout, two_episodes())
+    layout = make_layout("interleaved", Family, reward_bins=2)
+    tokens = encode(layout, two_episodes()).tokens
     [(part, target)] = layout.targets(tokens)
     assert part == slice(0, layout.size)
     np.testing.assert_array_equal(target, tokens.id[..., 0])
 
 
 def test_transition_targets_are_the_parts_of_the_next_transition():
-    layout = make_layout("transition", [Family], reward_bins=2)
-    tokens = encode(layout, two_episodes())
+    layout = make_layout("transition", Family, reward_bins=2)
+    tokens = encode(layout, two_episodes()).tokens
     targets = {part.start: np.asarray(target[0]) for part, target in layout.targets(tokens)}
     np.testing.assert_array_equal(targets[layout.slices["action"].start], [NOTHING, 0, 1, 0, NOTHING, 1, 0, 1])
     np.testing.assert_array_equal(targets[layout.slices["reward"].start], [NOTHING, 0, 1, 0, NOTHING, 1, 0, 1])
@@ -71,55 +74,126 @@ def test_transition_targets_are_the_parts_of_the_next_transition():
 
 
 def test_cells_of_a_grid_are_the_sum_of_their_coordinates():
-    class Grid(Family):
-        n_states, sides = 6, (2, 3)
+    class Cells(Family):
+        observation_space = Grid((2, 3))
 
-    layout = make_layout("transition", [Grid], reward_bins=2)
+    layout = make_layout("transition", Cells, reward_bins=2)
     row, column, a, next_row, next_column, t = 0, 2, 5, 7, 9, 12
     seen, end = jnp.array([4, 5]), jnp.array([2, 6])  # cell (1, 1), then (0, 2); (1, 2), then none
-    later = layout.append(jnp.array([1, 2]), Step(seen, jnp.array([1, 0]), jnp.array([0.5, 1.0])), end)
+    later = layout.append(jnp.array([1, 2]), Step(seen, jnp.array([1, 0]), jnp.array([0.5, 1.0]), end), end)
     expected = [
         [row + 1, column + 1, a + 1, next_row + 0, next_column + 2, t + 1],
         [row + 1, column + 2, a + 0, NOTHING, NOTHING, t + 2],
     ]
     np.testing.assert_array_equal(later.id[:, 0], expected)
-    first = layout.append(jnp.array([0, 0]), Step(seen, seen, jnp.array([0.0, 0.0])), seen)
+    first = layout.append(jnp.array([0, 0]), Step(seen, seen, jnp.array([0.0, 0.0]), seen), seen)
     np.testing.assert_array_equal(first.id[1, 0], [NOTHING] * 3 + [next_row + 1, next_column + 2, t + 0])
     targets = [(part, target[:, 0].tolist()) for part, target in layout.targets(later)]
     assert targets[2:] == [(slice(7, 9), [0, NOTHING]), (slice(9, 12), [2, NOTHING])]
     assert targets[:2] == [(slice(5, 7), [1, 0]), (slice(16, 18), [0, 1])]
 
 
-@pytest.mark.parametrize("name", ["transition", "interleaved"])
+@pytest.mark.parametrize("name", LAYOUTS)
 def test_the_model_acts_where_the_observation_of_the_step_stands(name):
-    layout = make_layout(name, [Family], reward_bins=2)
-    tokens = encode(layout, two_episodes())
-    kind = "next_observation" if name == "transition" else "observation"
-    component = 2 if name == "transition" else 0
-    acting = acting_positions(layout, tokens.id, 2)[..., component] - layout.slices[kind].start
-    np.testing.assert_array_equal(acting, two_episodes().observation[..., :-1])
-    length = tokens.valid.shape[1]
-    index = acting_positions(layout, jnp.arange(length)[None, :, None], 2)[0, ..., 0]
-    valid = np.asarray(tokens.valid[0])[np.asarray(index)]
-    np.testing.assert_array_equal(valid[0], [True, True, True])  # the last was seen, though not acted upon
+    layout = make_layout(name, Family, reward_bins=2)
+    prompt = encode(layout, two_episodes())
+    kind, component = ("observation", 0) if name == "interleaved" else ("next_observation", 2)
+    observed = np.asarray(prompt.tokens.id)[:, prompt.acting, component] - layout.slices[kind].start
+    np.testing.assert_array_equal(observed, two_episodes().observation)
+    assert prompt.acting.shape == (2, 4) and prompt.decisions.acting.shape == (2, 3)
+    valid = np.asarray(prompt.tokens.valid)[0, prompt.decisions.acting]
+    np.testing.assert_array_equal(valid[0], [True, True, True])  # the last was observed, though not acted upon
     assert (valid >= np.asarray(two_episodes().valid[0])).all()
 
 
-@pytest.mark.parametrize("name", ["transition", "interleaved"])
+@pytest.mark.parametrize("name", LAYOUTS)
 def test_acting_step_by_step_appends_what_training_encodes(name):
-    layout = make_layout(name, [Family], reward_bins=2)
+    layout = make_layout(name, Family, reward_bins=2)
     episode = jax.tree.map(lambda x: x[:, 1:], two_episodes())
-    whole = encode(layout, episode)
-    before = Step(jnp.array([NOTHING]), jnp.array([NOTHING]), jnp.array([0.0]))
+    whole = encode(layout, episode).tokens
+    nothing = jnp.array([NOTHING])
+    before = Step(nothing, nothing, jnp.array([0.0]), nothing)
     pieces = []
     for t in range(4):
-        pieces.append(layout.append(jnp.array([t]), before, episode.observation[:, 0, t]))
+        observation = episode.observation[:, 0, t]
+        pieces.append(layout.append(jnp.array([t]), before._replace(arrival=observation), observation))
         if t < 3:
-            before = Step(episode.observation[:, 0, t], episode.action[:, 0, t], episode.reward[:, 0, t])
+            before = Step(observation, episode.action[:, 0, t], episode.reward[:, 0, t], nothing)
     joined = jax.tree.map(lambda *x: jnp.concatenate(x, 1), *pieces)
     np.testing.assert_array_equal(joined.valid, whole.valid)
-    np.testing.assert_array_equal(joined.number, whole.number)
+    np.testing.assert_array_equal(joined.number[joined.valid], whole.number[whole.valid])
     np.testing.assert_array_equal(joined.id[joined.valid], whole.id[whole.valid])
+
+
+def test_single_steps_are_episodes_of_one_step():
+    """Every step ends an episode that is shown as the transition layout shows it, and begins another."""
+    single, transition = (make_layout(name, Family, reward_bins=2) for name in ("single_steps", "transition"))
+    episode = jax.tree.map(lambda x: x[:, 1:], two_episodes())
+    tokens = encode(single, episode).tokens
+    np.testing.assert_array_equal(tokens.valid[0], [False] + [True] * 7)
+    observation, action, reward = (np.asarray(x)[0, 0] for x in (episode.observation, episode.action, episode.reward))
+    for t in range(3):
+        one = Trajectories(
+            *(jnp.asarray(x)[None, None] for x in (observation[t : t + 2], action[[t]], reward[[t]], [True]))
+        )
+        alone = encode(transition, one).tokens
+        np.testing.assert_array_equal(tokens.id[0, 2 * t + 1], alone.id[0, 0])
+        np.testing.assert_array_equal(tokens.id[0, 2 * t + 2], alone.id[0, 1])
+        np.testing.assert_array_equal(tokens.number[0, 2 * t + 2], alone.number[0, 1])
+
+
+def test_independent_steps_keep_their_own_ends_and_the_queries_between_them():
+    layout = make_layout("single_steps", Family, reward_bins=2)
+    o, a, n, t = 0, 7, 9, 16
+    episode = Trajectories(
+        observation=jnp.array([[[5, 6, NOTHING]]]),
+        action=jnp.array([[[1, 0]]]),
+        reward=jnp.array([[[1.0, 0.0]]]),
+        valid=jnp.array([[[True, True]]]),
+        origin=jnp.array([[[0, 2]]]),
+        arrival=jnp.array([[[1, 3]]]),
+    )
+    tokens = encode(layout, episode).tokens
+    np.testing.assert_array_equal(tokens.valid[0], [False, True, True, True, True, False])
+    beginning = [[NOTHING, NOTHING, n + q, t] for q in (5, 6)]
+    np.testing.assert_array_equal(tokens.id[0, [1, 3]], beginning)
+    np.testing.assert_array_equal(tokens.id[0, [2, 4]], [[o + 0, a + 1, n + 1, t + 1], [o + 2, a + 0, n + 3, t + 1]])
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_an_observation_that_is_nothing_does_not_exist(name):
+    layout = make_layout(name, Family, reward_bins=2)
+    episodes = two_episodes()
+    nothing = np.asarray(episodes.observation).copy()
+    nothing[0, 1, 0] = NOTHING
+    tokens = encode(layout, Trajectories(jnp.asarray(nothing), episodes.action, episodes.reward, episodes.valid)).tokens
+    assert not tokens.valid[0, encode(layout, episodes).acting[1, 0]]
+
+
+def test_spaces():
+    assert Grid((2, 3)).n == 6 and Discrete(4).contains([-1, 0, 3, 4]).tolist() == [False, True, True, False]
+    assert Grid((2, 3)).contains([5, 6]).tolist() == [True, False]
+    box = Box((0.0, -1.0), (1.0, 1.0))
+    assert box.contains([[0.5, 0.0], [0.5, 2.0]]).tolist() == [True, False]
+    with pytest.raises(UserError, match="no codes"):
+        _ = box.n
+    with pytest.raises(UserError, match="none above its high"):
+        Box((1.0,), (0.0,))
+
+    class Real(Family):
+        observation_space = box
+
+    with pytest.raises(UserError, match="no codes"):
+        make_layout("transition", Real, reward_bins=2)
+
+
+def test_only_the_familys_own_actions_are_read():
+    class Small(Family):
+        n_actions, observation_space = 1, Discrete(2)
+
+    for name in LAYOUTS:
+        layout = make_layout(name, Small, [Family], reward_bins=2)
+        assert layout.n_actions == 2 and layout.action_ids.tolist() == [layout.slices["action"].start]
 
 
 def test_recorded_steps_hold_the_oracles_values():
@@ -152,11 +226,11 @@ def test_behaviors_follow_the_oracle_as_often_as_they_say(behavior, share):
 
 def test_families_of_other_sizes_share_a_batch():
     small, large = make_family("random_mdp", states=2, actions=2, horizon=3), make_family("energy", horizon=5)
-    layout = make_layout("transition", [small, large], reward_bins=4)
+    layout = make_layout("transition", small, [large], reward_bins=4)
     members = [
         record(f, draw_tasks(f, jax.random.key(0), 4), jnp.arange(4), jax.random.key(1), "uniform", 2, 0.0)
         for f in (small, large)
     ]
-    tokens = mixed_tokens(layout, members)
+    tokens = side_by_side([encode(layout, trajectories) for trajectories in members])
     assert tokens.valid.shape == (8, 12)
     assert tokens.valid[:4].sum() == 4 * 8 and tokens.valid[4:].all()

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from test_table import GOOD, random_rows, write
+from recorded_files import GOOD, random_rows, write
 
 from icdm.errors import UserError
 from icdm.logs.codings import Bins

@@ -17,6 +17,7 @@ from icdm.evaluation.off_policy import (
     fitted_q,
     off_policy_values,
 )
+from icdm.families.icu_sepsis import nominal_mdp
 from icdm.oracles.backward_induction import evaluate, plan, policy_value
 from icdm.problems.family import make_family
 from icdm.problems.mdp import make_mdp
@@ -124,7 +125,10 @@ def icu_log(n_episodes=2000, horizon=10):
     )
     behavior = np.where(valid, expert[observation[:, :-1], action], 1.0)
     log = LoggedEpisodes(observation, action, reward.astype(np.float64), valid, behavior, 716, 25)
-    value = lambda policy: float(policy_value(problem, policy[None, None])[0])  # noqa: E731
+
+    def value(policy):
+        return float(policy_value(problem, policy[None, None])[0])
+
     return log, target, value(target), value(expert)
 
 

@@ -148,7 +148,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(finished, tmp_path):
     "field, value, message",
     [
         ("family", "enrgy", "did you mean 'energy'"),
-        ("oracle.tolerance", 0.0, "oracle.tolerance 0.0"),
+        ("test_oracle.tolerance", 0.0, "test_oracle.tolerance 0.0"),
         ("horizon", 0, "horizon 0"),
         ("context.episodes", 0, "show at least 1"),
         ("context.episodes", 500, "the model's limit is 1024"),
@@ -261,7 +261,8 @@ def test_a_sweep_over_problems_shares_pretraining_and_draws_ambiguity(tmp_path):
         f"--workdir={tmp_path}",
         *HIDDEN,
         f"--config.sweep.problem=('energy_pomdp:fidelity=0.5', '{cloud}')",
-        "--config.oracle.points=16",
+        "--config.label_oracle.points=16",
+        "--config.test_oracle.points=16",
     ]
     done = run("experiments.sweep", *arguments, timeout=600)
     assert done.returncode == 0, done.stderr

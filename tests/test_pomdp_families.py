@@ -24,6 +24,7 @@ from icdm.problems.policy import uniform_policy
 from icdm.trajectories.rollout import assess_along, rollout
 
 FAMILIES = ("energy_pomdp", "tiger", "random_pomdp", "regimes")
+KEY = jax.random.key(2)
 N_TASKS, N_EPISODES = 4, 1000
 
 
@@ -36,7 +37,7 @@ def in_float32(tree):
     return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), tree)
 
 
-def play(problem, policy, key=jax.random.key(2)):
+def play(problem, policy, key=KEY):
     """Observations, actions and rewards, (B, T) each, with `N_EPISODES` rows a task."""
     problem, policy = in_float32(problem), in_float32(policy)
     task_B = jnp.repeat(jnp.arange(N_TASKS), N_EPISODES)
@@ -72,7 +73,7 @@ def test_samples_are_valid_problems_of_the_sizes_they_promise(name):
     assert (models.n_states, models.n_actions, models.n_observations, models.horizon) == (
         family.n_states,
         family.n_actions,
-        family.n_observations,
+        family.observation_space.n,
         family.horizon,
     )
     for rows in (models.mdp.transition, models.emission, models.first_emission, models.mdp.initial):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_pomdp import random_pomdp, tiger
+from small_problems import random_pomdp, tiger
 
 from icdm.families.energy import Energy
 from icdm.oracles.belief import belief_model
@@ -17,7 +17,8 @@ from icdm.problems.family import make_family, sample_tasks
 from icdm.problems.policy import uniform_policy
 from icdm.problems.pomdp import shown
 from icdm.readers.posterior_grid import Plans, PosteriorGrid, mean_q, plan_grid, read
-from icdm.trajectories.rollout import episodes_per_row, rollout
+from icdm.trajectories.rollout import rollout
+from icdm.trajectories.trajectory import episodes_per_row
 
 KEY = jax.random.key(0)
 

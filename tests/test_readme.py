@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.flags import fields_of
+from experiments.grid import fields_of
 from icdm.problems.family import make_family
 from icdm.runs.settings import Settings
 from icdm.trajectories.collect import draw_tasks, record

@@ -4,9 +4,9 @@ import json
 import sys
 
 import pytest
-from test_pomdp import random_pomdp, tiger
+from small_problems import random_pomdp, tiger
 
-from icdm.__main__ import main
+from icdm.cli import main
 from icdm.families.cassandra import NamedPOMDP, write_pomdp
 
 NAMES = (("left", "right"), ("listen", "open-left", "open-right"), ("hear-left", "hear-right"))

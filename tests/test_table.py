@@ -5,44 +5,14 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recorded_files import GOOD, random_rows, write
 
+from icdm.cli import main
 from icdm.errors import UserError
 from icdm.logs.codings import UNKNOWN, Bins, Integers, Words, coding_from_json, fit_bins
-from icdm.logs.convert import convert, main
+from icdm.logs.convert import convert
 from icdm.logs.describe import describe
-from icdm.logs.table import NOTHING, Rows, open_table, plain_codings, write_table
-
-HEADER = "task_id,episode_id,t,observation,action,reward,terminal\n"
-GOOD = HEADER + "A,e1,0,low,up,0.5,false\nA,e1,1,high,down,1,true\nB,e2,0,low,up,0.25,false\nB,e2,1,high,,,false\n"
-
-
-def write(path, text):
-    path.write_text(text)
-    return path
-
-
-def random_rows(rng, n_episodes=40, steps=7):
-    """Episodes of 1..steps steps, some closed by an observation."""
-    parts = []
-    for episode in range(n_episodes):
-        n = int(rng.integers(1, steps + 1))
-        closed = episode % 2
-        action = rng.integers(0, 4, n + closed)
-        action[n:] = NOTHING
-        parts.append((np.full(n + closed, episode // 5), np.full(n + closed, episode), np.arange(n + closed), action))
-    task, episode, t, action = (np.concatenate(x) for x in zip(*parts))
-    acted = action != NOTHING
-    return Rows(
-        task,
-        episode,
-        t,
-        rng.integers(0, 9, len(t)),
-        action,
-        np.where(acted, rng.normal(size=len(t)), 0.0),
-        rng.integers(-1, 4, len(t)),
-        np.where(acted, rng.uniform(0.1, 1, len(t)), np.nan),
-        np.zeros(len(t), bool),
-    )
+from icdm.logs.table import open_table, plain_codings, write_table
 
 
 @settings(deadline=None, max_examples=30)
@@ -151,7 +121,7 @@ def test_mistakes_are_told_in_one_line(tmp_path, capsys):
     write(tmp_path / "odd.csv", GOOD.replace("terminal", "termnal"))
     for source in ("cut.parquet", "columns.csv", "ragged.csv", "empty.csv", "odd.csv", "absent.csv", "x.txt"):
         with pytest.raises(SystemExit) as stopped:
-            main([str(tmp_path / source), str(tmp_path / "out.parquet")])
+            main(["convert", str(tmp_path / source), str(tmp_path / "out.parquet")])
         error = capsys.readouterr().err
         assert stopped.value.code == 2 and source in error and error.count("\n") == 1, error
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from ml_collections import config_dict
 
+from icdm.intervals import bootstrap_interval, mean_interval
 from theory.book import Book
-from theory.statistics import bootstrap_interval, mean_interval
 
 
 def empty_book(**options):

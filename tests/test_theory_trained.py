@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +12,14 @@ import pytest
 import scipy.stats
 from flax import nnx
 
-from icdm import sharding
 from icdm.errors import UserError
+from icdm.models.taps import reading
 from icdm.models.transformer import ModelConfig, Transformer
 from icdm.readers.counts_planners import plan_from_context
-from icdm.trajectories.layouts import encode, problem_of
+from icdm.runs import phases
+from icdm.runs.run import Run
+from icdm.runs.settings import as_json, completed
+from icdm.trajectories.prompt import encode
 from theory import attention_vs_q
 from theory.circuits import heads, regressions, trained
 from theory.claims import attention_reads_returns, logits_are_q, q_is_decodable, q_is_used
@@ -51,7 +55,7 @@ def settings(tmp_path_factory):
         with pytest.MonkeyPatch.context() as alone:  # compiled for one of the eight devices in a fraction of the time
             types, one = (jax.sharding.AxisType.Auto,) * 2, jax.devices()[:1]
             mesh = jax.make_mesh((1, 1), ("data", "model"), types, devices=one)
-            alone.setattr(sharding, "make_mesh", lambda model_devices: mesh)
+            alone.setattr(phases, "make_mesh", lambda model_devices: mesh)
             trained.train_missing(config.logits_are_q, say=lambda text: None)
         yield config
 
@@ -71,9 +75,8 @@ def random_mdp_rows(n=30, **changes):
     c.horizon = 3
     c.problem.update(states=3)
     c.update(changes)
-    config = c.to_dict()
-    family, layout = problem_of(config)
-    return layout, trained.unseen_rows(trained.Run(config, family, layout, {}), n, seed=0)
+    run = Run(pathlib.Path(), completed(as_json(c)))
+    return run.layout, trained.unseen_rows(run, n, seed=0)
 
 
 @pytest.mark.parametrize("episode, step", [(1, 0), (-1, 0), (-1, 2)])
@@ -101,19 +104,22 @@ def test_attention_falls_on_the_positions_that_hold_each_step(name):
     layout, rows = random_mdp_rows(layout=name)
     config = ModelConfig(width=16, layers=2, heads=2, kv_heads=2, hidden=16)
     model = Transformer(config, layout.size, nnx.Rngs(0))
-    reading = trained.read(layout, model, rows.episodes)
-    output = model(encode(layout, rows.episodes), read=True)
+    found = trained.read(layout, model, rows.episodes)
+    read, taps = reading("embed", *(f"{i}.{place}" for i in range(2) for place in ("attention", "out")))
+    model(encode(layout, rows.episodes).tokens, taps=taps)
+    attention = jnp.stack([read[f"{i}.attention"] for i in range(2)])
+    residual = jnp.stack([read["embed"], read["0.out"], read["1.out"]])
     n, n_episodes, n_steps = rows.episodes.action.shape
-    length, expected = layout.positions, np.zeros(reading.attention.shape)
+    length, expected = layout.positions, np.zeros(found.attention.shape)
     query = (n_episodes - 1) * (n_steps + 1) * length + length - 1
     for e, t, p in itertools.product(range(n_episodes), range(n_steps), range(length)):
         position = (e * (n_steps + 1) + t + 1) * length + p
-        expected[..., e, t] += np.asarray(output.readings["attention"])[:, :, :, query, position]
-    np.testing.assert_allclose(reading.attention, expected, atol=1e-6)
-    assert (reading.attention[..., -1, :] == 0).all(), "nothing that comes later"
-    np.testing.assert_allclose(reading.residual, output.readings["residual"][:, :, query], atol=1e-5)
+        expected[..., e, t] += np.asarray(attention)[:, :, :, query, position]
+    np.testing.assert_allclose(found.attention, expected, atol=1e-6)
+    assert (found.attention[..., -1, :] == 0).all(), "nothing that comes later"
+    np.testing.assert_allclose(found.residual, residual[:, :, query], atol=1e-5)
     # The query itself and the openings of the episodes have the rest.
-    assert (reading.attention.sum((-1, -2)) < 1).all() and (reading.attention.sum((-1, -2)) > 0.3).all()
+    assert (found.attention.sum((-1, -2)) < 1).all() and (found.attention.sum((-1, -2)) > 0.3).all()
 
 
 def test_values_read_against_loops(rng):
@@ -151,8 +157,8 @@ def test_what_heads_attend_to(study):
     second = np.asarray(episodes.action) == 1
     for weight, expected in ((here & second, (1.0, 1.0)), (here, (1.0, None)), (second, (None, 1.0))):
         attention = weight[None, :, None].astype(float)
-        reading = study.readings["fine_tuned"]._replace(attention=attention)
-        shares = attention_reads_returns.attended_shares(study._replace(readings={"x": reading}), "x")
+        changed = study.readings["fine_tuned"]._replace(attention=attention)
+        shares = attention_reads_returns.attended_shares(study._replace(readings={"x": changed}), "x")
         for found, e in zip(shares, expected):
             assert found == pytest.approx(e) if e else 0.3 < found < 0.8
 
@@ -244,22 +250,28 @@ def test_flips_change_one_reward_and_what_the_planner_makes_of_it(place):
     np.testing.assert_array_equal(q_is_used.agreement(ours, flipped.q_change), 0.5)
 
 
-def test_heads_are_removed_and_the_model_left_as_it_was(study):
-    model = study.run.models["fine_tune"]
-    before = jax.tree.map(np.asarray, model)
-    one, none = (trained.without_heads(model, heads) for heads in ([(0, 1)], itertools.product(range(2), range(2))))
-    jax.tree.map(np.testing.assert_array_equal, jax.tree.map(np.asarray, model), before)
-    width, o = model.config.head_width, np.asarray(one.blocks.o[...])
-    assert (o[0, width:] == 0).all() and (o[0, :width] == before.blocks.o[...][0, :width]).all()
-    assert (o[1] == before.blocks.o[...][1]).all()
+def test_heads_that_are_removed_write_nothing(study):
+    model, layout = study.models["fine_tuned"], study.run.layout
     episodes = study.rows.episodes
     other = dataclasses.replace(episodes, reward=1 - episodes.reward)
 
-    def moved(model):
-        before, after = (trained.read(study.run.layout, model, e).logits[:, -1, 0] for e in (episodes, other))
+    def silenced(heads):
+        """The same by the weights with which a head writes into the stream."""
+        copy = jax.tree.map(lambda w: w, model)
+        width = model.config.head_width
+        for layer, head in heads:
+            copy.blocks.o[...] = copy.blocks.o[...].at[layer, head * width : (head + 1) * width].set(0)
+        return trained.read(layout, copy, episodes).logits
+
+    def moved(heads):
+        before, after = (trained.read(layout, model, e, without=heads).logits[:, -1, 0] for e in (episodes, other))
         return np.abs(before - after).max()
 
-    assert moved(none) == 0 and moved(one) > 1e-3 and moved(model) > 1e-3, "without heads nothing is read"
+    one, every = [(0, 1)], list(itertools.product(range(2), range(2)))
+    for heads_removed in (one, every):
+        without = trained.read(layout, model, episodes, without=heads_removed).logits
+        np.testing.assert_allclose(without, silenced(heads_removed), atol=1e-5)
+    assert moved(every) == 0 and moved(one) > 1e-3 and moved(()) > 1e-3, "without heads nothing is read"
 
 
 def test_regret_of_greedy_decisions():

@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
+from icdm.intervals import mean_interval, share_interval
 from theory import ledger
-from theory.statistics import log_slope, mean_interval, share_interval
+from theory.statistics import log_slope
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIG = "--config=theory/configs/quick.py"

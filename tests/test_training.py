@@ -11,14 +11,16 @@ from flax import nnx
 
 from icdm.errors import UserError
 from icdm.learning.checkpoint import Checkpoints
-from icdm.learning.objectives import action_logits, action_loss, next_token_loss
+from icdm.learning.objectives import LabelConfig, Lesson, action_loss, next_token_loss, target_of
+from icdm.learning.sources import FreshTasks, Labelled, Mixture, Played, TaskPool, labelled_tasks
 from icdm.learning.train import Stopped, TrainConfig, TrainState, make_update, train
 from icdm.models.transformer import ModelConfig, Transformer
 from icdm.problems.family import make_family
 from icdm.problems.policy import TableOracle
 from icdm.sharding import make_mesh, place_state
-from icdm.trajectories.collect import ContextConfig, TaskStream, draw_tasks, record_with_context
-from icdm.trajectories.layouts import encode, make_layout
+from icdm.trajectories.collect import LABELLING, ContextConfig, draw_tasks, record_with_context
+from icdm.trajectories.layouts import make_layout
+from icdm.trajectories.prompt import action_logits, encode
 
 FAMILY = make_family("random_mdp", states=3, actions=2, horizon=3)
 CONTEXT = ContextConfig(2, "uniform")
@@ -27,7 +29,7 @@ TINY = ModelConfig(width=16, layers=1, heads=2, kv_heads=2, hidden=16)
 
 @pytest.fixture(scope="module")
 def layout():
-    return make_layout("transition", [FAMILY], 2)
+    return make_layout("transition", FAMILY, reward_bins=2)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,7 @@ def test_action_losses_by_hand(layout, trajectories):
     """Each label against a plain loop over the steps where the model acts, the empty context included."""
     some = dataclasses.replace(trajectories, valid=trajectories.valid.at[:, 1, 2].set(False))
     model = make_model(layout)
-    logits = np.asarray(action_logits(model, layout, some), np.float64)
+    logits = np.asarray(action_logits(model, layout, encode(layout, some).decisions), np.float64)
     q = np.asarray(some.q, np.float64)
     losses = {"argmax": [], "boltzmann": [], "advantage": []}
     for index in np.argwhere(np.asarray(some.valid)):
@@ -55,15 +57,19 @@ def test_action_losses_by_hand(layout, trajectories):
         losses["boltzmann"].append(-(label * log_p).sum())
         losses["advantage"].append((((z - z.mean()) - (value - value.mean()) / 0.5) ** 2).mean())
     for labels, expected in losses.items():
-        np.testing.assert_allclose(action_loss(model, layout, some, labels, 0.5), np.mean(expected), rtol=1e-4)
+        lesson = Lesson(some, target_of(LabelConfig(labels, 0.5), some))
+        found, positions = action_loss(model, layout, [lesson])
+        np.testing.assert_allclose(found, np.mean(expected), rtol=1e-4)
+        assert positions == 16 * (3 * 4 - 1)
     assert len(losses["argmax"]) == 16 * (3 * 3 - 1)
 
 
 @pytest.mark.parametrize("name", ["transition", "interleaved"])
 def test_next_token_loss_by_hand(name, trajectories):
-    layout = make_layout(name, [FAMILY], 2)
+    layout = make_layout(name, FAMILY, reward_bins=2)
     model = make_model(layout)
-    tokens = encode(layout, dataclasses.replace(trajectories, valid=trajectories.valid.at[:, 0, 2].set(False)))
+    some = dataclasses.replace(trajectories, valid=trajectories.valid.at[:, 0, 2].set(False))
+    tokens = encode(layout, some).tokens
     hidden = model(tokens).hidden
     losses = []
     for part, target in layout.targets(tokens):
@@ -73,27 +79,72 @@ def test_next_token_loss_by_hand(name, trajectories):
             for i in range(tokens.valid.shape[1] - 1):
                 if tokens.valid[b, i] and tokens.valid[b, i + 1] and target[b, i + 1] >= 0:
                     losses.append(-log_p[b, i, target[b, i + 1]])
-    np.testing.assert_allclose(next_token_loss(model, layout, tokens), np.mean(losses), rtol=1e-4)
+    found, positions = next_token_loss(model, layout, [Lesson(some, None)])
+    np.testing.assert_allclose(found, np.mean(losses), rtol=1e-4)
+    assert positions == tokens.valid.sum()
 
 
-def loss_of(layout):
-    def loss(model, drawn, key):
-        trajectories = record_with_context(FAMILY, *drawn, key, CONTEXT, "uniform")
-        return action_loss(model, layout, trajectories, "boltzmann", 0.1), trajectories.valid.sum()
+def test_the_loss_of_several_lessons_is_that_of_all_their_rows(layout, trajectories):
+    """Lessons of other lengths and with other targets share a batch; each target counts as often as it is there."""
+    model = make_model(layout)
+    short = jax.tree.map(lambda x: x[:4, :2], trajectories)
+    lessons = [
+        Lesson(trajectories, target_of(LabelConfig("advantage", 0.5), trajectories)),
+        Lesson(short, target_of(LabelConfig("argmax"), short)),
+    ]
+    parts = [(float(action_loss(model, layout, [lesson])[0]), lesson.target.counts.sum()) for lesson in lessons]
+    together = action_loss(model, layout, lessons)[0]
+    expected = sum(loss * n for loss, n in parts) / sum(n for _, n in parts)
+    np.testing.assert_allclose(together, expected, rtol=1e-5)
+
+
+def test_a_mixture_gives_the_rows_of_its_sources():
+    mesh, key = make_mesh(), jax.random.key(0)
+    played = Played("uniform", 2, 0.0)
+    sources = [FreshTasks(FAMILY, played, 8, jax.random.fold_in(key, i), mesh, LABELLING) for i in range(2)]
+    mixture = Mixture(sources)
+    lessons = mixture.lessons(mixture.batch(3), key)
+    for i, (source, lesson) in enumerate(zip(sources, lessons)):
+        own = source.lessons(source.batch(3), jax.random.fold_in(key, i))[0]
+        jax.tree.map(np.testing.assert_array_equal, lesson, own)
+    assert lessons[0].trajectories.action.shape == (8, 2, 3) and lessons[0].target is None
+
+
+def test_where_labelled_rows_come_from():
+    """Fresh tasks, but a pool where one is asked for or the family has only so many tasks."""
+    recorder = Labelled(CONTEXT, "uniform", LabelConfig())
+    arguments = recorder, 8, jax.random.key(0), make_mesh(), LABELLING
+    assert labelled_tasks(FAMILY, *arguments) == FreshTasks(FAMILY, *arguments)
+    pool = labelled_tasks(FAMILY, *arguments, pool=5)
+    assert pool == TaskPool(FAMILY, *arguments, n_tasks=5)
+    tasks, task_B = pool.batch(0)
+    assert tasks.n == 5 and task_B.shape == (8,)
+    again, _ = pool.batch(1)
+    jax.tree.map(np.testing.assert_array_equal, tasks, again)
+
+
+def source_of(mesh, rows=16):
+    recorder = Labelled(CONTEXT, "uniform", LabelConfig("boltzmann", 0.1))
+    return FreshTasks(FAMILY, recorder, rows, jax.random.key(5), mesh, LABELLING)
+
+
+def loss_of(layout, source):
+    def loss(model, batch, key):
+        return action_loss(model, layout, source.lessons(batch, key))
 
     return loss
 
 
 def run_training(layout, directory, config, model_devices=1, stop=lambda: False, say=print):
     mesh = make_mesh(model_devices)
-    stream = TaskStream(FAMILY, jax.random.key(5), mesh)
+    source = source_of(mesh, config.batch)
     lines = []
     checkpoints = Checkpoints(directory, say)
     try:
         model = train(
             make_model(layout),
-            loss_of(layout),
-            lambda step: stream(step, config.batch),
+            loss_of(layout, source),
+            source.batch,
             config,
             jax.random.key(6),
             mesh=mesh,
@@ -143,13 +194,13 @@ def test_eight_devices_compute_what_one_does(layout):
         mesh = jax.make_mesh(
             shape, ("data", "model"), (jax.sharding.AxisType.Auto,) * 2, devices=jax.devices()[:devices]
         )
-        stream = TaskStream(FAMILY, jax.random.key(5), mesh)
+        source = source_of(mesh)
         model = make_model(layout)
         key = jax.random.key_data(jax.random.key(0))
         state = place_state(mesh, TrainState(model, optimizer.init(model), jnp.int32(0), key))
-        update = make_update(loss_of(layout), optimizer)
+        update = make_update(loss_of(layout, source), optimizer)
         for step in range(3):
-            state, (loss, _, _) = update(state, None, stream(step, 16))
+            state, (loss, _, _) = update(state, None, source.batch(step))
         found.append((float(loss), leaves(state.trainable)))
     for loss, weights in found[1:]:
         np.testing.assert_allclose(loss, found[0][0], rtol=1e-5)
@@ -159,18 +210,18 @@ def test_eight_devices_compute_what_one_does(layout):
 
 def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_good_checkpoint(layout, tmp_path):
     mesh = make_mesh()
-    stream = TaskStream(FAMILY, jax.random.key(5), mesh)
+    source = source_of(mesh)
     checkpoints = Checkpoints(tmp_path)
 
     def batch(step):
-        tasks, task_B = stream(step, 16)
+        tasks, task_B = source.batch(step)
         poison = jnp.float32(jnp.nan if step == 9 else 1.0)
         return dataclasses.replace(tasks, oracle=TableOracle(tasks.oracle.table * poison)), task_B
 
     with pytest.raises(UserError, match="at step 10"):
         train(
             make_model(layout),
-            loss_of(layout),
+            loss_of(layout, source),
             batch,
             CONFIG,
             jax.random.key(6),

@@ -11,10 +11,13 @@ import pytest
 from flax import nnx
 
 from icdm.errors import UserError
-from icdm.models import transformer
-from icdm.models.lora import init_lora, merge_lora
-from icdm.models.transformer import ModelConfig, Transformer, linear, products, rms_norm, rotate, rotation
-from icdm.trajectories.layouts import Tokens
+from icdm.models import attention, transformer
+from icdm.models.attention import rotate, rotation
+from icdm.models.cpu_products import linear, products
+from icdm.models.lora import LoraConfig, adapted, init_adapters
+from icdm.models.taps import places, reading
+from icdm.models.transformer import MATRICES, ModelConfig, Transformer, rms_norm
+from icdm.trajectories.layouts.vocabulary import Tokens
 
 VOCABULARY = 11
 CONFIGS = {
@@ -36,7 +39,7 @@ def ragged_tokens(rows=4, length=14, components=2):
     rng = np.random.default_rng(0)
     return Tokens(
         id=jnp.asarray(rng.integers(-1, VOCABULARY, (rows, length, components)), jnp.int32),
-        number=jnp.asarray(rng.normal(size=(rows, length)), jnp.float32),
+        number=jnp.asarray(rng.normal(size=(rows, length, 1)), jnp.float32),
         valid=jnp.asarray(rng.random((rows, length)) < np.array([1.0, 0.8, 0.5, 0.6])[:, None]),
     )
 
@@ -53,7 +56,7 @@ def test_no_output_depends_on_a_later_or_an_invalid_input(model):
         return model(dataclasses.replace(tokens, number=number)).hidden[:, t].sum()
 
     for t in (0, 5, 13):
-        gradient = np.asarray(jax.grad(output)(tokens.number, t))
+        gradient = np.asarray(jax.grad(output)(tokens.number, t))[..., 0]
         here = np.asarray(tokens.valid[:, t])  # at a position that does not exist, anything may come out
         assert (gradient[here, t + 1 :] == 0).all()
         invalid = ~np.asarray(tokens.valid)
@@ -85,42 +88,93 @@ def test_invalid_positions_leave_no_trace(model):
         np.testing.assert_allclose(model(dense).hidden[0], model(tokens).hidden[row][kept], atol=2e-5)
 
 
+def everything_read(model, tokens):
+    found, taps = reading(*places(model.config.layers))
+    return model(tokens, taps=taps).hidden, found
+
+
 def test_readings_are_those_of_the_forward_pass(model):
-    tokens = ragged_tokens()
-    output = model(tokens, read=True)
-    c = model.config
-    attention, residual = output.readings["attention"], output.readings["residual"]
-    chex.assert_shape(attention, (c.layers, 4, c.heads, 14, 14))
-    chex.assert_shape(residual, (c.layers + 1, 4, 14, c.width))
+    tokens, c = ragged_tokens(), model.config
+    hidden, found = everything_read(model, tokens)
+    assert sorted(found) == sorted(places(c.layers))
     valid = np.asarray(tokens.valid)
-    rows = np.moveaxis(np.asarray(attention), 3, 2)[:, valid]
-    np.testing.assert_allclose(rows.sum(-1), 1, atol=1e-5)
     upper = np.triu(np.ones((14, 14), bool), 1)
-    assert (np.moveaxis(np.asarray(attention), (1, 3), (0, 1))[valid][..., :] >= 0).all()
-    for b, t in np.argwhere(valid):
-        assert (np.asarray(attention)[:, b, :, t][..., upper[t]] == 0).all()
-        assert (np.asarray(attention)[:, b, :, t][..., ~valid[b]] == 0).all()
-    np.testing.assert_array_equal(rms_norm(residual[-1], model.norm[...]), output.hidden)
-    np.testing.assert_array_equal(output.hidden, model(tokens).hidden)
+    for i in range(c.layers):
+        chex.assert_shape(found[f"{i}.heads"], (4, 14, c.heads, c.head_width))
+        weight = np.asarray(found[f"{i}.attention"])
+        chex.assert_shape(weight, (4, c.heads, 14, 14))
+        np.testing.assert_allclose(np.moveaxis(weight, 2, 1)[valid].sum(-1), 1, atol=1e-5)
+        for b, t in np.argwhere(valid):
+            assert (weight[b, :, t][:, upper[t]] == 0).all() and (weight[b, :, t][:, ~valid[b]] == 0).all()
+    np.testing.assert_array_equal(rms_norm(found[f"{c.layers - 1}.out"], model.norm[...]), hidden)
+    np.testing.assert_array_equal(hidden, model(tokens).hidden)
+
+
+def test_what_a_tap_returns_takes_the_place_of_the_activation(model):
+    """Patching every place of the last layer's end with another input's gives that input's output."""
+    tokens = ragged_tokens()
+    other = dataclasses.replace(tokens, number=tokens.number + 1)
+    last = f"{model.config.layers - 1}.out"
+    hidden, found = everything_read(model, other)
+    patched = model(tokens, taps={last: lambda x: found[last]}).hidden
+    np.testing.assert_array_equal(patched, hidden)
+    silent = model(
+        tokens, taps={f"{i}.{place}": jnp.zeros_like for i in range(model.config.layers) for place in ("heads", "mlp")}
+    )
+    embedded = everything_read(model, tokens)[1]["embed"]
+    np.testing.assert_allclose(silent.hidden, rms_norm(embedded, model.norm[...]), atol=1e-6)
+    even = model(tokens, taps={"0.attention": lambda w: jnp.full_like(w, 1 / w.shape[-1])}).hidden
+    assert jnp.abs(even - model(tokens).hidden)[tokens.valid].max() > 1e-3
+    with pytest.raises(UserError, match="unknown place '0.head': did you mean '0.heads'"):
+        model(tokens, taps={"0.head": lambda x: x})
 
 
 def test_blocks_of_queries_change_nothing(model, monkeypatch):
-    """Outputs, attention and gradients, at a length that the blocks do not divide, with rows left out."""
+    """Outputs and gradients, at a length that the blocks do not divide, with rows left out."""
     tokens = ragged_tokens(length=70)
     valid = tokens.valid[..., None]
 
     def found(model):
         def loss(model):
-            output = model(tokens, read=True)
-            return jnp.where(valid, jnp.sin(output.hidden), 0).sum(), output
+            hidden = jnp.where(valid, model(tokens).hidden, 0)
+            return jnp.sin(hidden).sum(), hidden
 
-        (_, output), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(model)
-        rows = jnp.moveaxis(output.readings["attention"], 3, 2)[:, tokens.valid]
-        return jnp.where(valid, output.hidden, 0), rows, gradient
+        return jax.jit(jax.value_and_grad(loss, has_aux=True))(model)
 
     in_blocks = found(model)
-    monkeypatch.setattr(transformer, "SHORTEST_IN_BLOCKS", 71)
+    monkeypatch.setattr(attention, "SHORTEST_IN_BLOCKS", 71)
     chex.assert_trees_all_close(in_blocks, found(model), atol=2e-5, rtol=2e-4)
+
+
+def test_layers_in_a_loop_compute_what_unrolled_layers_do(model, monkeypatch):
+    """Without a cache and with one, gradients of weights and of adapters, and taps, which unroll the loop."""
+    tokens = ragged_tokens()
+    lora = LoraConfig(rank=2)
+    drawn = jax.tree.map(lambda x: x + 0.1, init_adapters(model, lora, jax.random.key(0)))
+
+    def found():
+        def loss(model, adapters):
+            hidden = adapted(model, adapters, lora)(tokens).hidden
+            return jnp.where(tokens.valid[..., None], jnp.sin(hidden), 0).sum()
+
+        first = jax.tree.map(lambda x: x[:, :9], tokens)
+        output = model(first, model.empty_cache(4, 14))
+        rest = model(jax.tree.map(lambda x: x[:, 9:], tokens), output.cache).hidden
+        read = everything_read(model, tokens)[1]
+        return jnp.where(tokens.valid[:, 9:, None], rest, 0), jax.grad(loss, (0, 1))(model, drawn), read
+
+    unrolled = found()
+    monkeypatch.setattr(transformer, "MOST_UNROLLED", 1)
+    assert model.empty_cache(4, 14).k.shape[0] == model.config.layers
+    chex.assert_trees_all_close(found(), unrolled, atol=2e-3, rtol=2e-4)  # gradients reach 80
+
+
+def test_a_model_is_described_without_its_weights(model):
+    described = Transformer.described(model.config, VOCABULARY)
+    assert jax.tree.map(jnp.shape, described) == jax.tree.map(jnp.shape, model)
+    assert all(type(leaf) is jax.ShapeDtypeStruct for leaf in jax.tree.leaves(described))
+    billions = Transformer.described(ModelConfig(width=8192, layers=80, heads=64, hidden=28672, kv_heads=64), 128_000)
+    assert sum(leaf.size for leaf in jax.tree.leaves(billions)) > 6e10
 
 
 @pytest.mark.parametrize("shape_x, shape_y", [((3, 5, 4), (4, 6)), ((3, 5, 7), (7, 2))])
@@ -138,7 +192,9 @@ def test_rotary_scores_depend_on_the_distance_only():
     q, k = (jax.random.normal(jax.random.key(i), (1, 1, 1, 8)) for i in (0, 1))
 
     def score(i, j):
-        at = lambda x, position: rotate(x, rotation(jnp.array([[position]]), 8, 100.0))  # noqa: E731
+        def at(x, position):
+            return rotate(x, rotation(jnp.array([[position]]), 8, 100.0))
+
         return float((at(q, i) * at(k, j)).sum())
 
     np.testing.assert_allclose(score(7, 3), score(14, 10), rtol=1e-4)
@@ -146,16 +202,41 @@ def test_rotary_scores_depend_on_the_distance_only():
 
 
 def test_adapters_start_as_the_model_and_reach_every_matrix(model):
-    tokens = ragged_tokens()
-    adapters = init_lora(model, 2, jax.random.key(0))
-    np.testing.assert_array_equal(merge_lora(model, adapters)(tokens).hidden, model(tokens).hidden)
-    expected = 7 if model.config.mlp == "gated" else 6
-    assert len(adapters) == expected
+    tokens, lora = ragged_tokens(), LoraConfig(rank=2)
+    adapters = init_adapters(model, lora, jax.random.key(0))
+    np.testing.assert_array_equal(adapted(model, adapters, lora)(tokens).hidden, model(tokens).hidden)
+    assert set(adapters) == set(MATRICES) - (set() if model.config.mlp == "gated" else {"gate"})
 
     def loss(adapters):
-        return jnp.sin(merge_lora(model, adapters)(tokens).hidden).sum()
+        return jnp.sin(adapted(model, adapters, lora)(tokens).hidden).sum()
 
     assert all(np.abs(gradient["b"]).max() > 0 for gradient in jax.grad(loss)(adapters).values())
+
+
+def test_adapters_beside_the_weights_are_adapters_in_them(model):
+    """x W + s (x A) B = x (W + s A B), for some of the weights, with and without a cache; s = alpha / rank."""
+    tokens, lora = ragged_tokens(), LoraConfig(rank=2, alpha=3.0, targets=("q", "down"))
+    adapters = init_adapters(model, lora, jax.random.key(0))
+    adapters = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(1), x.shape), adapters)
+    beside = adapted(model, adapters, lora)
+    assert set(adapters) == {"q", "down"} and beside.scale == 1.5
+    expected = model.blocks.q[...] + 1.5 * adapters["q"]["a"] @ adapters["q"]["b"]
+    np.testing.assert_allclose(beside.merged().blocks.q[...], expected, atol=1e-6)
+    np.testing.assert_array_equal(beside.merged().blocks.k[...], model.blocks.k[...])
+    valid = tokens.valid[..., None]
+    for cache in (None, model.empty_cache(4, 14)):
+        ours, theirs = (jnp.where(valid, m(tokens, cache).hidden, 0) for m in (beside, beside.merged()))
+        np.testing.assert_allclose(ours, theirs, atol=2e-5)
+    assert jnp.abs(beside(tokens).hidden - model(tokens).hidden)[tokens.valid].max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [(dict(targets=("qq",)), "did you mean 'q'"), (dict(alpha=0.0), "lora_alpha 0.0"), (dict(rank=-1), "lora_rank -1")],
+)
+def test_adapters_that_cannot_be_had(change, message):
+    with pytest.raises(UserError, match=message):
+        LoraConfig(**change).check("fine_tune")
 
 
 def test_one_batch_can_be_overfitted():

@@ -52,7 +52,7 @@ def attention_vs_q(directory, layer: int | None = None, head: int | None = None,
         if given is not None and not 0 <= given < n:
             raise UserError(f"--{name} {given}: the model of {directory} has {name}s 0 to {n - 1}")
     rows = trained.unseen_rows(run, tasks, seed=0)
-    reading = trained.read(run.layout, run.models["fine_tune"], rows.episodes)
+    reading = trained.read(run.layout, run.model("fine_tuned"), rows.episodes)
     page = pathlib.Path(directory) / "attention_vs_q.html"
     write_page(page, directory, *pictures(run, rows, reading, layer, head))
     return page

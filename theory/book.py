@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 from ml_collections import ConfigDict
 
+from icdm.intervals import bootstrap_interval
 from theory.ledger import Claim
-from theory.statistics import bootstrap_interval
 
 
 class Book:

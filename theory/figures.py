@@ -1,10 +1,9 @@
 """The one look of all figures of the ledger."""
 
 import matplotlib
+import matplotlib.pyplot as plt
 
 matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt  # noqa: E402
 
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#9467BD", "#777777"
 CYCLE = [BLUE, ORANGE, GREEN, RED, PURPLE, GREY]

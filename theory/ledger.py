@@ -1,9 +1,9 @@
 """The ledger of claims: what was claimed, what was measured, and whether it holds."""
 
 import dataclasses
-import json
-import os
 import pathlib
+
+from icdm.files import write_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,9 +73,7 @@ def as_json(claim: Claim) -> dict:
 
 def write(path: pathlib.Path, claims: list[Claim]) -> None:
     """Writes claims.json in one step, so that a reader never sees half of it."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps([as_json(claim) for claim in claims], indent=1) + "\n")
-    os.replace(partial, path)
+    write_json(path, [as_json(claim) for claim in claims], indent=1)
 
 
 def number(value: float) -> str:

@@ -1,17 +1,13 @@
 """The ledger for people: on the console, and as one self-contained page."""
 
-import base64
-import importlib.metadata
 import pathlib
 
-import jinja2
 import markupsafe
 import rich.console
 import rich.table
 
+from icdm import pages
 from theory.ledger import Claim, lines, number
-
-TEMPLATES = pathlib.Path(__file__).parent / "templates"
 
 
 def console() -> rich.console.Console:
@@ -41,24 +37,13 @@ def print_summary(out: rich.console.Console, claims: list[Claim], workdir: pathl
 
 def write(path: pathlib.Path, claims: list[Claim], figures: pathlib.Path) -> None:
     """Writes the page with every claim's figure, numbers, controls and settings inside."""
-    pictures = {claim.id: as_picture(figures / f"{claim.id}.png") for claim in claims}
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True)
-    page = environment.get_template("report.html").render(
-        claims=claims, pictures=pictures, lines=lines, number=number, verdict=verdict, versions=versions()
-    )
-    path.write_text(page)
-
-
-def as_picture(png: pathlib.Path) -> str:
-    """The file as the source of an image inside a page."""
-    return "data:image/png;base64," + base64.b64encode(png.read_bytes()).decode()
+    pictures = {claim.id: pages.as_source((figures / f"{claim.id}.png").read_bytes()) for claim in claims}
+    made_with = ", ".join(f"{name} {version}" for name, version in pages.versions().items())
+    content = dict(lines=lines, number=number, verdict=verdict, versions=made_with)
+    pages.render(path, "theory", "report.html", claims=claims, pictures=pictures, **content)
 
 
 def verdict(claim: Claim) -> markupsafe.Markup:
     return markupsafe.Markup(
         '<span class="yes">holds</span>' if claim.holds else '<span class="no">does not hold</span>'
     )
-
-
-def versions() -> str:
-    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("icdm", "jax", "numpy"))

@@ -85,13 +85,11 @@ def train_missing(config, workdir: pathlib.Path, console) -> None:
 
 def check(name: str, config, figures: pathlib.Path):
     """Runs one claim's module and saves its figure; returns the claim with the seconds it took."""
-    import matplotlib.pyplot as plt
+    from icdm import pages
 
     started = time.perf_counter()
     claim, figure = importlib.import_module(f"theory.claims.{name}").check(config)
-    for kind in ("png", "pdf"):
-        figure.savefig(figures / f"{name}.{kind}")
-    plt.close(figure)
+    pages.save(figures, name, figure)
     return dataclasses.replace(claim, seconds=round(time.perf_counter() - started, 2))
 
 

@@ -15,9 +15,9 @@ LEVELS = 10
 CHARGE_COST = 0.02
 WORK = 1  # actions 0 and 2 charge
 WORDS = (
-    f"A machine has an energy level from 0 to {LEVELS - 1}. Actions 0 and 2 charge it: they cost {CHARGE_COST}, and the "
-    f"level rises by one with an unknown probability p. Action 1 works: it pays the level divided by {LEVELS - 1}, and "
-    "the level falls by one with probability p."
+    f"A machine has an energy level from 0 to {LEVELS - 1}. Actions 0 and 2 charge it: they cost {CHARGE_COST}, and "
+    "the level rises by one with an unknown probability p. Action 1 works: it pays the level divided by "
+    f"{LEVELS - 1}, and the level falls by one with probability p."
 )
 
 

@@ -48,8 +48,8 @@ class RandomMDP:
 
     def words(self) -> str:
         return (
-            f"There are {self.states} states and {self.actions} actions. Where each action leads in each state, and how "
-            "likely it pays 1 rather than 0, is unknown. The state is observed."
+            f"There are {self.states} states and {self.actions} actions. Where each action leads in each state, and "
+            "how likely it pays 1 rather than 0, is unknown. The state is observed."
         )
 
     def sample(self, key: jax.Array) -> MDP:

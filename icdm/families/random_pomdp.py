@@ -54,9 +54,9 @@ class RandomPOMDP:
 
     def words(self) -> str:
         return (
-            f"There are {self.states} hidden states, {self.actions} actions and {self.observations} observations. Where "
-            "each action leads, how likely it pays 1 rather than 0, and how likely each state shows each observation is "
-            "unknown."
+            f"There are {self.states} hidden states, {self.actions} actions and {self.observations} observations. "
+            "Where each action leads, how likely it pays 1 rather than 0, and how likely each state shows each "
+            "observation is unknown."
         )
 
     def _mdp_family(self) -> RandomMDP:

@@ -46,9 +46,9 @@ class Tiger:
     def words(self) -> str:
         return (
             "A tiger waits behind the left or the right door, a treasure behind the other. Action 0 listens: it costs "
-            f"{LISTEN_COST:g}, and observation 0 (left) or 1 (right) tells the tiger's side with an unknown accuracy. "
-            "Actions 1 and 2 open the left and the right door: that pays the treasure or costs the bite, both of unknown "
-            "size, and the tiger is placed anew."
+            f"{LISTEN_COST:g}, and observation 0 (left) or 1 (right) names the tiger's side with an unknown accuracy. "
+            "Actions 1 and 2 open the left and the right door: that pays the treasure or costs the bite, both of "
+            "unknown size, and the tiger is placed anew."
         )
 
     def grid(self, n: int) -> tuple[POMDP, jax.Array]:

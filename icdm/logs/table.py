@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from icdm.errors import UserError, unknown
+from icdm.files import whole
 from icdm.logs.codings import UNKNOWN, Coding, Integers, coding_from_json
 
 NOTHING = -1  # no action, no oracle action
@@ -154,31 +155,29 @@ def is_table(path) -> bool:
         return False
 
 
-def write_table(path, chunks: Iterable[Rows], codings: dict[str, Coding]) -> Table:
-    """Writes whole episodes as they come, in row groups, whole or not at all; returns the table."""
+def write_table(path: str | pathlib.Path, chunks: Iterable[Rows], codings: dict[str, Coding]) -> Table:
+    """Writes whole episodes as they come, in row groups, whole or not at all; returns the table.
+
+    Raises:
+      UserError: there is not a single step, or the place cannot be written.
+    """
     path = pathlib.Path(path)
-    fresh = path.with_name(path.name + ".tmp")
     longest, low, high = 0, np.inf, -np.inf
     try:
-        with pq.ParquetWriter(fresh, SCHEMA) as writer:
+        with whole(path) as fresh, pq.ParquetWriter(fresh, SCHEMA) as writer:
             for rows in chunks:
                 acted = rows.acted
                 longest = max(longest, int(rows.t[acted].max(initial=-1)) + 1)
-                low, high = (
-                    min(low, rows.reward[acted].min(initial=low)),
-                    max(high, rows.reward[acted].max(initial=high)),
-                )
+                low = min(low, rows.reward[acted].min(initial=low))
+                high = max(high, rows.reward[acted].max(initial=high))
                 writer.write_batch(as_batch(rows), row_group_size=ROW_GROUP)
             if longest == 0:
                 raise UserError(f"{path}: there is not a single step to write")
             header = {"longest": longest, "reward_low": float(low), "reward_high": float(high)}
             header["codings"] = {name: coding.as_json() for name, coding in codings.items()}
             writer.add_key_value_metadata({METADATA: json.dumps(header).encode()})
-        fresh.replace(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None
-    finally:
-        fresh.unlink(missing_ok=True)
     return open_table(path)
 
 

@@ -38,9 +38,8 @@ def linear_attention(layer: LinearAttention, prompt_DL: jax.Array, n: int, mask=
 
     The mask M is (L, L), or (L,) where it is diagonal; without one every column attends to every column.
     """
-    if mask is None:
-        attended_DL = prompt_DL
-    else:
+    attended_DL = prompt_DL
+    if mask is not None:
         attended_DL = prompt_DL * mask[None] if mask.ndim == 1 else prompt_DL @ mask
     return prompt_DL + layer.value @ (attended_DL @ prompt_DL.T) @ layer.key_query @ prompt_DL / n
 

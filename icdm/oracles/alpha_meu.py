@@ -196,8 +196,8 @@ def recursive_at_points(models: BeliefModel, nominal: int, pessimism, points, al
 def bellman_residual(models: BeliefModel, nominal: int, pessimism, interpolated, keys_NP) -> jax.Array:
     """Estimated error of N clouds' values at their starts, (N,): E sum_t gamma^t |one step back - V|(b_t).
 
-    The expectation is over paths (one for each key) of the best action, under the worst model with probability alpha and
-    else under the best one: along these an error of V travels to the start, to first order.
+    The expectation is over paths (one for each key) of the best action, under the worst model with probability alpha
+    and else under the best one: along these an error of V travels to the start, to first order.
     """
 
     def one(arguments):

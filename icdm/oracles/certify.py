@@ -66,8 +66,11 @@ class Certified:
 
 @functools.singledispatch
 def certify(problem: MDP | POMDP | AmbiguousPOMDP, config: OracleConfig, key: jax.Array) -> Certified:
-    """The oracle of N problems with the bracket of their optimal values: by backward induction where the state is
-    observed, by point-based alpha-vectors where it is hidden, by recursive alpha-maxmin where the model is ambiguous."""
+    """The oracle of N problems with the bracket of their optimal values.
+
+    By backward induction if the state is observed, by point-based alpha-vectors if it is hidden, by recursive
+    alpha-maxmin if the model is ambiguous.
+    """
     raise TypeError(f"no oracle for problems of kind {type(problem).__name__}")
 
 

@@ -54,7 +54,7 @@ def encode(layout: Layout, trajectories: Trajectories) -> Prompt:
 
 
 def action_logits(model: Any, layout: Layout, prompt: Prompt) -> jax.Array:
-    """The model's logits over the family's actions wherever the prompt acts, (B, *acting.shape, A): the only readout."""
+    """The only readout: the model's logits over the family's actions wherever the prompt acts, (B, E, T + 1, A)."""
     return logits_at(model, layout, model(prompt.tokens).hidden, prompt.acting)
 
 

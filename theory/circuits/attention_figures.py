@@ -3,16 +3,15 @@
 import pathlib
 from typing import NamedTuple
 
-import jinja2
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from theory.circuits.heads import discount, spearman, values_read
+from icdm import pages
+from icdm.intervals import bootstrap_interval
+from theory.circuits.heads import spearman, values_read
 from theory.circuits.trained import centred
 from theory.figures import CYCLE, GREY, panels, plt
-from theory.report import TEMPLATES, as_picture, versions
-from theory.statistics import bootstrap_interval
 
 EXAMPLE = 0  # the row that is shown whole: the first, not the finest
 
@@ -28,7 +27,7 @@ class Values(NamedTuple):
 
 def pictures(run, rows, reading, layer: int | None, head: int | None):
     """(sentences, {name: figure}) about one head of a run: the given one, or the best of those that may be meant."""
-    read_XNHA = values_read(reading.attention, rows.episodes, discount(run.family))
+    read_XNHA = values_read(reading.attention, rows.episodes, run.family.discount)
     correlation_XNH = spearman(read_XNHA, rows.true_q()[None, :, None])
     half = correlation_XNH.shape[1] // 2
     allowed_XH = np.full(correlation_XNH.shape[::2], -np.inf)
@@ -36,7 +35,7 @@ def pictures(run, rows, reading, layer: int | None, head: int | None):
     x, h = np.unravel_index((allowed_XH + correlation_XNH[:, :half].mean(1)).argmax(), allowed_XH.shape)
     values = Values(
         read_XNHA[x, :, h],
-        run.temperature * reading.logits[:, -1, 0].astype(np.float64),
+        run.settings.labels.temperature * reading.logits[:, -1, 0].astype(np.float64),
         rows.reader_q(),
         rows.true_q(),
     )
@@ -142,23 +141,22 @@ def draw_context(rows, attention_ET, values: Values, x: int, h: int) -> Figure:
     return figure
 
 
-def write_page(page: pathlib.Path, directory, measured: dict[str, np.ndarray], figures: dict[str, Figure]) -> None:
+def write_page(
+    page: pathlib.Path, directory: str | pathlib.Path, measured: dict[str, np.ndarray], figures: dict[str, Figure]
+) -> None:
     """Saves the pictures beside the page, and the page with the pictures inside."""
     folder = page.with_suffix("")
     folder.mkdir(exist_ok=True)
-    for name, figure in figures.items():
-        for kind in ("png", "pdf"):
-            figure.savefig(folder / f"{name}.{kind}")
-        plt.close(figure)
+    sources = {name: pages.save(folder, name, figure) for name, figure in figures.items()}
     rng = np.random.default_rng(0)
     lines = [(name, x.mean(), *bootstrap_interval(np.mean, x, rng=rng)) for name, x in measured.items()]
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True)
-    page.write_text(
-        environment.get_template("attention_vs_q.html").render(
-            run=str(directory),
-            lines=lines,
-            n=len(next(iter(measured.values()))),
-            pictures={name: as_picture(folder / f"{name}.png") for name in figures},
-            versions=versions(),
-        )
+    pages.render(
+        page,
+        "theory",
+        "attention_vs_q.html",
+        run=str(directory),
+        lines=lines,
+        n=len(next(iter(measured.values()))),
+        pictures=sources,
+        versions=", ".join(f"{name} {version}" for name, version in pages.versions().items()),
     )

@@ -11,8 +11,7 @@ actions of these values with Q*(s, .). Axis letters: N tasks, E episodes, T step
 import numpy as np
 from scipy.stats import rankdata
 
-from icdm.problems.family import Family
-from icdm.trajectories.rollout import Trajectories
+from icdm.trajectories.trajectory import Trajectories
 from theory.circuits.trained import Study, centred
 
 
@@ -31,11 +30,6 @@ def values_read(attention_XNHET: np.ndarray, episodes: Trajectories, gamma: floa
     return np.where(mass > 1e-12, weighted / np.maximum(mass, 1e-12), overall)
 
 
-def discount(family: Family) -> float:
-    """gamma of the returns: the family's, or 1 where it has none."""
-    return getattr(family, "discount", 1.0)
-
-
 def ranked_heads(study: Study) -> list[tuple[int, int]]:
     """(layer, head) of the fine-tuned model, the one that reads Q best first, by the first half of the tasks."""
     means_XH = head_means(study, "fine_tuned", len(study.rows.queries) // 2)
@@ -51,7 +45,7 @@ def head_means(study: Study, name: str, tasks: int | None = None) -> np.ndarray:
 def head_correlations(study: Study, name: str) -> np.ndarray:
     """(N, X, H) Spearman correlation of each head's values with Q*(s, .)."""
     episodes = study.shuffled if name == "shuffled_context" else study.rows.episodes
-    values_XNHA = values_read(study.readings[name].attention, episodes, discount(study.run.family))
+    values_XNHA = values_read(study.readings[name].attention, episodes, study.run.family.discount)
     return np.moveaxis(spearman(values_XNHA, study.rows.true_q()[None, :, None]), 0, 1)
 
 

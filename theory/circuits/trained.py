@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import importlib
 import pathlib
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import jax
@@ -15,30 +16,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from icdm.errors import UserError
+from icdm.models.taps import reading
 from icdm.models.transformer import Transformer
-from icdm.problems.family import Family, hides_state
+from icdm.problems.family import Family
 from icdm.readers.counts_planners import plan_from_context, planners_of
-from icdm.runs.decider import load_models, read_config
+from icdm.runs.phases import Phases
+from icdm.runs.run import Run
 from icdm.trajectories.collect import ContextConfig, draw_tasks, record_with_context
-from icdm.trajectories.layouts import Layout, acting_positions, encode, problem_of
-from icdm.trajectories.rollout import Trajectories
+from icdm.trajectories.layouts import Layout
+from icdm.trajectories.prompt import encode, logits_at
+from icdm.trajectories.trajectory import Trajectories
 
 CONTROLS = ("random_start", "pretrained_only", "shuffled_context")
 ROWS = 32  # read side by side; attention takes X ROWS H L^2 numbers
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """A trained experiment: "start", "pretrain" and "fine_tune" are its models, in the order of its phases."""
-
-    config: dict
-    family: Family
-    layout: Layout
-    models: dict[str, Transformer]
-
-    @property
-    def temperature(self) -> float:
-        return self.config["fine_tune"]["temperature"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,7 +53,7 @@ class Rows:
         """Q*(s, .) of the task, s the state at that step, (N, A)."""
         return np.asarray(self.episodes.q[:, episode, step], np.float64)
 
-    @functools.cache
+    @functools.cache  # noqa: B019 (rows live as long as the process: there are few, and planning is slow)
     def reader_q(self, episode: int = -1, step: int = 0, planner: str = "", seed: int = 0) -> np.ndarray:
         """Q(s, .) as planned from all that was recorded before that step, (N, A).
 
@@ -95,16 +85,22 @@ class Reading(NamedTuple):
 class Study(NamedTuple):
     """A run, the rows it is asked about, and its reading of them: its own and the controls'.
 
-    readings: "fine_tuned" and the CONTROLS; shuffled: the rows' episodes with the context's actions shuffled.
+    models, readings: "fine_tuned" and the CONTROLS; shuffled: the rows' episodes with the context's actions shuffled.
     """
 
     run: Run
+    models: dict[str, Transformer]
     rows: Rows
     shuffled: Trajectories
     readings: dict[str, Reading]
 
+    @property
+    def temperature(self) -> float:
+        """tau of the run's labels."""
+        return self.run.settings.labels.temperature
 
-def studies(config) -> dict[str, list[Study]]:
+
+def studies(config: Any) -> dict[str, list[Study]]:
     """The trained runs of a claim's settings by layout, one for each seed; all are asked about the same tasks."""
     return {
         layout: [_study(directory, config.tasks, config.seed) for directory, _ in experiments]
@@ -112,26 +108,21 @@ def studies(config) -> dict[str, list[Study]]:
     }
 
 
-def train_missing(config, say=print) -> None:
+def train_missing(config: Any, say: Callable[[str], None] = print) -> None:
     """Trains those of a claim's runs that are not in `config.runs` yet, going on with what was begun.
 
     Raises:
       UserError: a directory that belongs to a run of other settings, or training failed.
     """
-    from experiments.experiment import Experiment, claim
-    from icdm.runs.settings import Settings
-    from icdm.sharding import make_mesh
 
     for directory, experiment in sum(experiments_of(config).values(), []):
-        claim(directory, experiment)
-        if (directory / "checkpoints" / "fine_tune" / str(experiment.fine_tune.steps)).is_dir():
-            continue
-        say(f"training {directory}")
-        settings = Settings.from_config(experiment)
-        Experiment(settings, directory, make_mesh(settings.mesh_model), stop=lambda: False).train_all()
+        run = Run.claim(directory, experiment)
+        if not (directory / "checkpoints" / "fine_tune" / str(experiment.fine_tune.steps)).is_dir():
+            say(f"training {directory}")
+            Phases(run).train_all()
 
 
-def experiments_of(config) -> dict[str, list[tuple[pathlib.Path, Any]]]:
+def experiments_of(config: Any) -> dict[str, list[tuple[pathlib.Path, Any]]]:
     """(directory, experiment's config) of each run, by layout."""
     make = importlib.import_module(f"theory.configs.{config.experiment}").get_config
     found = {}
@@ -144,24 +135,23 @@ def experiments_of(config) -> dict[str, list[tuple[pathlib.Path, Any]]]:
     return found
 
 
-def load(directory) -> Run:
-    """The models of a run's directory.
+def load(directory: str | pathlib.Path) -> Run:
+    """The run of a directory.
 
     Raises:
-      UserError: no run, none that was trained, or one whose decisions have no Q-function or no context to show.
+      UserError: no run, none that was fine-tuned, or one whose decisions have no Q-function or no context to show.
     """
-    config = read_config(directory)
-    family, layout = problem_of(config)
-    if config["context"]["episodes"] < 1 or config["single_steps"]:
+    run = Run.open(directory)
+    name = run.settings.family_name
+    if run.settings.context.episodes < 1 or run.layout.independent_steps:
         raise UserError(f"{directory}: its contexts are not episodes, so there are no returns to attend to")
-    if hides_state(family):
-        raise UserError(f"{directory}: family {config['family']} hides its state, on which Q* would depend")
-    if family.n_tasks == 1:
-        raise UserError(f"{directory}: family {config['family']} has one task, whose Q* no context need tell")
-    models = load_models(directory, config)
-    if "fine_tune" not in models:
+    if run.family.hides_state:
+        raise UserError(f"{directory}: family {name} hides its state, on which Q* would depend")
+    if run.family.n_tasks == 1:
+        raise UserError(f"{directory}: family {name} has one task, whose Q* no context need tell")
+    if "fine_tuned" not in run.trained:
         raise UserError(f"{directory} was not fine-tuned: set fine_tune.steps above 0 and start it again")
-    return Run(config, family, layout, models)
+    return run
 
 
 @functools.lru_cache(maxsize=2)
@@ -176,7 +166,7 @@ def _rows(family: Family, context: ContextConfig, query_behavior: str, n: int, s
 
 def unseen_rows(run: Run, n: int, seed: int) -> Rows:
     """n tasks that the run has not seen (of a family that has only so many, rows of these)."""
-    return _rows(run.family, ContextConfig(**run.config["context"]), run.config["query_behavior"], n, seed)
+    return _rows(run.family, run.settings.context, run.settings.query_behavior, n, seed)
 
 
 @functools.cache
@@ -184,14 +174,18 @@ def _study(directory: pathlib.Path, n: int, seed: int) -> Study:
     run = load(directory)
     rows = unseen_rows(run, n, seed)
     shuffled = shuffle_actions(rows.episodes, np.random.default_rng(seed))
-    model = run.models["fine_tune"]
-    shown = {
-        "fine_tuned": (model, rows.episodes),
-        "random_start": (run.models["start"], rows.episodes),
-        "pretrained_only": (run.models["pretrain"], rows.episodes),
-        "shuffled_context": (model, shuffled),
+    fine_tuned = run.model("fine_tuned")
+    models = {
+        "fine_tuned": fine_tuned,
+        "random_start": run.start(),
+        "pretrained_only": run.model("in_context"),
+        "shuffled_context": fine_tuned,
     }
-    return Study(run, rows, shuffled, {name: read(run.layout, *what) for name, what in shown.items()})
+    readings = {
+        name: read(run.layout, model, shuffled if name == "shuffled_context" else rows.episodes)
+        for name, model in models.items()
+    }
+    return Study(run, models, rows, shuffled, readings)
 
 
 def shuffle_actions(episodes: Trajectories, rng: np.random.Generator) -> Trajectories:
@@ -202,13 +196,22 @@ def shuffle_actions(episodes: Trajectories, rng: np.random.Generator) -> Traject
     return dataclasses.replace(episodes, action=jnp.asarray(np.concatenate([mixed_NET, action_NET[:, -1:]], 1)))
 
 
-def read(layout: Layout, model: Transformer, episodes: Trajectories) -> Reading:
-    """The model's reading of N rows."""
-    n = episodes.action.shape[0]
+def read(
+    layout: Layout, model: Transformer, episodes: Trajectories, without: Collection[tuple[int, int]] = ()
+) -> Reading:
+    """The model's reading of N rows.
+
+    Args:
+      without: (layer, head) pairs that write nothing into the stream.
+    """
+    n, c = episodes.action.shape[0], model.config
+    kept_XH = np.ones((c.layers, c.heads), np.float32)
+    for layer, head in without:
+        kept_XH[layer, head] = 0
     pieces = []
     for start in range(0, n, ROWS):
         rows = np.arange(start, start + ROWS) % n  # the last piece is filled up: one shape, compiled once
-        pieces.append(_read(layout, model, jax.tree.map(lambda x: x[rows], episodes)))
+        pieces.append(_read(layout, model, jax.tree.map(lambda x: x[rows], episodes), kept_XH))
     logits, attention, residual = zip(*jax.device_get(pieces))
     return Reading(
         np.concatenate(logits)[:n], np.concatenate(attention, axis=1)[:, :n], np.concatenate(residual, axis=1)[:, :n]
@@ -216,26 +219,19 @@ def read(layout: Layout, model: Transformer, episodes: Trajectories) -> Reading:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _read(layout, model, episodes):
-    n, n_episodes, n_steps, n_actions = episodes.q.shape
-    output = model(encode(layout, episodes), read=True)
-    start = layout.slices["action"].start
-    hidden_NETD = acting_positions(layout, output.hidden, n_episodes)
-    logits_NETA = model.logits(hidden_NETD, slice(start, start + n_actions))
-    query = ((n_episodes - 1) * (n_steps + 1) + 1) * layout.positions - 1
-    attention_XNHS = output.readings["attention"][:, :, :, query]
+def _read(layout, model, episodes, kept_XH):
+    layers = range(model.config.layers)
+    prompt = encode(layout, episodes).decisions
+    found, taps = reading("embed", *(f"{i}.{place}" for i in layers for place in ("attention", "out")))
+    ablated = {f"{i}.heads": lambda x_BLNH, i=i: x_BLNH * kept_XH[i][None, None, :, None] for i in layers}
+    hidden_BLD = model(prompt.tokens, taps=taps | ablated).hidden
+    query = prompt.acting[-1, 0]
+    attention_XNHS = jnp.stack([found[f"{i}.attention"][:, :, query] for i in layers])
     # Append t + 1 of an episode holds step t; the positions of append 0 hold none.
+    n_episodes, n_steps = prompt.acting.shape
     attention_XNHET = attention_XNHS.reshape(*attention_XNHS.shape[:3], n_episodes, n_steps + 1, -1).sum(-1)[..., 1:]
-    return logits_NETA, attention_XNHET, output.readings["residual"][:, :, query]
-
-
-def without_heads(model: Transformer, heads) -> Transformer:
-    """The model with what (layer, head) pairs write into the stream set to 0."""
-    model = jax.tree.map(lambda w: w, model)
-    width = model.config.head_width
-    for layer, head in heads:
-        model.blocks.o[...] = model.blocks.o[...].at[layer, head * width : (head + 1) * width].set(0)
-    return model
+    residual_XND = jnp.stack([found[place][:, query] for place in ("embed", *(f"{i}.out" for i in layers))])
+    return logits_at(model, layout, hidden_BLD, prompt.acting), attention_XNHET, residual_XND
 
 
 def centred(x: np.ndarray) -> np.ndarray:

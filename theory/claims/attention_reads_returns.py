@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from theory.book import Book
 from theory.circuits import trained
 from theory.circuits.attention_figures import heat_map
-from theory.circuits.heads import discount, head_correlations, head_means, spearman, unit_ranks, values_read
+from theory.circuits.heads import head_correlations, head_means, spearman, unit_ranks, values_read
 from theory.figures import BLUE, GREEN, GREY, ORANGE, panels
 from theory.ledger import Claim
 
@@ -87,7 +87,7 @@ def p_value(study, head: tuple[int, int], permutations: int, rng) -> float:
     layer, number = head
     half = len(study.rows.queries) // 2
     attention = study.readings["fine_tuned"].attention[layer : layer + 1, :, number : number + 1]
-    values_NA = values_read(attention, study.rows.episodes, discount(study.run.family))[0, :, 0]
+    values_NA = values_read(attention, study.rows.episodes, study.run.family.discount)[0, :, 0]
     x, y = unit_ranks(values_NA[half:]), unit_ranks(study.rows.true_q()[half:])
     dealt = [(x[rng.permutation(len(x))] * y).sum(-1).mean() for _ in range(permutations)]
     return float((1 + np.sum(np.array(dealt) >= (x * y).sum(-1).mean())) / (1 + permutations))
@@ -99,7 +99,7 @@ def references(rows) -> dict[str, np.ndarray]:
     here_NET = (state_NET == rows.queries[:, None, None]).astype(float)
 
     def against_q(weight_NET):
-        values_NA = values_read(weight_NET[None, :, None], rows.episodes, discount(rows.family))[0, :, 0]
+        values_NA = values_read(weight_NET[None, :, None], rows.episodes, rows.family.discount)[0, :, 0]
         return spearman(values_NA, rows.true_q())
 
     return {

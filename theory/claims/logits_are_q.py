@@ -43,7 +43,7 @@ def check(config) -> tuple[Claim, Figure]:
             book.control(f"r2_reader_{name}_{layout}", r_squared(curves[layout]["reader", name][:, -1]))
     study = next(iter(studies.values()))[0]
     q_reader = study.rows.reader_q()
-    minimiser, tau = exact_minimiser(study, config.draws), study.run.temperature
+    minimiser, tau = exact_minimiser(study, config.draws), study.temperature
     book.control("r2_reader_of_the_exact_minimiser", r_squared(pair_products(minimiser, q_reader / tau)[:, None]))
     book.control("r2_true_of_the_reader", r_squared(pair_products(q_reader, study.rows.true_q())[:, None]))
     claim = book.close(
@@ -60,7 +60,7 @@ def check(config) -> tuple[Claim, Figure]:
 
 def products(seeds, name: str, against: str, steps=None) -> np.ndarray:
     """Sums of products over (some) steps of the episode after 1, ..., K others: (N, K, R, 3) for R seeds."""
-    rows, tau = seeds[0].rows, seeds[0].run.temperature
+    rows, tau = seeds[0].rows, seeds[0].temperature
     _, n_episodes, n_steps = rows.episodes.action.shape
     q_of = rows.reader_q if against == "reader" else rows.true_q
 
@@ -81,7 +81,7 @@ def exact_minimiser(study, draws: int) -> np.ndarray:
     """log E[softmax(Q*/tau) | context] over posterior draws, (N, A)."""
     weight = 0.0
     for seed in range(draws):
-        q = study.rows.reader_q(planner="posterior_sampling", seed=seed) / study.run.temperature
+        q = study.rows.reader_q(planner="posterior_sampling", seed=seed) / study.temperature
         weight = weight + np.exp(q - np.logaddexp.reduce(q, axis=-1, keepdims=True)) / draws
     return np.log(weight)
 
@@ -90,7 +90,7 @@ def draw(studies, curves) -> Figure:
     figure, axes = panels(1 + len(studies))
     layout, seeds = next(iter(studies.items()))
     study = seeds[0]
-    tau = study.run.temperature
+    tau = study.temperature
     x = centred(study.rows.reader_q()).ravel()
     y = tau * centred(study.readings["fine_tuned"].logits[:, -1, 0]).ravel()
     axes[0].plot(x, y, ".", color=BLUE, alpha=0.25, markersize=3, markeredgewidth=0)

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from scipy.integrate import solve_ivp
 
 from icdm.families.linear_mdp import optimal_weights, sample_linear_mdp, simplex_features
+from icdm.intervals import mean_interval
 from icdm.models.linear_attention import LinearAttention, regression_prediction
 from theory.book import Book
 from theory.figures import BLUE, GREY, ORANGE, panels
@@ -29,7 +30,6 @@ from theory.linear import laws
 from theory.linear.closed_forms import check_lengths, gamma, optimum
 from theory.linear.devices import spread
 from theory.linear.prompts import sample_prompts
-from theory.statistics import mean_interval
 
 
 def check(config) -> tuple[Claim, Figure]:

@@ -119,11 +119,11 @@ def flip(rows, place: str, rng) -> Flip:
 
 def logit_changes(study, name: str, flipped: Flip) -> np.ndarray:
     """tau times the change of the model's centred logits at the query, (M, A)."""
-    model = study.run.models[{"random_start": "start", "pretrained_only": "pretrain"}.get(name, "fine_tune")]
+    model = study.models[name]
     episodes = study.shuffled if name == "shuffled_context" else study.rows.episodes
     after = trained.read(study.run.layout, model, flipped.applied(episodes, study.run.family))
     change_NA = after.logits[:, -1, 0].astype(np.float64) - study.readings[name].logits[:, -1, 0]
-    return study.run.temperature * centred(change_NA)[flipped.rows_M]
+    return study.temperature * centred(change_NA)[flipped.rows_M]
 
 
 def agreement(ours_MRA, q_change_MA) -> np.ndarray:
@@ -142,10 +142,10 @@ def ablation(study, config, rng) -> dict[str, np.ndarray]:
     others = [others[i] for i in rng.permutation(len(others))[: config.head_sets]]
     half = len(study.rows.queries) // 2
     episodes = jax.tree.map(lambda x: x[half:], study.rows.episodes)
-    model, layout = study.run.models["fine_tune"], study.run.layout
+    model, layout = study.models["fine_tuned"], study.run.layout
 
     def regret_without(removed):
-        return regrets(trained.read(layout, trained.without_heads(model, removed), episodes).logits, episodes)
+        return regrets(trained.read(layout, model, episodes, without=removed).logits, episodes)
 
     return {
         "intact": regret_without(()),

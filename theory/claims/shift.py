@@ -4,6 +4,7 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
+from icdm.intervals import mean_interval
 from icdm.models.linear_attention import LinearAttention, regression_prediction
 from theory.book import Book
 from theory.figures import BLUE, GREEN, RED, panels
@@ -11,7 +12,6 @@ from theory.ledger import Claim
 from theory.linear import laws
 from theory.linear.closed_forms import check_lengths, optimum, squared_error
 from theory.linear.prompts import simulated_errors
-from theory.statistics import mean_interval
 
 
 def check(config) -> tuple[Claim, Figure]:

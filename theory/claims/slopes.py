@@ -4,13 +4,14 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
+from icdm.intervals import bootstrap_interval
 from theory.book import Book
 from theory.figures import BLUE, GREY, ORANGE, panels
 from theory.ledger import Claim
 from theory.linear import laws
 from theory.linear.closed_forms import check_lengths, gaussian_squared_error, optimum, squared_error
 from theory.linear.prompts import simulated_errors
-from theory.statistics import bootstrap_interval, log_slope
+from theory.statistics import log_slope
 
 
 def check(config) -> tuple[Claim, Figure]:

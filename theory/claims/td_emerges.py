@@ -22,6 +22,7 @@ import optax
 from matplotlib.figure import Figure
 
 from icdm.errors import UserError
+from icdm.intervals import mean_interval
 from icdm.models.linear_attention import (
     LinearAttention,
     context_mask,
@@ -36,7 +37,6 @@ from theory.ledger import Claim
 from theory.linear.closed_forms import check_lengths
 from theory.linear.devices import spread
 from theory.linear.markov_rewards import sample_chain, stationary, walk
-from theory.statistics import mean_interval
 
 
 def check(config) -> tuple[Claim, Figure]:

@@ -17,12 +17,12 @@ from matplotlib.figure import Figure
 
 from icdm.errors import UserError
 from icdm.families.linear_mdp import simplex_features
+from icdm.intervals import mean_interval
 from theory.book import Book
 from theory.figures import BLUE, GREEN, ORANGE, RED, panels
 from theory.ledger import Claim
 from theory.linear import laws
 from theory.linear.closed_forms import check_lengths, optimum, optimum_from_moment
-from theory.statistics import mean_interval
 
 
 def check(config) -> tuple[Claim, Figure]:

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
+from icdm.intervals import share_interval
 from theory.book import Book
 from theory.figures import BLUE, GREY, ORANGE, panels
 from theory.ledger import Claim
@@ -19,7 +20,6 @@ from theory.linear.closed_forms import (
     upper_bound,
 )
 from theory.linear.prompts import simulated_errors
-from theory.statistics import share_interval
 
 
 def check(config) -> tuple[Claim, Figure]:
