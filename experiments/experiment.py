@@ -13,7 +13,7 @@ from icdm.files import whole, write_json
 from icdm.runs.monitor import StopRequest
 from icdm.runs.phases import Phases
 from icdm.runs.run import Run
-from icdm.runs.settings import Settings, as_json, completed, config_hash
+from icdm.runs.settings import Settings, as_json, completed, config_hash, first_difference
 
 
 def run(config: Any, workdir: pathlib.Path) -> dict:
@@ -67,4 +67,4 @@ def load_results(workdir: pathlib.Path, config: Any) -> dict | None:
     if not (workdir / "config.json").exists():
         return None
     run = Run.open(workdir)
-    return run.results() if run.config == completed(as_json(config)) else None
+    return None if first_difference(completed(as_json(config)), run.config) else run.results()

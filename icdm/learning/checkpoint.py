@@ -5,6 +5,7 @@ import pathlib
 import zlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -17,7 +18,7 @@ class Checkpoints:
     """The checkpoints of one phase of a run."""
 
     def __init__(self, directory: pathlib.Path, say=print):
-        logging.getLogger("absl").setLevel(logging.CRITICAL)  # its failures are raised and told by `save`
+        _silence()
         self.directory, self.say = directory.resolve(), say
         options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, enable_async_checkpointing=False)
         self.manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=_handlers())
@@ -76,6 +77,7 @@ def read(directory: pathlib.Path) -> tuple[int, dict[str, np.ndarray]]:
     """
     if not directory.is_dir():
         return 0, {}
+    _silence()
     options = ocp.CheckpointManagerOptions(read_only=True)
     with ocp.CheckpointManager(directory.resolve(), options=options, item_handlers=_handlers()) as manager:
         for step in sorted(manager.all_steps(), reverse=True):
@@ -84,6 +86,11 @@ def read(directory: pathlib.Path) -> tuple[int, dict[str, np.ndarray]]:
             except Exception as error:
                 print(f"checkpoint {directory / str(step)} cannot be read ({_first_line(error)}): it is skipped")
     return 0, {}
+
+
+def _silence() -> None:
+    """Orbax logs what it raises, and what it was asked for."""
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 def _handlers() -> dict:
@@ -118,7 +125,7 @@ def as_weights(arrays: dict[str, np.ndarray], like, prefix: str):
     """
 
     def leaf(path, old):
-        return arrays[prefix + jax.tree_util.keystr(path)].reshape(old.shape)
+        return jnp.asarray(arrays[prefix + jax.tree_util.keystr(path)].reshape(old.shape))
 
     return jax.tree_util.tree_map_with_path(leaf, like)
 
