@@ -35,7 +35,7 @@ def parse(argv: list[str], program: str) -> list[str]:
         return rest
 
 
-def _explained(argv, error: Exception) -> UserError:
+def _explained(argv: list[str], error: Exception) -> UserError:
     """The mistake behind what the flag libraries raised."""
     file = next((a.split("=", 1)[1] for a in argv if re.match(r"--?config=", a)), None)
     overrides = [match.group(1) for a in argv if (match := re.match(r"--?config\.([^=]+)", a))]

@@ -70,7 +70,7 @@ def parameters(point: Point) -> Point:
     return point | parse_parameters(point.get("problem", ""))[1]
 
 
-def _typed(field, default, text):
+def _typed(field: str, default: Any, text: str):
     try:
         value = text if isinstance(default, str) else json.loads(text.lower())
     except json.JSONDecodeError:

@@ -38,7 +38,7 @@ def pool(point: dict, runs: list[pathlib.Path]) -> dict:
     found = [json.loads((run / "results.json").read_text()) for run in runs]
     values = [np.load(run / "values.npz") for run in runs]
 
-    def together(name):
+    def together(name: str):
         arrays = [v[name] for v in values]
         return arrays[0] if all(a.size == 1 for a in arrays) else np.concatenate(arrays)
 

@@ -47,8 +47,8 @@ def attention_vs_q(directory, layer: int | None = None, head: int | None = None,
     from theory.circuits.attention_figures import pictures, write_page  # what draws and computes is imported only now
 
     run = trained.load(directory)
-    shape = run.config["model"]
-    for name, given, n in (("layer", layer, shape["layers"]), ("head", head, shape["heads"])):
+    shape = run.settings.model
+    for name, given, n in (("layer", layer, shape.layers), ("head", head, shape.heads)):
         if given is not None and not 0 <= given < n:
             raise UserError(f"--{name} {given}: the model of {directory} has {name}s 0 to {n - 1}")
     rows = trained.unseen_rows(run, tasks, seed=0)

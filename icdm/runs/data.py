@@ -93,7 +93,7 @@ def measure_all(
         if stop():
             raise Stopped("stopped during the evaluation")
         values[name] = measure(tasks, reader, config, mesh)
-        if unseen.is_cloud:
+        if unseen.is_ambiguous:
             members[name] = measure_members(tasks, reader, config, mesh, values[name])
     arrays = arrays_of(unseen, values, members)
     oracle = {"method": unseen.certified.method}

@@ -78,7 +78,7 @@ class Phases:
     ) -> Transformer:
         layout, phase = self.settings.layout, PHASES[name]
 
-        def loss(model, batch, key):
+        def loss(model: Transformer, batch: Any, key: jax.Array):
             return objective(model, layout, source.lessons(batch, key))
 
         checkpoints = Checkpoints(self.run.directory / "checkpoints" / phase)

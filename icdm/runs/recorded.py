@@ -86,10 +86,10 @@ class Recorded:
             found, arrays, seconds = {"policies": policies, "off_policy": off_policy}, {}, time.perf_counter() - began
         else:
             found, arrays, seconds = self._simulated(models, stop, began)
-        shown = held_out_sequences(self.data.test, s.context.episodes, s.seed, s.layout.independent_steps)
-        found["test_cross_entropy"] = interval(held_out_losses(models["fine_tuned"], s.layout, shown))
+        held_out = held_out_sequences(self.data.test, s.context.episodes, s.seed, s.layout.independent_steps)
+        found["test_cross_entropy"] = interval(held_out_losses(models["fine_tuned"], s.layout, held_out))
         if self.data.names_best_actions and isinstance(s.family, HasBestActionPosterior):
-            found["bayes_cross_entropy"] = interval(best_action_losses(s.family, shown))
+            found["bayes_cross_entropy"] = interval(best_action_losses(s.family, held_out))
         if self.data.problem is not None:
             online = "fine_tuned" if self.data.contexts is None else "no_context"
             found["online_regret"] = found["policies"][online]["regret"]
@@ -115,7 +115,7 @@ class Recorded:
         unseen = solved_tasks(s.family, data.problem, s.test_oracle, s.evaluation.episodes, key)
         if data.contexts is None:
             return unseen
-        shown = assemble(data.test, data.contexts.reshape(-1, data.contexts.shape[-1]))
+        context = assemble(data.test, data.contexts.reshape(-1, data.contexts.shape[-1]))
         if s.layout.independent_steps:
-            shown = as_one_episode(shown, asks=False)
-        return dataclasses.replace(unseen, context=jax.tree.map(jnp.asarray, shown.trajectories))
+            context = as_one_episode(context, asks=False)
+        return dataclasses.replace(unseen, context=jax.tree.map(jnp.asarray, context.trajectories))
