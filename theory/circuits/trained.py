@@ -139,7 +139,8 @@ def load(directory: str | pathlib.Path) -> Run:
     """The run of a directory.
 
     Raises:
-      UserError: no run, none that was fine-tuned, a partially observed family, one with one task, or contexts that are not episodes.
+      UserError: no run, none that was fine-tuned, a partially observed family, a family with one task, or contexts
+        that are not episodes.
     """
     run = Run.open(directory)
     name = run.settings.family_name
