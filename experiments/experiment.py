@@ -1,4 +1,4 @@
-"""One experiment from its config to its report; goes on from wherever an earlier start got to."""
+"""One experiment from its config to its report; it goes on from where an earlier start stopped."""
 
 import pathlib
 import shutil
@@ -56,7 +56,7 @@ def share_pretraining(config: Any, workdir: pathlib.Path, others: list[tuple[Any
 
 
 def _pretraining(config: Any) -> tuple:
-    """Everything that the pretrained model depends on; of the layout, what does not only say where to act."""
+    """Everything that the pretrained model depends on."""
     s = Settings.from_config(config)
     data = s.pretrain, s.pretrain_mixture, s.pretrain_behavior, s.context.episodes, s.context.epsilon
     return s.seed, s.model, s.layout, s.mesh_model, *data

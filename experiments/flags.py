@@ -16,7 +16,7 @@ def define_config() -> None:
 
 def parse(argv: list[str], program: str) -> list[str]:
     """Parses the command line; a mistake ends the program with one line and exit code 2."""
-    logging.set_verbosity(logging.ERROR)  # the program says itself what went wrong
+    logging.set_verbosity(logging.ERROR)  # the program reports mistakes itself
     with one_line_errors(program):
         if any(argument in ("--help", "-help", "-h", "--helpfull", "--helpshort") for argument in argv):
             app.usage(shorthelp=True, writeto_stdout=True)
