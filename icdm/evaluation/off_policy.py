@@ -51,8 +51,14 @@ class LoggedEpisodes:
         return len(self.action)
 
     def __getitem__(self, index: slice | np.ndarray) -> "LoggedEpisodes":
-        parts = {name: getattr(self, name)[index] for name in ("observation", "action", "reward", "valid", "behavior")}
-        return dataclasses.replace(self, **parts)
+        return dataclasses.replace(
+            self,
+            observation=self.observation[index],
+            action=self.action[index],
+            reward=self.reward[index],
+            valid=self.valid[index],
+            behavior=self.behavior[index],
+        )
 
 
 def estimated_behavior(

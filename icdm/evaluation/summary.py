@@ -1,5 +1,7 @@
 """From the values of each task (values.npz) to the numbers of results.json, with 95 % intervals."""
 
+from typing import Any
+
 import numpy as np
 
 from icdm.evaluation.unseen import UnseenTasks
@@ -96,6 +98,17 @@ def summaries(arrays: dict[str, np.ndarray]) -> dict:
 
 def _named(arrays: dict[str, np.ndarray], prefix: str):
     return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
+
+
+def results_of(
+    unseen: UnseenTasks, values: dict[str, np.ndarray], members: dict[str, np.ndarray]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """(what results.json says of readers that were measured, what values.npz holds)."""
+    arrays = arrays_of(unseen, values, members)
+    oracle = {"method": unseen.certified.method}
+    if unseen.certified.error_N.any():
+        oracle["estimated_error"] = interval(unseen.certified.error_N)
+    return {"oracle": oracle} | summaries(arrays), arrays
 
 
 def arrays_of(

@@ -1,5 +1,6 @@
 """What a reader is worth in unseen tasks."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -7,11 +8,36 @@ import jax.numpy as jnp
 import numpy as np
 
 from icdm.evaluation.unseen import EvaluationConfig, UnseenTasks, World
+from icdm.learning.train import Stopped
 from icdm.problems.policy import Oracle, Policy
 from icdm.readers.reader import Reader
 from icdm.sharding import place_rows
 from icdm.trajectories.rollout import assess_along, rollout
 from icdm.trajectories.trajectory import Trajectories
+
+
+def measure_all(
+    readers: dict[str, tuple[UnseenTasks, Reader]],
+    config: EvaluationConfig,
+    mesh: jax.sharding.Mesh,
+    stop: Callable[[], bool],
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Values of several readers, each in its own variant of the unseen tasks, by name.
+
+    Returns:
+      (values (N,), and if the model is ambiguous those under each of M models, (N, M)).
+
+    Raises:
+      Stopped: the run was asked to stop.
+    """
+    values, members = {}, {}
+    for name, (unseen, reader) in readers.items():
+        if stop():
+            raise Stopped("stopped during the evaluation")
+        values[name] = measure(unseen, reader, config, mesh)
+        if unseen.is_ambiguous:
+            members[name] = measure_members(unseen, reader, config, mesh, values[name])
+    return values, members
 
 
 def measure(

@@ -44,8 +44,9 @@ class TrainConfig:
 
     def check(self, phase: str) -> None:
         for name in ("batch", "checkpoint_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{phase}.{name} {getattr(self, name)}: give at least 1")
+            value = dataclasses.asdict(self)[name]
+            if value < 1:
+                raise UserError(f"{phase}.{name} {value}: give at least 1")
         if self.steps < 0 or self.warmup < 0:
             raise UserError(f"{phase}: steps and warmup cannot be negative")
         self.lora.check(phase)
