@@ -115,7 +115,7 @@ def adapters(quick):
     def step_of(name, merge):
         def loss(model, batch, key):
             model = model.merged() if merge else model
-            logits = model.logits(model(batch).hidden, slice(None))
+            logits = model.logits(model(batch).hidden)
             return optax.softmax_cross_entropy_with_integer_labels(logits, id_BL[:, 1:]).mean(), batch.valid.sum()
 
         def fresh_state():

@@ -286,15 +286,15 @@ def projected(
 ) -> list[jax.Array]:
     """x W + s (x A) B for each named weight W, the term of the adapter where there is one.
 
-    Weights that read the same x are joined into one product, and so are their A.
+    What is trained of several weights that read the same x is joined into one product: the weights themselves, or the
+    A of adapters. Weights that stay as they are would only be copied by that, and the copies kept for the gradient.
     """
-    out = linears(x, *weights.values())
     own = [name for name in weights if name in adapters]
-    if own:
-        narrow = linears(scale * x, *(adapters[name]["a"] for name in own))
-        wide = {name: linear(low, adapters[name]["b"]) for name, low in zip(own, narrow)}
-        out = [y + wide[name] if name in wide else y for name, y in zip(weights, out)]
-    return out
+    if not own:
+        return linears(x, *weights.values())
+    narrow = linears(x, *(adapters[name]["a"] for name in own))
+    wide = {name: linear(scale * low, adapters[name]["b"]) for name, low in zip(own, narrow)}
+    return [linear(x, w) + wide[name] if name in wide else linear(x, w) for name, w in weights.items()]
 
 
 def rms_norm(x_BLD: jax.Array, scale_D: jax.Array, epsilon: float = 1e-6) -> jax.Array:
