@@ -289,14 +289,11 @@ def committed(problem: AmbiguousPOMDP, *, most: int = 3000) -> Committed:
     the largest alpha min_m V_m + (1 - alpha) V_best; a policy may draw its plan by lot.
 
     Raises:
-      UserError: more than `most` candidates to prune for each signal (see `alpha_vectors`).
+      TooLarge: one pruning step has more than `most` candidate vectors per signal (see `alpha_vectors`).
     """
     joint = belief_model(_one_of(problem.models))
     n_models = problem.n_models
-    try:
-        plans = alpha_vectors(joint, most=most)[-1]
-    except UserError as error:
-        raise UserError(f"{str(error).split(':')[0]}: use the recursive objective (--form recursive)") from None
+    plans = alpha_vectors(joint, most=most)[-1]
     by_observation = joint.first.reshape(joint.first.shape[0], n_models, -1)
     vectors = plans.vectors.reshape(len(plans.actions), n_models, -1)
     values_OKM = np.einsum("oms,kms->okm", by_observation, vectors)

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import sparse
 from scipy.optimize import linprog
 
-from icdm.errors import UserError
+from icdm.errors import TooLarge
 from icdm.oracles.belief import BeliefModel
 
 BLOCK = 64  # linear programmes solved in one call
@@ -46,7 +46,7 @@ def alpha_vectors(model: BeliefModel, horizon: int | None = None, *, most: int =
     """Gamma_0, ..., Gamma_horizon of one problem; entry h has h decisions to go.
 
     Raises:
-      UserError: a set of more than `most` candidate vectors for each signal would have to be pruned.
+      TooLarge: one pruning step has more than `most` candidate vectors per signal.
     """
     horizon = model.horizon if horizon is None else horizon
     n_states = model.reward.shape[0]
@@ -64,10 +64,7 @@ def _backup(model: BeliefModel, vectors: np.ndarray, most: int) -> AlphaVectors:
         total = np.zeros((1, vectors.shape[1]))
         for part in sorted(parts, key=len):
             if len(total) * len(part) > most * len(signals):
-                raise UserError(
-                    f"too large for exact alpha-vectors ({len(total)} x {len(part)} candidates): "
-                    "use the bounds of the point-based oracle (--method bounds)"
-                )
+                raise TooLarge(len(total) * len(part), most * len(signals), "candidates for exact alpha-vectors")
             total = prune((total[:, None] + part).reshape(-1, vectors.shape[1]))
         by_action.append(total + model.reward[:, action])
     vectors = np.concatenate(by_action)

@@ -13,7 +13,7 @@ one model that is the POMDP. NumPy, float64.
 
 import numpy as np
 
-from icdm.errors import UserError
+from icdm.errors import TooLarge
 from icdm.oracles.belief import BeliefModel
 
 DIGITS = 12  # beliefs that agree to so many digits are one
@@ -32,7 +32,7 @@ def tree_values(
     `model` is one problem, or a cloud with a leading axis M on its arrays.
 
     Raises:
-      UserError: a level of the tree needs more than `most` numbers.
+      TooLarge: one level of the tree needs more than `most` numbers.
     """
     horizon = model.horizon if horizon is None else horizon
     kernel, reward = (
@@ -59,10 +59,7 @@ def _expand(beliefs: np.ndarray, kernel: np.ndarray, most: int):
     """Successors of n beliefs: unique ones (N, S), their chances (n, M, A, Z) and indices (n, M, A, Z)."""
     size = len(beliefs) * kernel[..., 0].size
     if size > most:
-        raise UserError(
-            f"too large for an exact belief tree ({len(beliefs)} beliefs on one level): "
-            "use the bounds of the point-based oracle (--method bounds)"
-        )
+        raise TooLarge(size, most, "numbers on one level of the exact belief tree")
     joint = np.einsum("ns,mazst->nmazt", beliefs, kernel)
     chance = joint.sum(-1)
     possible = chance > 1e-14

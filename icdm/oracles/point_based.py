@@ -280,7 +280,7 @@ def _last_stage(bounds: Bounds, points: jax.Array) -> Stage:
 def _sweep_length(model: BeliefModel) -> int:
     discount = float(model.discount.max())
     if discount >= 1:
-        raise UserError("an infinite horizon needs a discount below 1: give --discount, or a horizon")
+        raise UserError("an infinite horizon needs a discount below 1")
     return max(2, math.ceil(math.log(CONTRACTION) / math.log(discount)))
 
 
