@@ -15,6 +15,7 @@ from icdm.errors import UserError
 from icdm.problems.counts import Counts
 from icdm.problems.family import register
 from icdm.problems.mdp import MDP, check_horizon
+from icdm.problems.policy import Carry
 from icdm.problems.spaces import Discrete
 
 RULES = ("thompson_sampling", "posterior_mean_greedy", "ucb", "empirical_mean")
@@ -36,7 +37,7 @@ class Bandit:
     n_states, reward_range, n_tasks, discount = 1, (-1.0, 2.0), None, 1.0
     observation_space, hides_state, shows_reward = Discrete(1), False, True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_horizon(self.horizon)
         if self.arms < 2 or self.noise <= 0:
             raise UserError(f"{self}: give at least 2 arms and a noise above 0")
@@ -87,7 +88,7 @@ class Bandit:
         action_BT, reward_BT = (np.asarray(x)[:, 0] for x in (trajectories.action, trajectories.reward))
         return best_arm_probabilities(action_BT, reward_BT, self.arms, self.noise)
 
-    def _likelihood(self, counts):
+    def _likelihood(self, counts: Counts) -> tuple[jax.Array, jax.Array]:
         """Average and scale of the normal likelihood of each mean; wide where an arm was never pulled."""
         n_A = counts.visits[0]
         average_A = jnp.where(n_A > 0, counts.reward_sum[0] / jnp.maximum(n_A, 1), 0.5)
@@ -110,11 +111,11 @@ class BanditRule:
     arms: int
     noise: float
 
-    def init(self, task_B):
+    def init(self, task_B: jax.Array) -> Carry:
         zeros_BA = jnp.zeros((task_B.shape[0], self.arms), jnp.float32)
         return zeros_BA, zeros_BA
 
-    def act(self, carry, observation_B, key):
+    def act(self, carry: Carry, observation_B: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array, Carry]:
         n_BA, sum_BA = carry
         y_BA = sum_BA / jnp.maximum(n_BA, 1)
         scale_BA = self.noise / jnp.sqrt(jnp.maximum(n_BA, 1))
@@ -134,7 +135,7 @@ class BanditRule:
                 index_BA = jnp.where(n_BA > 0, jnp.clip(mean_BA, 0, 1), 0.5)
         return jnp.argmax(index_BA, -1).astype(jnp.int32), index_BA, carry
 
-    def observe(self, carry, action_B, reward_B):
+    def observe(self, carry: Carry, action_B: jax.Array, reward_B: jax.Array) -> Carry:
         one_BA = jax.nn.one_hot(action_B, self.arms)
         return carry[0] + one_BA, carry[1] + one_BA * reward_B[:, None]
 

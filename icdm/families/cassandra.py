@@ -38,7 +38,7 @@ class NamedPOMDP:
     observations: tuple[str, ...]
 
 
-def read_pomdp(path, *, horizon: int, discount: float | None = None) -> NamedPOMDP:
+def read_pomdp(path: str | pathlib.Path, *, horizon: int, discount: float | None = None) -> NamedPOMDP:
     """Reads a `.POMDP` file; the file's discount is used where none is given.
 
     Rewards are kept by their mean given (s, a), r(s, a) = sum P(s'|s,a) O(o|a,s') R(a, s, s', o), which is
@@ -65,7 +65,7 @@ def parse_pomdp(text: str, *, horizon: int, discount: float | None = None, name:
     return _Reader(text, name).read(int(horizon), discount)
 
 
-def write_pomdp(named: NamedPOMDP, path) -> None:
+def write_pomdp(named: NamedPOMDP, path: str | pathlib.Path) -> None:
     """Writes a `.POMDP` file that `read_pomdp` reads back to the same numbers.
 
     Raises:
@@ -106,14 +106,14 @@ def _listed(names: tuple[str, ...]) -> str:
     return str(len(names)) if names == tuple(map(str, range(len(names)))) else " ".join(names)
 
 
-def _numbers(row) -> str:
+def _numbers(row: np.ndarray) -> str:
     return " ".join(repr(float(number)) for number in row)
 
 
 class _Reader:
     """One pass over the tokens of a file; every method consumes what it understands."""
 
-    def __init__(self, text: str, name: str):
+    def __init__(self, text: str, name: str) -> None:
         self.name = name
         self.tokens = [
             (token, line)
@@ -165,29 +165,29 @@ class _Reader:
 
     # The preamble.
 
-    def read_discount(self):
+    def read_discount(self) -> None:
         self.colon()
         self.discount = self.number("the discount")
         if not 0 < self.discount <= 1:
             raise self.error(f"discount {self.discount:g}: give a number in (0, 1]")
 
-    def read_values(self):
+    def read_values(self) -> None:
         self.colon()
         word = self.word("reward or cost")
         if word not in ("reward", "cost"):
             raise self.error(f"values {word!r}: give reward or cost")
         self.sign = 1.0 if word == "reward" else -1.0
 
-    def read_states(self):
+    def read_states(self) -> None:
         self.read_names("states")
 
-    def read_actions(self):
+    def read_actions(self) -> None:
         self.read_names("actions")
 
-    def read_observations(self):
+    def read_observations(self) -> None:
         self.read_names("observations")
 
-    def read_names(self, kind: str):
+    def read_names(self, kind: str) -> None:
         if kind in self.names:
             raise self.error(f"{kind} are given twice")
         self.colon()
@@ -207,7 +207,7 @@ class _Reader:
                     raise self.error(f"{kind}: {word!r} is named twice")
         self.names[kind] = {word: i for i, word in enumerate(words)}
 
-    def read_start(self):
+    def read_start(self) -> None:
         names = self.declared("states")
         exclude = self.peek() == "exclude"
         chosen = exclude or self.peek() == "include"
@@ -232,7 +232,7 @@ class _Reader:
 
     # The tables.
 
-    def tables(self):
+    def tables(self) -> None:
         """Makes the empty tables once the sizes are known."""
         if self.transition is not None:
             return
@@ -246,23 +246,23 @@ class _Reader:
         self.transition_line = np.full((n_actions, n_states), self.end)
         self.emission_line = np.full((n_actions, n_states), self.end)
 
-    def read_T(self):
+    def read_T(self) -> None:
         where = self.selectors("actions", "states", "states")
         words = ("uniform", "identity") if len(where) == 1 else ("uniform", "reset")
         self.assign(self.transition, self.transition_line, where, words)
 
-    def read_O(self):
+    def read_O(self) -> None:
         where = self.selectors("actions", "states", "observations")
         self.assign(self.emission, self.emission_line, where, ("uniform",))
 
-    def read_R(self):
+    def read_R(self) -> None:
         where = self.selectors("actions", "states", "states", "observations")
         shape = tuple(len(self.names[kind]) for kind in ("states", "observations"))[max(len(where) - 2, 0) :]
         if len(where) == 1:
             raise self.error("R needs at least an action and a state")
         self.rewards.append((where, self.block(shape)))
 
-    def assign(self, table, lines, where, words):
+    def assign(self, table: np.ndarray, lines: np.ndarray, where: tuple, words: tuple[str, ...]) -> None:
         shape = table.shape[len(where) :]
         word = self.peek()
         if shape and word in words:
@@ -285,7 +285,7 @@ class _Reader:
         """The line on which each row of the block read last ends."""
         return [self.line(self.at - 1 - width * row) for row in reversed(range(n_rows))]
 
-    def mean_reward(self, transition, emission) -> np.ndarray:
+    def mean_reward(self, transition: np.ndarray, emission: np.ndarray) -> np.ndarray:
         """r(s, a); an axis of R that every statement stars is kept at length 1."""
         n_actions, n_states, n_observations = emission.shape
         starred = [
@@ -304,7 +304,7 @@ class _Reader:
             return np.einsum("ast,ast->sa", transition, pay[..., 0])
         return np.einsum("ast,ato,asto->sa", transition, emission, pay)
 
-    def rows(self, what, table, lines) -> np.ndarray:
+    def rows(self, what: str, table: np.ndarray, lines: np.ndarray) -> np.ndarray:
         """The rows as distributions: kept, renormalised with a warning, or refused."""
         total = table.sum(-1)
         miss = np.abs(total - 1)
@@ -377,7 +377,7 @@ class _Reader:
         word = self.peek()
         return word in _STATEMENTS and (following == ":" or (word == "start" and following in ("include", "exclude")))
 
-    def colon(self):
+    def colon(self) -> None:
         if self.peek() != ":":
             raise self.error("a colon is missing", self.line(self.at))
         self.at += 1

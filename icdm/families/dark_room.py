@@ -32,7 +32,7 @@ class DarkRoom:
     n_actions, reward_range, n_tasks, discount = len(MOVES), (0.0, 1.0), None, 1.0
     hides_state, shows_reward = False, True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_horizon(self.horizon)
         if self.size < 2:
             raise UserError(f"size {self.size}: give at least 2")
@@ -51,7 +51,7 @@ class DarkRoom:
         x, y = np.divmod(np.arange(self.n_states), self.size)
         return np.stack([self.size * self._inside(x + dx) + self._inside(y + dy) for dx, dy in MOVES], -1)
 
-    def _inside(self, x):
+    def _inside(self, x: np.ndarray) -> np.ndarray:
         return x.clip(0, self.size - 1)
 
     def sample(self, key: jax.Array) -> MDP:

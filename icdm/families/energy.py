@@ -40,7 +40,7 @@ class Energy:
     n_states, n_actions, reward_range, n_tasks = LEVELS, 3, (-CHARGE_COST, 1.0), None
     observation_space, hides_state, shows_reward = Discrete(LEVELS), False, True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_horizon(self.horizon)
         if not 0 < self.discount <= 1:
             raise UserError(f"discount {self.discount}: give a number in (0, 1]")
@@ -82,7 +82,7 @@ class Energy:
         p_X, weight_X = self._posterior(counts)
         return self.problem(jax.random.choice(key, p_X, p=weight_X))
 
-    def _posterior(self, counts: Counts, n_points: int = 1000):
+    def _posterior(self, counts: Counts, n_points: int = 1000) -> tuple[jax.Array, jax.Array]:
         """Posterior weights of p on the midpoints of a grid over [0.5, 1)."""
         p_X = 0.5 + (jnp.arange(n_points) + 0.5) / (2 * n_points)
         can_move = jnp.ones((3, LEVELS)).at[WORK, 0].set(0).at[jnp.array([0, 2]), LEVELS - 1].set(0)

@@ -38,7 +38,7 @@ class EnergyAPOMDP:
     n_states, n_actions, reward_range, n_tasks = LEVELS, 3, (-CHARGE_COST, 1.0), None
     observation_space, hides_state, shows_reward = Discrete(LEVELS), True, False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         Energy(self.horizon, self.discount)
         check_fidelity(self.fidelity)
         if self.n_models < 1:
@@ -83,13 +83,13 @@ def relative_entropy(row: jax.Array, nominal: jax.Array) -> jax.Array:
 def drawn_back(row: jax.Array, nominal: jax.Array, radius: float) -> jax.Array:
     """nominal + w (row - nominal) with the largest w in [0, 1] whose relative entropy is at most `radius`."""
 
-    def halve(bracket, _):
+    def halve(bracket: tuple[jax.Array, jax.Array], _: None):
         low, high = bracket
         middle = (low + high) / 2
         inside = relative_entropy(mixed(middle), nominal) <= radius
         return (jnp.where(inside, middle, low), jnp.where(inside, high, middle)), None
 
-    def mixed(share):
+    def mixed(share: jax.Array) -> jax.Array:
         return nominal + share[..., None] * (row - nominal)
 
     within = relative_entropy(row, nominal) <= radius

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from icdm.errors import UserError
 from icdm.families.energy import CHARGE_COST, LEVELS, WORDS, Energy
 from icdm.problems.family import register
+from icdm.problems.mdp import MDP
 from icdm.problems.pomdp import POMDP
 from icdm.problems.spaces import Discrete
 
@@ -31,7 +32,7 @@ class EnergyPOMDP:
     n_states, n_actions, reward_range, n_tasks = LEVELS, 3, (-CHARGE_COST, 1.0), None
     observation_space, hides_state = Discrete(LEVELS), True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         Energy(self.horizon, self.discount)
         check_fidelity(self.fidelity)
 
@@ -46,7 +47,7 @@ class EnergyPOMDP:
         mdp_G, weight_G = Energy(self.horizon, self.discount).grid(n)
         return jax.vmap(self.problem)(mdp_G), weight_G
 
-    def problem(self, mdp) -> POMDP:
+    def problem(self, mdp: MDP) -> POMDP:
         """The chain `mdp` seen through the meter."""
         meter = meter_of(self.fidelity)
         emission = jnp.broadcast_to(meter, (self.n_actions, *meter.shape))

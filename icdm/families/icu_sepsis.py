@@ -63,7 +63,7 @@ class ICUSepsis:
     n_states, n_actions, reward_range, n_tasks, discount = STATES, ACTIONS, (0.0, 1.0), 1, 1.0
     observation_space, hides_state, shows_reward = Discrete(STATES), False, True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_horizon(self.horizon)
 
     @property
@@ -90,7 +90,7 @@ class ICUSepsisHospitals(ICUSepsis):
     concentration: float = 10.0
     n_tasks = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.concentration <= 0:
             raise UserError(f"concentration {self.concentration}: give a number above 0")
@@ -104,16 +104,16 @@ class ICUSepsisHospitals(ICUSepsis):
     def posterior_sample(self, key: jax.Array, counts: Counts) -> MDP:
         return self._draw(key, self._concentration(counts))
 
-    def _draw(self, key, concentration_ASS) -> MDP:
+    def _draw(self, key: jax.Array, concentration_ASS: jax.Array) -> MDP:
         """Rows ~ Dirichlet, by Gamma variables for the tenth of the entries that can be positive."""
         support = np.nonzero(nominal_mdp(self.horizon).transition)
         gamma_X = jnp.exp(jax.random.loggamma(key, concentration_ASS[support], dtype=jnp.float32))
         drawn = jnp.zeros_like(concentration_ASS).at[support].set(gamma_X.astype(concentration_ASS.dtype))
         return self._with_rows(drawn / drawn.sum(-1, keepdims=True))
 
-    def _concentration(self, counts):
+    def _concentration(self, counts: Counts) -> jax.Array:
         return self.concentration * nominal_mdp(self.horizon).transition + counts.transition
 
-    def _with_rows(self, transition) -> MDP:
+    def _with_rows(self, transition: jax.Array) -> MDP:
         nominal = jax.tree.map(jnp.asarray, nominal_mdp(self.horizon))
         return dataclasses.replace(nominal, transition=transition)

@@ -68,7 +68,7 @@ def sample_linear_mdp(key: jax.Array, features: jax.Array, horizon: int, concent
 def optimal_weights(problem: LinearMDP) -> jax.Array:
     """w*_h = theta_h + sum_s' mu_h(s') max_a <phi(s', a), w*_{h+1}>, by backward recursion; (T, F)."""
 
-    def back(value_S, step):
+    def back(value_S: jax.Array, step: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         measure_FS, theta_F = step
         weight_F = theta_F + measure_FS @ value_S
         return jnp.max(problem.features @ weight_F, axis=-1), weight_F
@@ -125,7 +125,7 @@ class LinearMDPFamily:
     feature_seed: int = 0
     reward_range, n_tasks, discount, hides_state, shows_reward = (0.0, 1.0), None, 1.0, False, True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_horizon(self.horizon)
         if min(self.states, self.actions, self.dimension) < 1:
             raise UserError(f"{self}: states, actions and dimension must be at least 1")
@@ -147,5 +147,5 @@ class LinearMDPFamily:
         return time_augmented(sample_linear_mdp(key, features, self.horizon))
 
 
-def _linear(features_SAF, weights_TF):
+def _linear(features_SAF: jax.Array, weights_TF: jax.Array) -> jax.Array:
     return jnp.einsum("saf,tf->tsa", features_SAF, weights_TF)

@@ -35,7 +35,7 @@ class RandomPOMDP:
     shows_reward: bool = True
     reward_range, n_tasks, hides_state = (0.0, 1.0), None, True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._mdp_family()  # checks what it holds
         if self.observations < 1 or self.emission_concentration <= 0:
             raise UserError(f"{self}: give at least 1 observation and an emission_concentration above 0")

@@ -20,7 +20,7 @@ class Recorded:
     reward_high: float = 1.0
     n_tasks, discount, hides_state, shows_reward = None, 1.0, False, True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_horizon(self.horizon)
         if self.states < 1 or self.actions < 1 or not self.reward_low < self.reward_high:
             raise UserError(f"{self}: sizes must be at least 1, and reward_low below reward_high")

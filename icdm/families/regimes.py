@@ -44,7 +44,7 @@ class Regimes:
     n_states, n_actions, n_tasks = REGIMES * len(WEIGHTS), len(WEIGHTS), None
     observation_space, hides_state, shows_reward = Discrete(len(RETURNS)), True, False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_horizon(self.horizon)
         if not 0 < self.discount <= 1 or not 0 <= self.cost < 1:
             raise UserError(f"{self}: give a discount in (0, 1] and a cost in [0, 1)")
@@ -63,7 +63,7 @@ class Regimes:
         """Six numbers are too many for a lattice: n draws from the prior, equally likely."""
         return sample_tasks(self, jax.random.key(0), n), jnp.full(n, 1 / n)
 
-    def problem(self, mean_R, deviation_R, stay_R) -> POMDP:
+    def problem(self, mean_R: jax.Array, deviation_R: jax.Array, stay_R: jax.Array) -> POMDP:
         """The task with these monthly means, standard deviations and chances to stay, one per regime."""
         below = jax.scipy.stats.norm.cdf((jnp.array(EDGES)[None] - mean_R[:, None]) / deviation_R[:, None])
         chance_RO = jnp.diff(below, prepend=0, append=1)

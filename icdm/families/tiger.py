@@ -34,7 +34,7 @@ class Tiger:
     n_states, n_actions, reward_range, n_tasks = 2, 3, (-100.0, 10.0), None
     observation_space, hides_state, shows_reward = Discrete(2), True, True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_horizon(self.horizon)
         if not 0 < self.discount <= 1:
             raise UserError(f"discount {self.discount}: give a number in (0, 1]")
@@ -57,7 +57,7 @@ class Tiger:
         points = jnp.meshgrid(*axes, indexing="ij")
         return jax.vmap(self.problem)(*map(jnp.ravel, points)), jnp.full(n * PAYS**2, 1 / (n * PAYS**2))
 
-    def problem(self, accuracy, bite, treasure) -> POMDP:
+    def problem(self, accuracy: jax.Array | float, bite: jax.Array | float, treasure: jax.Array | float) -> POMDP:
         """The task with these parameters."""
         anew = jnp.full((2, 2), 0.5)
         hears = jnp.stack([jnp.stack([accuracy, 1 - accuracy]), jnp.stack([1 - accuracy, accuracy])])

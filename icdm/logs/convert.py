@@ -9,7 +9,7 @@ import pyarrow.csv
 from icdm.errors import UserError
 from icdm.logs.files import coded_parts, fit_codings, open_source
 from icdm.logs.minari import write_minari
-from icdm.logs.table import NOTHING, Report, as_batch, checked, is_table, open_table, write_table
+from icdm.logs.table import NOTHING, Report, Table, as_batch, checked, is_table, open_table, write_table
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -18,7 +18,16 @@ def main(arguments: argparse.Namespace) -> None:
     print(convert(arguments.source, arguments.out, **options))
 
 
-def convert(source, out, *, repair=None, bins=16, binning="quantile", split="", minari="hdf5") -> str:
+def convert(
+    source: str | pathlib.Path,
+    out: str | pathlib.Path,
+    *,
+    repair: str | None = None,
+    bins: int = 16,
+    binning: str = "quantile",
+    split: str = "",
+    minari: str = "hdf5",
+) -> str:
     """Converts one file; returns a line that says what was done.
 
     Raises:
@@ -41,7 +50,15 @@ def convert(source, out, *, repair=None, bins=16, binning="quantile", split="", 
         between.unlink(missing_ok=True)
 
 
-def to_table(source, out, *, repair=None, bins=16, binning="quantile", split=""):
+def to_table(
+    source: str | pathlib.Path,
+    out: str | pathlib.Path,
+    *,
+    repair: str | None = None,
+    bins: int = 16,
+    binning: str = "quantile",
+    split: str = "",
+) -> tuple[Table, Report]:
     """(table, what a repair left out) of any file that can be read; a table keeps its codings."""
     source, out, report = pathlib.Path(source), pathlib.Path(out), Report()
     if is_table(source):
@@ -53,7 +70,7 @@ def to_table(source, out, *, repair=None, bins=16, binning="quantile", split="")
     return write_table(out, chunks, codings), report
 
 
-def write_csv(out, table) -> int:
+def write_csv(out: str | pathlib.Path, table: Table) -> int:
     """Writes the rows of a table with their codes turned back into values; returns how many."""
     writer = None
     for rows in table.chunks():

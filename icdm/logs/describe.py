@@ -2,9 +2,11 @@
 
 import argparse
 import json
+import pathlib
 
 import numpy as np
 
+from icdm.logs.codings import Coding
 from icdm.logs.files import coded_parts, fit_codings, open_source
 from icdm.logs.table import NOTHING, find_defects, is_table, open_table
 
@@ -17,7 +19,7 @@ def main(arguments: argparse.Namespace) -> None:
     print(json.dumps(found)) if arguments.json else show(found)
 
 
-def describe(path, split: str = "") -> dict:
+def describe(path: str | pathlib.Path, split: str = "") -> dict:
     """What the file holds, as one JSON object; reads it row group by row group.
 
     Raises:
@@ -78,7 +80,7 @@ def describe(path, split: str = "") -> dict:
     }
 
 
-def _spread(values) -> dict:
+def _spread(values: np.ndarray) -> dict:
     finite = values[np.isfinite(values)]
     if not finite.size:
         return {}
@@ -89,7 +91,7 @@ def _spread(values) -> dict:
     }
 
 
-def _least_covered(codings, pairs) -> list[dict]:
+def _least_covered(codings: dict[str, Coding], pairs: np.ndarray) -> list[dict]:
     """The five states most often visited in which some action was never tried."""
     visits = pairs.sum(1)
     order = [s for s in np.argsort(-visits) if visits[s] and (pairs[s] == 0).any()][:5]
@@ -107,7 +109,7 @@ def _least_covered(codings, pairs) -> list[dict]:
 def show(found: dict) -> None:
     """Prints a description for people."""
 
-    def spread(numbers):
+    def spread(numbers: dict[str, float]) -> str:
         return "  ".join(f"{name} {value:.4g}" for name, value in numbers.items()) or "none"
 
     print(f"{found['file']}: {found['rows']} rows, {found['steps']} steps")

@@ -119,13 +119,13 @@ def dark_room_rows(arrays: dict[str, np.ndarray], by_goal: bool = False) -> Rows
     n, steps = arrays["actions"].shape
     side = _side(arrays)
 
-    def cell(x):
+    def cell(x: np.ndarray) -> np.ndarray:
         return x[..., 0].astype(np.int64) * side + x[..., 1]
 
     query = cell(arrays["query"])[:, None]
     nothing_query, nothing = np.full((n, 1), NOTHING), np.full((n, steps), NOTHING)
 
-    def in_order(step, after, asked):
+    def in_order(step: np.ndarray, after: np.ndarray, asked: np.ndarray) -> np.ndarray:
         """The query first, then each step with the row after it."""
         return np.concatenate([asked, np.stack([step, after], -1).reshape(n, -1)], 1).ravel()
 
@@ -162,7 +162,7 @@ def shifted(arrays: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str
     return arrays | moved | {"optimal": answer[tuple((moved["goal"] - moved["query"] + side - 1).T)]}
 
 
-def _side(arrays) -> int:
+def _side(arrays: dict[str, np.ndarray]) -> int:
     return 1 + int(max(arrays["states"].max(), arrays["next_states"].max(), arrays["query"].max()))
 
 

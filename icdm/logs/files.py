@@ -31,7 +31,7 @@ class Source(NamedTuple):
     kinds: dict[str, str]
 
 
-def open_source(path, split: str = "") -> Source:
+def open_source(path: str | pathlib.Path, split: str = "") -> Source:
     """The raw rows of a file or Minari directory.
 
     Args:
@@ -82,7 +82,7 @@ def fit_codings(source: Source, n_bins: int, binning: str) -> dict[str, Coding]:
     return {name: _fitted(source, name, found[name], n_bins, binning) for name in source.kinds}
 
 
-def _fitted(source, name, parts, n_bins, binning):
+def _fitted(source: Source, name: str, parts: list[np.ndarray], n_bins: int, binning: str) -> Coding:
     values = np.concatenate(parts)
     if source.kinds[name] == "reals":
         if name in ("task_id", "episode_id"):
@@ -107,7 +107,7 @@ def coded_parts(source: Source, codings: dict[str, Coding]) -> Iterator[tuple[Ro
 def code(batch: pa.RecordBatch, kinds: dict[str, str], codings: dict[str, Coding]) -> tuple[Rows, dict]:
     cells, codes = {}, {}
 
-    def column(name, kind, needed):
+    def column(name: str, kind: str, needed: bool) -> tuple[np.ndarray, np.ndarray]:
         if name not in batch.schema.names:
             return np.full(batch.num_rows, np.nan), np.zeros(batch.num_rows, bool)
         values, there, told = raw_values(batch.column(name), kind)
@@ -221,7 +221,7 @@ def _csv_batches(path: pathlib.Path) -> Iterator[pa.RecordBatch]:
     """All columns as text, so that every cell can be told of by its row and column."""
     ragged = []
 
-    def refuse(row):
+    def refuse(row: pa.csv.InvalidRow) -> str:
         ragged.append(row)
         return "error"
 

@@ -10,6 +10,7 @@ import numpy as np
 from icdm.errors import UserError, unknown
 from icdm.logs.log import Log
 from icdm.logs.table import NOTHING
+from icdm.problems.family import Family
 
 LABELS = {
     "oracle": "the oracle_action column",
@@ -21,7 +22,7 @@ BEST_SHARE = 0.25
 DOUBT = 0.1  # chance that a value is overestimated
 
 
-def relabelled(log: Log, labels: str, family) -> Log:
+def relabelled(log: Log, labels: str, family: Family) -> Log:
     """The log with labels of that kind.
 
     Raises:

@@ -52,7 +52,7 @@ class Log:
         """Whether some task has a query."""
         return any(len(q) for q in self.queries)
 
-    def tasks(self, index) -> "Log":
+    def tasks(self, index: np.ndarray) -> "Log":
         """The log of some of the tasks."""
         return dataclasses.replace(
             self, contexts=[self.contexts[i] for i in index], queries=[self.queries[i] for i in index]

@@ -51,7 +51,9 @@ def reader(path: pathlib.Path) -> Callable[[], Iterator[pa.RecordBatch]]:
     return lambda: (_episode_batch(path, words, *found) for found in episodes(path, header["total_episodes"]))
 
 
-def _episode_batch(path, words, number, columns, metadata) -> pa.RecordBatch:
+def _episode_batch(
+    path: pathlib.Path, words: dict[str, Words], number: int, columns: dict, metadata: dict
+) -> pa.RecordBatch:
     """T + 1 raw rows; the last one has no action and no reward."""
     steps = len(columns["rewards"])
     found = tuple(len(columns[name]) for name in ("observations", "actions", "terminations"))
@@ -91,7 +93,7 @@ def _column(values: np.ndarray, n: int, words: Words | None) -> pa.Array:
     return pa.array(values if words is None else words.decode(np.where(missing, 0, values)), mask=missing)
 
 
-def _hdf5_episodes(path, n):
+def _hdf5_episodes(path: pathlib.Path, n: int) -> Iterator[tuple[int, dict, dict]]:
     h5py = _h5py()
     try:
         with h5py.File(path / MAIN, "r") as file:
@@ -104,7 +106,7 @@ def _hdf5_episodes(path, n):
         raise UserError(f"{path / MAIN} cannot be read ({str(error)[:100]}): it may be cut short") from None
 
 
-def _arrow_episodes(path, n):
+def _arrow_episodes(path: pathlib.Path, n: int) -> Iterator[tuple[int, dict, dict]]:
     try:
         for number in range(n):
             directory = path / str(number)
@@ -144,7 +146,7 @@ def write_minari(path: pathlib.Path, table: Table, form: str, dataset_id: str) -
         shutil.rmtree(data.parent, ignore_errors=True)
 
 
-def _write(data, table, form, dataset_id):
+def _write(data: pathlib.Path, table: Table, form: str, dataset_id: str) -> None:
     n_episodes, n_steps = {"hdf5": _write_hdf5, "arrow": _write_arrow}[form](data, _episodes(table), table.codings)
     spaces = {f"{name}_space": json.dumps(_space(table.codings[name])) for name in ("observation", "action")}
     header = {
@@ -192,7 +194,7 @@ def _infos(episode: Rows, codings: dict[str, Coding]) -> dict[str, np.ndarray]:
     return {"oracle_action": oracle, "behavior_probability": episode.behavior_probability}
 
 
-def _write_hdf5(data, episodes: Iterable[Rows], codings) -> tuple[int, int]:
+def _write_hdf5(data: pathlib.Path, episodes: Iterable[Rows], codings: dict[str, Coding]) -> tuple[int, int]:
     n, steps = 0, 0
     plain = _as_discrete(codings)
     with _h5py().File(data / MAIN, "w", track_order=True) as file:
@@ -207,7 +209,7 @@ def _write_hdf5(data, episodes: Iterable[Rows], codings) -> tuple[int, int]:
     return n, steps
 
 
-def _write_arrow(data, episodes: Iterable[Rows], codings) -> tuple[int, int]:
+def _write_arrow(data: pathlib.Path, episodes: Iterable[Rows], codings: dict[str, Coding]) -> tuple[int, int]:
     n, steps = 0, 0
     plain = _as_discrete(codings)
     for n, episode in enumerate(episodes, 1):
@@ -238,7 +240,7 @@ def _padded(values: np.ndarray, n: int) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
 
 
-def _numpy(column) -> np.ndarray:
+def _numpy(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
     column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if pa.types.is_fixed_size_list(column.type):
         return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)

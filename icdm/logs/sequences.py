@@ -4,7 +4,7 @@ B rows of a batch, E episodes of a row, T steps of the longest episode, K contex
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -74,7 +74,7 @@ def draw_episodes(log: Log, task_B: np.ndarray, context_episodes: int, rng: np.r
     return episode_BE
 
 
-def assemble(log: Log, episode_BE: np.ndarray, relabel=None) -> Sequences:
+def assemble(log: Log, episode_BE: np.ndarray, relabel: list[tuple[np.ndarray, np.ndarray]] | None = None) -> Sequences:
     """The sequences of these episodes (NOTHING leaves a place empty), each relabelled in its own way."""
     T = log.longest
     there_BE1 = (episode_BE != NOTHING)[..., None]
@@ -84,7 +84,7 @@ def assemble(log: Log, episode_BE: np.ndarray, relabel=None) -> Sequences:
     row_BEU = np.minimum(log.first[episode_BE][..., None] + t, len(log.action) - 1)
     recorded_BEU = t < rows_BE1
 
-    def column(values, nothing):
+    def column(values: np.ndarray, nothing: int) -> np.ndarray:
         return np.where(recorded_BEU, values[row_BEU], nothing)
 
     observation, label = column(log.observation, log.end), column(log.label, NOTHING)
@@ -129,6 +129,6 @@ def as_one_episode(found: Sequences, asks: bool) -> Sequences:
     return Sequences(*(_with_one_episode(x) for x in (one, label)))
 
 
-def _with_one_episode(tree):
+def _with_one_episode(tree: Any) -> Any:
     """The arrays with an axis of one episode after that of rows."""
     return jax.tree.map(lambda x: x[:, None], tree)

@@ -80,7 +80,7 @@ class Rows:
     def acted(self) -> np.ndarray:
         return self.action != NOTHING
 
-    def __getitem__(self, index) -> "Rows":
+    def __getitem__(self, index: slice | np.ndarray) -> "Rows":
         return Rows(**{f.name: getattr(self, f.name)[index] for f in dataclasses.fields(self)})
 
 
@@ -129,7 +129,7 @@ class Table:
             yield _rows(batch), {}
 
 
-def open_table(path) -> Table:
+def open_table(path: str | pathlib.Path) -> Table:
     """The table of a Parquet file that `write_table` made.
 
     Raises:
@@ -147,7 +147,7 @@ def open_table(path) -> Table:
     return Table(path, codings, file.num_rows, **header)
 
 
-def is_table(path) -> bool:
+def is_table(path: str | pathlib.Path) -> bool:
     """Whether the file is a Parquet file with a vocabulary."""
     try:
         return METADATA in (pq.read_metadata(path).metadata or {})
@@ -195,7 +195,7 @@ def as_batch(rows: Rows) -> pa.RecordBatch:
     return pa.record_batch(columns, schema=SCHEMA)
 
 
-def parquet_batches(path) -> Iterator[pa.RecordBatch]:
+def parquet_batches(path: str | pathlib.Path) -> Iterator[pa.RecordBatch]:
     try:
         with pq.ParquetFile(path) as file:
             yield from file.iter_batches(batch_size=ROW_GROUP)
@@ -203,7 +203,7 @@ def parquet_batches(path) -> Iterator[pa.RecordBatch]:
         raise unreadable(path, error) from None
 
 
-def unreadable(path, error: Exception) -> UserError:
+def unreadable(path: str | pathlib.Path, error: Exception) -> UserError:
     if not pathlib.Path(path).exists():
         return UserError(f"{path}: no such file")
     return UserError(f"{path} cannot be read ({str(error).splitlines()[0][:120]}): it may be cut short; make it again")
@@ -223,7 +223,9 @@ class Report:
         return f"{self.episodes} episodes repaired, {self.rows} rows dropped (first defect: {self.first})"
 
 
-def checked(path, parts: Iterable[tuple[Rows, dict]], *, repair: str | None, report: Report) -> Iterator[Rows]:
+def checked(
+    path: str | pathlib.Path, parts: Iterable[tuple[Rows, dict]], *, repair: str | None, report: Report
+) -> Iterator[Rows]:
     """Whole episodes of the parts, without defects.
 
     Args:
@@ -317,7 +319,7 @@ def _faults(rows: Rows, seen: set) -> list[tuple[str, np.ndarray, Callable[[int]
     ]
 
 
-def _whole_episodes(parts):
+def _whole_episodes(parts: Iterable[tuple[Rows, dict]]) -> Iterator[tuple[Rows, dict]]:
     """Regroups parts so that each holds whole episodes."""
     held: list[tuple[Rows, dict]] = []
     for rows, cells in parts:
@@ -339,7 +341,7 @@ def _whole_episodes(parts):
         yield _joined(held)
 
 
-def _joined(held):
+def _joined(held: list[tuple[Rows, dict]]) -> tuple[Rows, dict]:
     cells = {}
     for name in {name for _, told in held for name in told}:
         cells[name] = np.concatenate([told.get(name, np.full(rows.n, None, object)) for rows, told in held])
@@ -349,7 +351,7 @@ def _joined(held):
 def _rows(batch: pa.RecordBatch) -> Rows:
     """Rows of a file that `write_table` made."""
 
-    def integers(name, missing=NOTHING):
+    def integers(name: str, missing: int = NOTHING) -> np.ndarray:
         return batch.column(name).fill_null(missing).to_numpy(zero_copy_only=False).astype(np.int64)
 
     action = integers("action")

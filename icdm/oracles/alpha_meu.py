@@ -34,12 +34,12 @@ from icdm.problems.pomdp import POMDP
 GENERATION = 16  # points found together
 
 
-def blend(q_M: jax.Array, pessimism, axis: int) -> jax.Array:
+def blend(q_M: jax.Array, pessimism: jax.Array | float, axis: int) -> jax.Array:
     """alpha min_m + (1 - alpha) max_m along the axis of the models."""
     return pessimism * q_M.min(axis) + (1 - pessimism) * q_M.max(axis)
 
 
-def shown_recursive(models: MDP, pessimism) -> jax.Array:
+def shown_recursive(models: MDP, pessimism: jax.Array | float) -> jax.Array:
     """Q of the recursive objective where the state is shown, (N, T, S, A); exact.
 
     Args:
@@ -53,11 +53,11 @@ def shown_recursive(models: MDP, pessimism) -> jax.Array:
 
 @jax.jit
 @jax.vmap
-def _shown(models, pessimism):
+def _shown(models: MDP, pessimism: jax.Array) -> jax.Array:
     reward_MSA = expected_reward(models)
     alive_MS = ~models.terminal
 
-    def step(v_S, _):
+    def step(v_S: jax.Array, _: None):
         future_MSA = jnp.einsum("mast,t,mt->msa", models.transition, v_S, alive_MS)
         future_MSA = jnp.where(alive_MS[..., None], future_MSA, 0)
         q_SA = blend(reward_MSA + models.discount[0] * future_MSA, pessimism, 0)
@@ -85,17 +85,19 @@ class Interpolated:
     excess: jax.Array
     alpha: jax.Array
 
-    def value(self, joint: jax.Array, stage) -> jax.Array:
+    def value(self, joint: jax.Array, stage: jax.Array | int) -> jax.Array:
         """V_h at joints (S, ...), times their mass, with h = `stage` decisions to go."""
         return _value(joint, nearest(joint, self.points), self.excess[stage], self.alpha[stage])
 
-    def model_q_values(self, models: BeliefModel, belief: jax.Array, stage) -> jax.Array:
+    def model_q_values(self, models: BeliefModel, belief: jax.Array, stage: jax.Array | int) -> jax.Array:
         """What each action is worth under each model with h = `stage` decisions to go, (M, A)."""
         joint = jnp.einsum("s,mazst->tmaz", belief, models.kernel)
         future = self.value(joint, stage - 1).sum(-1)
         return jnp.einsum("s,msa->ma", belief, models.reward) + models.discount[0] * future
 
-    def q_values(self, models: BeliefModel, pessimism, belief: jax.Array, stage) -> jax.Array:
+    def q_values(
+        self, models: BeliefModel, pessimism: jax.Array | float, belief: jax.Array, stage: jax.Array | int
+    ) -> jax.Array:
         """Q_h(belief, a) with h = `stage` decisions to go, (A,)."""
         return blend(self.model_q_values(models, belief, stage), pessimism, 0)
 
@@ -107,7 +109,7 @@ def nearest(joint: jax.Array, points: jax.Array) -> jax.Array:
     return closeness.argmax(0)
 
 
-def _value(joint, index, excess_PS, alpha_KS):
+def _value(joint: jax.Array, index: jax.Array, excess_PS: jax.Array, alpha_KS: jax.Array) -> jax.Array:
     """V at joints (S, ...) to which points are the nearest, times their mass."""
     return jnp.tensordot(alpha_KS, joint, 1).max(0) + (joint * jnp.moveaxis(excess_PS[index], -1, 0)).sum(0)
 
@@ -154,28 +156,30 @@ def solve_recursive(
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def recursive_at_points(models: BeliefModel, nominal: int, pessimism, points, alpha) -> tuple[Interpolated, jax.Array]:
+def recursive_at_points(
+    models: BeliefModel, nominal: int, pessimism: jax.Array, points: jax.Array, alpha: jax.Array
+) -> tuple[Interpolated, jax.Array]:
     """The recursion of N clouds on points (N, P, S) over alpha-vectors (N, H + 1, K, S); its start values.
 
     At each point the best action and the worst and the best model for it are found; blended with alpha, the
     vectors of these two choices are V's tangent there.
     """
 
-    def one(arguments):
+    def one(arguments: tuple):
         models, pessimism, points, alpha = arguments
         joint = jnp.einsum("ps,mazst->tpmaz", points, models.kernel)
         index = nearest(joint, points)
         gain = jnp.einsum("ps,msa->pma", points, models.reward)
         discount = models.discount[0]
 
-        def step(excess_PS, stage):
+        def step(excess_PS: jax.Array, stage: tuple[jax.Array, jax.Array]):
             before, now = stage
             vector = before[jnp.tensordot(before, joint, 1).argmax(0)] + excess_PS[index]  # (P, M, A, Z, S)
             q_PMA = gain + discount * jnp.einsum("tpmaz,pmazt->pma", joint, vector)
             action_P = blend(q_PMA, pessimism, 1).argmax(-1)
             q_PM = jnp.take_along_axis(q_PMA, action_P[:, None, None], 2)[..., 0]
 
-            def tangent(model_P):
+            def tangent(model_P: jax.Array) -> jax.Array:
                 future = vector[jnp.arange(points.shape[0]), model_P, action_P]
                 future_PS = jnp.einsum("pzst,pzt->ps", models.kernel[model_P, action_P], future)
                 return models.reward[model_P, :, action_P] + discount * future_PS
@@ -193,22 +197,24 @@ def recursive_at_points(models: BeliefModel, nominal: int, pessimism, points, al
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def bellman_residual(models: BeliefModel, nominal: int, pessimism, interpolated, keys_NP) -> jax.Array:
+def bellman_residual(
+    models: BeliefModel, nominal: int, pessimism: jax.Array, interpolated: Interpolated, keys_NP: jax.Array
+) -> jax.Array:
     """Estimated error of N clouds' values at their starts, (N,): E sum_t gamma^t |one step back - V|(b_t).
 
     The expectation is over paths (one for each key) of the best action, under the worst model with probability alpha
     and else under the best one: along these an error of V travels to the start, to first order.
     """
 
-    def one(arguments):
+    def one(arguments: tuple):
         models, pessimism, found, keys_P = arguments
 
-        def successor(joint_SZ, key):
+        def successor(joint_SZ: jax.Array, key: jax.Array) -> jax.Array:
             signal = jax.random.categorical(key, jnp.log(joint_SZ.sum(0)))
             return joint_SZ[:, signal] / joint_SZ[:, signal].sum()
 
-        def path(key):
-            def step(belief_S, step):
+        def path(key: jax.Array) -> jax.Array:
+            def step(belief_S: jax.Array, step: tuple[jax.Array, jax.Array]):
                 t, key = step
                 model_key, signal_key = jax.random.split(key)
                 stage = models.horizon - t
@@ -239,8 +245,8 @@ def spread_points(models: BeliefModel, nominal: int, generations: int) -> jax.Ar
     """Belief points of N clouds, (N, S + generations x 16, S), the corners first."""
     n_states = models.reward.shape[-2]
 
-    def one(models):
-        def generation(points, index):
+    def one(models: BeliefModel):
+        def generation(points: jax.Array, index: jax.Array):
             frontier = jax.lax.dynamic_slice_in_dim(points, n_states + index * GENERATION, GENERATION)
             joint = jnp.einsum("ps,mazst->pmazt", frontier, models.kernel).reshape(-1, n_states)
             chance = joint.sum(-1)
@@ -259,7 +265,7 @@ def spread_points(models: BeliefModel, nominal: int, generations: int) -> jax.Ar
     return jax.lax.map(one, models)
 
 
-def _normalised(joint):
+def _normalised(joint: jax.Array) -> jax.Array:
     total = joint.sum(-1, keepdims=True)
     return jnp.where(total > 0, joint / jnp.where(total > 0, total, 1), 1 / joint.shape[-1])
 

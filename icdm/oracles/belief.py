@@ -29,7 +29,14 @@ def first_filter(problem: POMDP, task_B: jax.Array, observation_B: jax.Array) ->
     return _normalised(prior_BS * problem.first_emission[task_B, :, observation_B], prior_BS)
 
 
-def updated_belief(problem: POMDP, task_B, belief_BS, action_B, observation_B, reward_B) -> jax.Array:
+def updated_belief(
+    problem: POMDP,
+    task_B: jax.Array,
+    belief_BS: jax.Array,
+    action_B: jax.Array,
+    observation_B: jax.Array,
+    reward_B: jax.Array,
+) -> jax.Array:
     """Belief after a step, given that the episode goes on, (B, S).
 
     b'(s') ∝ sum_s b(s) Pr(r | s, a, s') P(s' | s, a) E(o | a, s') for s' not terminal, the factor
@@ -39,7 +46,14 @@ def updated_belief(problem: POMDP, task_B, belief_BS, action_B, observation_B, r
     return filter_step(problem, task_B, belief_BS, action_B, observation_B, reward_B)[0]
 
 
-def filter_step(problem: POMDP, task_B, belief_BS, action_B, observation_B, reward_B):
+def filter_step(
+    problem: POMDP,
+    task_B: jax.Array,
+    belief_BS: jax.Array,
+    action_B: jax.Array,
+    observation_B: jax.Array,
+    reward_B: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
     """`updated_belief` (B, S), and the chance of what the step showed and that the episode goes on (B,)."""
     transition_BSS = problem.mdp.transition[task_B, action_B]
     prediction_BS = jnp.einsum("bs,bst->bt", belief_BS, transition_BSS)
@@ -50,7 +64,7 @@ def filter_step(problem: POMDP, task_B, belief_BS, action_B, observation_B, rewa
     return _normalised(jnp.where(problem.mdp.terminal[task_B], 0, joint_BS), prediction_BS)
 
 
-def reward_likelihood(mdp: MDP, task_B, action_B, reward_B) -> jax.Array:
+def reward_likelihood(mdp: MDP, task_B: jax.Array, action_B: jax.Array, reward_B: jax.Array) -> jax.Array:
     """Pr(r | s, a, s'), (B, S, S'): 1 or 0 for deterministic rewards, else the Bernoulli probability.
 
     Rewards are compared within 1e-6 of the problem's largest, so that float32 recordings are understood.
@@ -60,7 +74,7 @@ def reward_likelihood(mdp: MDP, task_B, action_B, reward_B) -> jax.Array:
     scale_B = jnp.abs(mdp.reward[task_B]).max((1, 2)) + jnp.abs(mdp.arrival_reward[task_B]).max(1)
     tolerance_B11 = 1e-6 * jnp.maximum(scale_B, 1e-30)[:, None, None]
 
-    def equal(pay):
+    def equal(pay: jax.Array) -> jax.Array:
         return jnp.abs(pay - reward_B[:, None, None]) <= tolerance_B11
 
     if mdp.reward_noise == "bernoulli":

@@ -55,7 +55,7 @@ def tree_values(
     return q_values[0]
 
 
-def _expand(beliefs: np.ndarray, kernel: np.ndarray, most: int):
+def _expand(beliefs: np.ndarray, kernel: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Successors of n beliefs: unique ones (N, S), their chances (n, M, A, Z) and indices (n, M, A, Z)."""
     size = len(beliefs) * kernel[..., 0].size
     if size > most:

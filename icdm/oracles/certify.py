@@ -118,7 +118,7 @@ def informed_critic(problem: POMDP) -> tuple[Oracle, np.ndarray]:
     return _oracle_of_vectors(problem, model, alpha)
 
 
-def _oracle_of_vectors(problem, model: BeliefModel, alpha) -> tuple[Oracle, np.ndarray]:
+def _oracle_of_vectors(problem: POMDP, model: BeliefModel, alpha: np.ndarray) -> tuple[Oracle, np.ndarray]:
     planner = AlphaVectors(model, alpha)
     with jax.enable_x64(True):
         start_N = np.asarray(jax.tree.map(jnp.asarray, planner).start_value())

@@ -59,17 +59,17 @@ class Bounds:
     upper: jax.Array
     informed: jax.Array
 
-    def lower_value(self, joint: jax.Array, stage) -> jax.Array:
+    def lower_value(self, joint: jax.Array, stage: jax.Array | int) -> jax.Array:
         """Lower bound at joints (S, ...), times their mass, with `stage` decisions to go."""
         return jnp.tensordot(self.alpha[self._at(stage)], joint, 1).max(0)
 
-    def upper_value(self, joint: jax.Array, stage) -> jax.Array:
+    def upper_value(self, joint: jax.Array, stage: jax.Array | int) -> jax.Array:
         """Upper bound at joints (S, ...), times their mass, with `stage` decisions to go."""
         informed = jnp.tensordot(self.informed[self._at(stage)].T, joint, 1).max(0)
         share = jnp.moveaxis(shares(joint, self.points), 0, -1)
         return jnp.minimum(informed, _sawtooth(joint, share, self.points, self.upper[self._at(stage)]))
 
-    def q_values(self, model: BeliefModel, belief: jax.Array, stage) -> tuple[jax.Array, jax.Array]:
+    def q_values(self, model: BeliefModel, belief: jax.Array, stage: jax.Array | int) -> tuple[jax.Array, jax.Array]:
         """Lower and upper bound of Q_h(belief, a) with h = `stage` >= 1 decisions to go, each (A,)."""
         joint = jnp.einsum("s,azst->taz", belief, model.kernel)
         gain = belief @ model.reward
@@ -82,7 +82,7 @@ class Bounds:
             model.first.T, model.horizon
         ).sum()
 
-    def _at(self, stage):
+    def _at(self, stage: jax.Array | int) -> jax.Array:
         return jnp.minimum(stage, self.alpha.shape[0] - 1)
 
 
@@ -163,7 +163,7 @@ def solve_at_points(model: BeliefModel, points: jax.Array, start: Stage) -> Boun
     gain = points @ model.reward
     signal = jnp.arange(model.kernel.shape[1])[None]
 
-    def sweep(stage, _):
+    def sweep(stage: Stage, _: None):
         alpha, upper, informed = stage
         q_lower = gain + model.discount * jnp.tensordot(alpha, joint, 1).max(0).sum(-1)
         action = q_lower.argmax(-1)
@@ -191,7 +191,7 @@ def explore(model: BeliefModel, bounds: Bounds, key: jax.Array, n_new: int) -> j
 
     luck_TW = jax.random.uniform(key, (model.horizon, n_paths))
 
-    def step(belief_SW, step):
+    def step(belief_SW: jax.Array, step: tuple[jax.Array, jax.Array]):
         t, luck_W = step
         stage = model.horizon - t
         joint = jnp.einsum("sw,azst->twaz", belief_SW, model.kernel)
@@ -207,7 +207,9 @@ def explore(model: BeliefModel, bounds: Bounds, key: jax.Array, n_new: int) -> j
     return add_distant(bounds.points, met, jnp.concatenate([first_gap_W[None], gap_TW]).ravel(), n_new)
 
 
-def _draw_signal(bounds, joint, stage, luck_W):
+def _draw_signal(
+    bounds: Bounds, joint: jax.Array, stage: jax.Array | int, luck_W: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """A successor of each of W beliefs, drawn from joints (S, W, Z) by mass x gap; and its gap (W,)."""
     mass = joint.sum(0)
     gap = jnp.where(mass > 1e-12, bounds.upper_value(joint, stage) - bounds.lower_value(joint, stage), 0)
@@ -217,10 +219,10 @@ def _draw_signal(bounds, joint, stage, luck_W):
     return taken / total[None], jnp.take_along_axis(gap, signal[:, None], 1)[:, 0] / total
 
 
-def add_distant(points, met, gap, n_new):
+def add_distant(points: jax.Array, met: jax.Array, gap: jax.Array, n_new: int) -> jax.Array:
     """The points and `n_new` beliefs met, each the largest in gap x L1 distance from all chosen before it."""
 
-    def add(distance, _):
+    def add(distance: jax.Array, _: None):
         chosen = met[(distance * gap).argmax()]
         return jnp.minimum(distance, jnp.abs(met - chosen[None]).sum(1)), chosen
 
@@ -230,11 +232,11 @@ def add_distant(points, met, gap, n_new):
     return jnp.concatenate([points, chosen])
 
 
-def shares(joint, points):
+def shares(joint: jax.Array, points: jax.Array) -> jax.Array:
     """Largest c with c points[i] <= joint in every state, (P, ...) for joints (S, ...)."""
     flat = joint.reshape(joint.shape[0], -1)
 
-    def one_state(share, state):
+    def one_state(share: jax.Array, state: tuple[jax.Array, jax.Array]):
         mass, point = state
         ratio = mass[None] / jnp.where(point > 0, point, 1)[:, None]
         return jnp.where(point[:, None] > 0, jnp.minimum(share, ratio), share), None
@@ -243,14 +245,14 @@ def shares(joint, points):
     return share.reshape(-1, *joint.shape[1:])
 
 
-def _sawtooth(joint, share, points, upper):
+def _sawtooth(joint: jax.Array, share: jax.Array, points: jax.Array, upper: jax.Array) -> jax.Array:
     """sum_s joint(s) U(e_s) + min_i share_i (U(b_i) - sum_s b_i(s) U(e_s)), with shares (..., P)."""
     corner = upper[: points.shape[1]]
     drop = jnp.minimum(upper - points @ corner, 0)
     return jnp.tensordot(corner, joint, 1) + (share * jnp.expand_dims(drop, range(share.ndim - 1))).min(-1)
 
 
-def _first_largest(score):
+def _first_largest(score: jax.Array) -> jax.Array:
     """score.argmax(0), by a comparison with the maximum: XLA vectorises it on CPU, argmax it does not."""
     index = jnp.expand_dims(jnp.arange(len(score), dtype=jnp.int32), range(1, score.ndim))
     return jnp.where(score == score.max(0)[None], index, len(score)).min(0)
@@ -288,14 +290,16 @@ def _padded(bounds: Bounds, n_points: int) -> Bounds:
     """The same bounds of N problems with points and vectors repeated up to `n_points`."""
     more = n_points - bounds.points.shape[1]
 
-    def pad(leaf, axis):
+    def pad(leaf: jax.Array, axis: int) -> jax.Array:
         return jnp.pad(leaf, [(0, more if i == axis else 0) for i in range(leaf.ndim)], mode="edge")
 
     axes = {"points": 1, "alpha": 2, "alpha_action": 2, "upper": 2}
     return dataclasses.replace(bounds, **{name: pad(getattr(bounds, name), axis) for name, axis in axes.items()})
 
 
-def _solve_all(model, points, start, infinite):
+def _solve_all(
+    model: BeliefModel, points: jax.Array, start: Stage, infinite: bool
+) -> tuple[Bounds, np.ndarray, np.ndarray]:
     """Bounds of N problems and NumPy brackets; of an infinite horizon only the last stage is kept."""
     bounds, lower, upper = _solved(model, points, start)
     if infinite:
@@ -305,8 +309,8 @@ def _solve_all(model, points, start, infinite):
 
 
 @jax.jit
-def _solved(model, points, start):
-    def one(arguments):
+def _solved(model: BeliefModel, points: jax.Array, start: Stage) -> tuple[Bounds, jax.Array, jax.Array]:
+    def one(arguments: tuple):
         bounds = solve_at_points(*arguments)
         return bounds, *bounds.bracket(arguments[0])
 
@@ -314,8 +318,8 @@ def _solved(model, points, start):
 
 
 @functools.partial(jax.jit, static_argnames="n_new")
-def _explore_all(model, bounds, keys, n_new):
-    def one(arguments):
+def _explore_all(model: BeliefModel, bounds: Bounds, keys: jax.Array, n_new: int) -> jax.Array:
+    def one(arguments: tuple):
         return explore(*arguments, n_new)
 
     return jax.lax.map(one, (model, bounds, keys), batch_size=_side_by_side(model, bounds.points.shape[1]))

@@ -21,12 +21,13 @@ import jax.numpy as jnp
 from icdm.oracles.alpha_meu import Interpolated
 from icdm.oracles.backward_induction import plan
 from icdm.oracles.belief import BeliefModel, first_belief, updated_belief
+from icdm.problems.policy import Carry
 from icdm.problems.pomdp import POMDP
 
 AT_ONCE = 32  # beliefs that are looked at side by side in a cloud: what they gather stays in the cache
 
 
-def _pytree(cls):
+def _pytree(cls: type) -> type:
     fields = [field.name for field in dataclasses.fields(cls)]
     return jax.tree_util.register_dataclass(cls, data_fields=fields, meta_fields=[])
 
@@ -38,7 +39,7 @@ class LinearQ:
 
     table: jax.Array
 
-    def assess(self, task_B, belief_BS, t_B):
+    def assess(self, task_B: jax.Array, belief_BS: jax.Array, t_B: jax.Array) -> tuple[jax.Array, jax.Array]:
         q_BA = jnp.einsum("bs,bsa->ba", belief_BS, self.table[task_B, t_B])
         return q_BA, q_BA.max(-1)
 
@@ -50,7 +51,7 @@ class MostLikelyState:
 
     table: jax.Array
 
-    def assess(self, task_B, belief_BS, t_B):
+    def assess(self, task_B: jax.Array, belief_BS: jax.Array, t_B: jax.Array) -> tuple[jax.Array, jax.Array]:
         q_BA = self.table[task_B, t_B, belief_BS.argmax(-1)]
         return q_BA, q_BA.max(-1)
 
@@ -72,7 +73,7 @@ class AlphaVectors:
     model: BeliefModel
     alpha: jax.Array
 
-    def assess(self, task_B, belief_BS, t_B):
+    def assess(self, task_B: jax.Array, belief_BS: jax.Array, t_B: jax.Array) -> tuple[jax.Array, jax.Array]:
         to_go_B = self.model.horizon - t_B
         gain_BA = jnp.einsum("bs,bsa->ba", belief_BS, self.model.reward[task_B])
         joint = jnp.einsum("bs,bazst->bazt", belief_BS, self.model.kernel[task_B])
@@ -95,8 +96,8 @@ class Ambiguous:
     pessimism: jax.Array
     interpolated: Interpolated
 
-    def assess(self, task_B, belief_BS, t_B):
-        def one(task, belief_S, t):
+    def assess(self, task_B: jax.Array, belief_BS: jax.Array, t_B: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def one(task: jax.Array, belief_S: jax.Array, t: jax.Array):
             models, pessimism, interpolated = jax.tree.map(
                 lambda leaf: leaf[task], (self.models, self.pessimism, self.interpolated)
             )
@@ -120,7 +121,7 @@ class BeliefPolicy:
     problem: POMDP
     planner: Any
 
-    def init(self, task_B):
+    def init(self, task_B: jax.Array) -> Carry:
         belief_BS = _working(self.problem.mdp.initial)[task_B]
         return (
             task_B,
@@ -130,7 +131,7 @@ class BeliefPolicy:
             jnp.zeros(task_B.shape, jnp.float32),
         )
 
-    def assess(self, carry, observation_B):
+    def assess(self, carry: Carry, observation_B: jax.Array) -> tuple[jax.Array, jax.Array, Carry]:
         task_B, t_B, belief_BS, action_B, reward_B = carry
         problem, planner = _working((self.problem, self.planner))
         later_BS = updated_belief(problem, task_B, belief_BS, action_B, observation_B, reward_B)
@@ -139,20 +140,20 @@ class BeliefPolicy:
         q_BA, value_B = planner.assess(task_B, belief_BS, t_B)
         return q_BA, value_B, (task_B, t_B, belief_BS, action_B, reward_B)
 
-    def act(self, carry, observation_B, key):
+    def act(self, carry: Carry, observation_B: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array, Carry]:
         q_BA, _, carry = self.assess(carry, observation_B)
         return q_BA.argmax(-1).astype(jnp.int32), q_BA, carry
 
-    def observe(self, carry, action_B, reward_B):
+    def observe(self, carry: Carry, action_B: jax.Array, reward_B: jax.Array) -> Carry:
         task_B, t_B, belief_BS, _, _ = carry
         return task_B, t_B + 1, belief_BS, action_B.astype(task_B.dtype), reward_B.astype(jnp.float32)
 
 
-def _working(tree):
+def _working(tree: Any) -> Any:
     """The same arrays in the precision at work: float32 in rollouts, float64 where it is enabled."""
     dtype = jnp.result_type(float)
 
-    def converted(leaf):
+    def converted(leaf: jax.Array) -> jax.Array:
         return jnp.asarray(leaf, dtype if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype)
 
     return jax.tree.map(converted, tree)
@@ -174,8 +175,8 @@ def fast_informed(model: BeliefModel) -> jax.Array:
 
 @jax.jit
 @jax.vmap
-def _fast_informed(model):
-    def step(informed, _):
+def _fast_informed(model: BeliefModel) -> jax.Array:
+    def step(informed: jax.Array, _: None):
         future = jnp.einsum("azst,tb->azsb", model.kernel, informed).max(-1).sum(1).T
         informed = model.reward + model.discount * future
         return informed, informed

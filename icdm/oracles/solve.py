@@ -19,7 +19,6 @@ from icdm.oracles.belief_tree import tree_values
 from icdm.problems.ambiguous import make_ambiguous
 from icdm.problems.pomdp import POMDP
 
-
 BOUNDS_INSTEAD = "use the bounds of the point-based oracle (--method bounds)"
 RECURSIVE_INSTEAD = "use the recursive objective (--form recursive)"
 

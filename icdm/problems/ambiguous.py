@@ -80,16 +80,18 @@ class AmbiguousPOMDP:
         which = (slice(None),) * (self.models.mdp.initial.ndim - 2) + (index,)
         return jax.tree.map(lambda leaf: leaf[which], self.models)
 
-    def reset(self, task_B, key):
+    def reset(self, task_B: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         """First states and observations of B episodes under the nominal model."""
         return self.nominal.reset(task_B, key)
 
-    def step(self, task_B, state_B, action_B, key):
+    def step(
+        self, task_B: jax.Array, state_B: jax.Array, action_B: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
         """One step of B episodes under the nominal model."""
         return self.nominal.step(task_B, state_B, action_B, key)
 
 
-def make_ambiguous(models: Sequence[POMDP], *, pessimism, nominal: int = 0) -> AmbiguousPOMDP:
+def make_ambiguous(models: Sequence[POMDP], *, pessimism: float, nominal: int = 0) -> AmbiguousPOMDP:
     """One cloud from single POMDPs.
 
     Raises:

@@ -26,7 +26,15 @@ class Counts:
         return self.transition.sum(-1).T
 
 
-def count(state_X, action_X, reward_X, next_state_X, valid_X, n_states: int, n_actions: int) -> Counts:
+def count(
+    state_X: jax.Array,
+    action_X: jax.Array,
+    reward_X: jax.Array,
+    next_state_X: jax.Array,
+    valid_X: jax.Array,
+    n_states: int,
+    n_actions: int,
+) -> Counts:
     """Counts of X recorded steps, those with `valid_X` false left out; float64 where x64 is enabled."""
     one_X = valid_X.astype(jnp.result_type(float))
     transition = jnp.zeros((n_actions, n_states, n_states)).at[action_X, state_X, next_state_X].add(one_X)

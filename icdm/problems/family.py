@@ -19,6 +19,7 @@ import dataclasses
 import importlib
 import json
 import pkgutil
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -133,7 +134,7 @@ class HasWords(Protocol):
 _FAMILIES: dict[str, type] = {}
 
 
-def register(name: str):
+def register(name: str) -> Callable[[type], type]:
     """Class decorator that enters a family under a name."""
 
     def enter(family: type) -> type:
@@ -143,7 +144,7 @@ def register(name: str):
     return enter
 
 
-def make_family(name: str, **parameters) -> Family:
+def make_family(name: str, **parameters: Any) -> Family:
     """The family of that name with those parameters.
 
     Raises:
@@ -190,7 +191,7 @@ def family_names() -> list[str]:
     return sorted(_FAMILIES)
 
 
-def sample_tasks(family: Family, key: jax.Array, n: int):
+def sample_tasks(family: Family, key: jax.Array, n: int) -> MDP | POMDP | AmbiguousPOMDP:
     """n tasks along a leading axis; large problems are drawn one after another to spare memory."""
     batch = tasks_at_once(n, family.n_actions, family.n_states)
     return jax.lax.map(family.sample, jax.random.split(key, n), batch_size=batch)

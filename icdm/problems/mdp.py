@@ -11,6 +11,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from icdm.errors import UserError
 
@@ -82,7 +83,9 @@ class MDP:
         state_B = draw(self.initial[task_B], _uniform(key, task_B.shape))
         return state_B, state_B
 
-    def step(self, task_B, state_B, action_B, key):
+    def step(
+        self, task_B: jax.Array, state_B: jax.Array, action_B: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
         """One step of B episodes; returns (state_B, reward_B, observation_B, done_B)."""
         transition_key, reward_key = jax.random.split(key)
         row_BS = self.transition[task_B, action_B, state_B]
@@ -97,7 +100,15 @@ class MDP:
 
 
 def make_mdp(
-    transition, reward, initial, *, discount, horizon, arrival_reward=None, terminal=None, reward_noise="none"
+    transition: ArrayLike,
+    reward: ArrayLike,
+    initial: ArrayLike,
+    *,
+    discount: float,
+    horizon: int,
+    arrival_reward: ArrayLike | None = None,
+    terminal: ArrayLike | None = None,
+    reward_noise: str = "none",
 ) -> MDP:
     """One validated float64 MDP from outside arrays.
 
@@ -154,7 +165,7 @@ def tasks_at_once(n: int, n_actions: int, n_states: int) -> int:
     return max(1, min(n, 2**24 // (n_actions * n_states**2)))
 
 
-def check_horizon(horizon) -> None:
+def check_horizon(horizon: int) -> None:
     if int(horizon) < 1:
         raise UserError(f"horizon {horizon}: an episode needs at least 1 decision")
 
@@ -172,18 +183,18 @@ def normalised_rows(array: np.ndarray, name: str, axes: tuple[str, ...]) -> np.n
     return array / total[..., None]
 
 
-def _uniform(key, shape):
+def _uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jax.random.uniform(key, shape, jnp.float32)
 
 
-def _finite(name: str, array) -> np.ndarray:
+def _finite(name: str, array: ArrayLike) -> np.ndarray:
     array = np.asarray(array, np.float64)
     if not np.isfinite(array).all():
         raise UserError(f"{name} holds a value that is not finite at {tuple(np.argwhere(~np.isfinite(array))[0])}")
     return array
 
 
-def _shaped(name: str, array, shape: tuple[int, ...]) -> np.ndarray:
+def _shaped(name: str, array: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
     array = _finite(name, array)
     if array.shape != shape:
         raise UserError(f"{name} has shape {array.shape}: give {shape}")

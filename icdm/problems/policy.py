@@ -52,15 +52,15 @@ class MarkovPolicy:
     table: jax.Array
     index: jax.Array | None = None
 
-    def init(self, task_B):
+    def init(self, task_B: jax.Array) -> Carry:
         return (task_B if self.index is None else self.index), jnp.zeros_like(task_B)
 
-    def act(self, carry, observation_B, key):
+    def act(self, carry: Carry, observation_B: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array, Carry]:
         probability_BA = _entry(self.table, carry, observation_B).astype(jnp.float32)
         action_B = draw(probability_BA, jax.random.uniform(key, observation_B.shape, jnp.float32))
         return action_B, jnp.log(probability_BA), carry
 
-    def observe(self, carry, action_B, reward_B):
+    def observe(self, carry: Carry, action_B: jax.Array, reward_B: jax.Array) -> Carry:
         index_B, t_B = carry
         return index_B, t_B + 1
 
@@ -72,23 +72,23 @@ class TableOracle:
 
     table: jax.Array
 
-    def init(self, task_B):
+    def init(self, task_B: jax.Array) -> Carry:
         return task_B, jnp.zeros_like(task_B)
 
-    def assess(self, carry, observation_B):
+    def assess(self, carry: Carry, observation_B: jax.Array) -> tuple[jax.Array, jax.Array, Carry]:
         q_BA = _entry(self.table, carry, observation_B)
         return q_BA, q_BA.max(-1), carry
 
-    def act(self, carry, observation_B, key):
+    def act(self, carry: Carry, observation_B: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array, Carry]:
         q_BA, _, carry = self.assess(carry, observation_B)
         return q_BA.argmax(-1).astype(jnp.int32), q_BA, carry
 
-    def observe(self, carry, action_B, reward_B):
+    def observe(self, carry: Carry, action_B: jax.Array, reward_B: jax.Array) -> Carry:
         task_B, t_B = carry
         return task_B, t_B + 1
 
 
-def _entry(table_NTOX: jax.Array, carry, observation_B: jax.Array) -> jax.Array:
+def _entry(table_NTOX: jax.Array, carry: Carry, observation_B: jax.Array) -> jax.Array:
     """The rows of a table at (index, time, observation), (B, X); the last table and time hold for all later ones."""
     index_B, t_B = carry
     n, steps = table_NTOX.shape[:2]
@@ -103,10 +103,10 @@ class EpsilonGreedy:
     policy: Policy
     epsilon: jax.Array | float
 
-    def init(self, task_B):
+    def init(self, task_B: jax.Array) -> Carry:
         return self.policy.init(task_B)
 
-    def act(self, carry, observation_B, key):
+    def act(self, carry: Carry, observation_B: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array, Carry]:
         action_B, logits_BA, carry = self.policy.act(carry, observation_B, key)
         n_actions = logits_BA.shape[-1]
         epsilon_B1 = jnp.broadcast_to(jnp.asarray(self.epsilon, jnp.float32), action_B.shape)[:, None]
@@ -114,7 +114,7 @@ class EpsilonGreedy:
         action_B = draw(probability_BA, jax.random.uniform(key, action_B.shape, jnp.float32))
         return action_B, jnp.log(probability_BA), carry
 
-    def observe(self, carry, action_B, reward_B):
+    def observe(self, carry: Carry, action_B: jax.Array, reward_B: jax.Array) -> Carry:
         return self.policy.observe(carry, action_B, reward_B)
 
 
@@ -135,15 +135,15 @@ class Sampled:
 
     policy: Policy
 
-    def init(self, task_B):
+    def init(self, task_B: jax.Array) -> Carry:
         return self.policy.init(task_B)
 
-    def act(self, carry, observation_B, key):
+    def act(self, carry: Carry, observation_B: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array, Carry]:
         own_key, key = jax.random.split(key)
         _, logits_BA, carry = self.policy.act(carry, observation_B, own_key)
         probability_BA = jax.nn.softmax(logits_BA.astype(jnp.float32))
         action_B = draw(probability_BA, jax.random.uniform(key, observation_B.shape, jnp.float32))
         return action_B, jnp.log(probability_BA), carry
 
-    def observe(self, carry, action_B, reward_B):
+    def observe(self, carry: Carry, action_B: jax.Array, reward_B: jax.Array) -> Carry:
         return self.policy.observe(carry, action_B, reward_B)

@@ -6,10 +6,12 @@ the identity; see `icdm.problems.ambiguous` for a cloud of several such models.
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from icdm.errors import UserError
 from icdm.problems.mdp import MDP, draw, make_mdp, normalised_rows
@@ -75,7 +77,9 @@ class POMDP:
         uniform_B = jax.random.uniform(emission_key, task_B.shape, jnp.float32)
         return state_B, draw(self.first_emission[task_B, state_B], uniform_B)
 
-    def step(self, task_B, state_B, action_B, key):
+    def step(
+        self, task_B: jax.Array, state_B: jax.Array, action_B: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
         """One step of B episodes; returns (state_B, reward_B, observation_B, done_B)."""
         mdp_key, emission_key = jax.random.split(key)
         next_B, reward_B, _, done_B = self.mdp.step(task_B, state_B, action_B, mdp_key)
@@ -84,16 +88,16 @@ class POMDP:
 
 
 def make_pomdp(
-    transition,
-    reward,
-    initial,
-    emission,
+    transition: ArrayLike,
+    reward: ArrayLike,
+    initial: ArrayLike,
+    emission: ArrayLike,
     *,
-    discount,
-    horizon,
-    first_emission=None,
-    shows_reward=False,
-    **mdp_fields,
+    discount: float,
+    horizon: int,
+    first_emission: ArrayLike | None = None,
+    shows_reward: bool = False,
+    **mdp_fields: Any,
 ) -> POMDP:
     """One validated float64 POMDP from outside arrays.
 
@@ -136,7 +140,7 @@ def shown(mdp: MDP) -> POMDP:
     )
 
 
-def _rows(name: str, array, leading: tuple[int, ...], axes: tuple[str, ...]) -> np.ndarray:
+def _rows(name: str, array: ArrayLike, leading: tuple[int, ...], axes: tuple[str, ...]) -> np.ndarray:
     array = np.asarray(array, np.float64)
     if array.ndim != len(leading) + 1 or array.shape[:-1] != leading or array.shape[-1] < 1:
         raise UserError(f"{name} has shape {array.shape}: give ({', '.join(map(str, leading))}, observations)")

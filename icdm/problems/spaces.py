@@ -57,7 +57,7 @@ class Box:
     low: tuple[float, ...]
     high: tuple[float, ...]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(self.low) != len(self.high) or any(a > b for a, b in zip(self.low, self.high)):
             raise UserError(f"a box from {self.low} to {self.high}: give as many lows as highs, none above its high")
 

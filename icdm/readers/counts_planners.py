@@ -54,8 +54,8 @@ def plan_from_context(family: Family, problem: MDP, context: Trajectories, plann
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _plan_rows(family, planner, known, context, key):
-    def plan_row(row):
+def _plan_rows(family: Family, planner: str, known: MDP, context: Trajectories, key: jax.Array) -> jax.Array:
+    def plan_row(row: tuple[Trajectories, jax.Array]) -> jax.Array:
         context, key = row
         state, action, reward, arrival = (x.ravel() for x in context.steps)
         valid = context.valid.ravel()

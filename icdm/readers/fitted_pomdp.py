@@ -27,7 +27,7 @@ import numpy as np
 from icdm.oracles.pomdp_planners import BeliefPolicy, LinearQ, qmdp
 from icdm.problems.family import Family
 from icdm.problems.mdp import MDP
-from icdm.problems.policy import Policy
+from icdm.problems.policy import Carry, Policy
 from icdm.problems.pomdp import POMDP, silent_start
 from icdm.trajectories.collect import Tasks
 from icdm.trajectories.trajectory import Trajectories
@@ -35,6 +35,8 @@ from icdm.trajectories.trajectory import Trajectories
 RESTARTS = 10  # random starts, the likeliest end of which is kept
 ITERATIONS = 40
 PRIOR = 2.0  # counts added to each distribution, in all
+
+Episodes = tuple[jax.Array, jax.Array, jax.Array, jax.Array]  # observation (K, U), action, reward, valid (K, T)
 
 
 @functools.partial(
@@ -120,9 +122,16 @@ def fit(
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _fit_rows(sizes, shown, restarts, iterations, episodes, key):
-    def from_one_start(key):
-        def fit_row(key, episodes):
+def _fit_rows(
+    sizes: tuple[int, int, int],
+    shown: tuple[bool, bool],
+    restarts: int,
+    iterations: int,
+    episodes: Episodes,
+    key: jax.Array,
+) -> tuple[Parameters, jax.Array]:
+    def from_one_start(key: jax.Array) -> tuple[Parameters, jax.Array]:
+        def fit_row(key: jax.Array, episodes: Episodes) -> tuple[Parameters, jax.Array]:
             return climb(random_parameters(key, *sizes), episodes, iterations, *shown)
 
         return jax.vmap(fit_row)(jax.random.split(key, episodes[0].shape[0]), episodes)
@@ -141,15 +150,17 @@ def random_parameters(key: jax.Array, n_states: int, n_observations: int, n_acti
     return structure.unflatten([weight / weight.sum(-1, keepdims=True) for weight in weights])
 
 
-def climb(start: Parameters, episodes, iterations: int, observes_first: bool, shows_reward: bool):
+def climb(
+    start: Parameters, episodes: Episodes, iterations: int, observes_first: bool, shows_reward: bool
+) -> tuple[Parameters, jax.Array]:
     """Parameters after so many iterations of EM, and the objective before each, (I,)."""
     prior = prior_counts(start, *episodes[2:])
 
-    def penalty(log):
+    def penalty(log: Parameters) -> jax.Array:
         terms = jax.tree.map(lambda count, leaf: (count * leaf).sum(), prior, log)
         return terms.initial + terms.transition + terms.emission + (terms.pay if shows_reward else 0)
 
-    def iterate(theta, _):
+    def iterate(theta: Parameters, _: None):
         log = jax.tree.map(jnp.log, theta)
         log_likelihood, counts = jax.value_and_grad(log_forward)(log, episodes, observes_first, shows_reward)
         total = jax.tree.map(jnp.add, counts, prior)
@@ -159,14 +170,14 @@ def climb(start: Parameters, episodes, iterations: int, observes_first: bool, sh
     return jax.lax.scan(iterate, start, length=iterations)
 
 
-def prior_counts(like: Parameters, reward_KT, valid_KT) -> Parameters:
+def prior_counts(like: Parameters, reward_KT: jax.Array, valid_KT: jax.Array) -> Parameters:
     """`PRIOR` counts for each distribution: spread evenly, and for rewards in the ratio of all rewards seen."""
     prior = jax.tree.map(lambda leaf: jnp.full_like(leaf, PRIOR / leaf.shape[-1]), like)
     mean = (0.5 + (reward_KT * valid_KT).sum()) / (1 + valid_KT.sum())
     return dataclasses.replace(prior, pay=jnp.broadcast_to(PRIOR * jnp.stack([mean, 1 - mean]), like.pay.shape))
 
 
-def log_forward(log: Parameters, episodes, observes_first: bool, shows_reward: bool) -> jax.Array:
+def log_forward(log: Parameters, episodes: Episodes, observes_first: bool, shows_reward: bool) -> jax.Array:
     """log L of K episodes (observation (K, T + 1), action, scaled reward and valid (K, T)), by log theta."""
     observation_KT, action_KT, reward_KT, valid_KT = episodes
     n_actions, n_states, _ = log.transition.shape
@@ -178,7 +189,7 @@ def log_forward(log: Parameters, episodes, observes_first: bool, shows_reward: b
         log_pay_KTAS -= jax.lax.stop_gradient(log_pay_KTAS)
     paid_KTAS = acted_KTA[..., None] * jnp.exp(log_pay_KTAS)
 
-    def step(belief_KS, shown):
+    def step(belief_KS: jax.Array, shown: tuple[jax.Array, jax.Array, jax.Array]):
         paid_KAS, seen_KS, valid_K = shown
         joint_KS = jnp.einsum("ks,kas,ast->kt", belief_KS, paid_KAS, transition) * seen_KS
         chance_K = jnp.where(valid_K, joint_KS.sum(-1), 1)
@@ -198,13 +209,13 @@ class RowPolicy:
 
     policy: Policy
 
-    def init(self, task_B):
+    def init(self, task_B: jax.Array) -> Carry:
         return self.policy.init(jnp.arange(task_B.shape[0], dtype=task_B.dtype))
 
-    def act(self, carry, observation_B, key):
+    def act(self, carry: Carry, observation_B: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array, Carry]:
         return self.policy.act(carry, observation_B, key)
 
-    def observe(self, carry, action_B, reward_B):
+    def observe(self, carry: Carry, action_B: jax.Array, reward_B: jax.Array) -> Carry:
         return self.policy.observe(carry, action_B, reward_B)
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from icdm.oracles.belief import BeliefModel, filter_step, first_filter
 from icdm.oracles.certify import OracleConfig, certify
 from icdm.problems.family import HasGrid
+from icdm.problems.policy import Carry
 from icdm.problems.pomdp import POMDP, as_pomdp
 from icdm.trajectories.collect import Tasks
 from icdm.trajectories.trajectory import Trajectories
@@ -82,12 +83,12 @@ def read(plans: Plans, context: Trajectories) -> np.ndarray:
 
 
 @jax.jit
-def _read(plans, context):
-    def one(row):
+def _read(plans: Plans, context: tuple[jax.Array, ...]) -> jax.Array:
+    def one(row: tuple[jax.Array, ...]):
         observation_KT, action_KT, reward_KT, valid_KT = row
         belief_KGS, log_KG = start(plans, observation_KT[:, 0])
 
-        def step(carry, recorded):
+        def step(carry: tuple[jax.Array, jax.Array], recorded: tuple[jax.Array, ...]):
             observation_K, action_K, reward_K, valid_K = recorded
             belief_KGS, log_KG = carry
             later_KGS, more_KG = advance(plans, belief_KGS, action_K, observation_K, reward_K)
@@ -104,22 +105,24 @@ def _read(plans, context):
     return jax.lax.map(one, context, batch_size=min(context[0].shape[0], AT_ONCE))
 
 
-def start(plans: Plans, observation_B) -> tuple[jax.Array, jax.Array]:
+def start(plans: Plans, observation_B: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Beliefs (B, G, S) after a first observation, and its log likelihood (B, G)."""
 
-    def one(problem):
+    def one(problem: POMDP):
         return first_filter(_alone(problem), jnp.zeros_like(observation_B), observation_B)
 
     belief_BGS, chance_BG = jax.vmap(one, out_axes=1)(plans.problem)
     return belief_BGS, _log(chance_BG)
 
 
-def advance(plans: Plans, belief_BGS, action_B, observation_B, reward_B) -> tuple[jax.Array, jax.Array]:
+def advance(
+    plans: Plans, belief_BGS: jax.Array, action_B: jax.Array, observation_B: jax.Array, reward_B: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """Beliefs (B, G, S) after a step, and the log likelihood of what it showed (B, G)."""
     if plans.pays is not None:
         reward_B = plans.pays[jnp.abs(reward_B[:, None] - plans.pays[None]).argmin(1)]
 
-    def one(problem, belief_BS):
+    def one(problem: POMDP, belief_BS: jax.Array):
         task_B = jnp.zeros_like(action_B)
         return filter_step(_alone(problem), task_B, belief_BS, action_B, observation_B, reward_B)
 
@@ -140,13 +143,13 @@ class PosteriorGrid:
     plans: Plans
     log_weight: np.ndarray
 
-    def init(self, task_B):
+    def init(self, task_B: jax.Array) -> Carry:
         n_rows, (n_tasks, n_states) = task_B.shape[0], self.plans.problem.mdp.initial.shape
         log_BG = jnp.broadcast_to(jnp.asarray(self.log_weight, float), (n_rows, n_tasks))
         zero_B = jnp.zeros(n_rows, jnp.int32)
         return zero_B, jnp.zeros((n_rows, n_tasks, n_states), log_BG.dtype), log_BG, zero_B, jnp.zeros(n_rows)
 
-    def act(self, carry, observation_B, key):
+    def act(self, carry: Carry, observation_B: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array, Carry]:
         t_B, belief_BGS, log_BG, action_B, reward_B = carry
         plans = jax.tree.map(jnp.asarray, self.plans)
         at_start = start(plans, observation_B)
@@ -156,7 +159,7 @@ class PosteriorGrid:
         q_BA = mean_q(plans, belief_BGS, jnp.exp(log_BG), t_B)
         return q_BA.argmax(-1).astype(jnp.int32), q_BA, (t_B, belief_BGS, log_BG, action_B, reward_B)
 
-    def observe(self, carry, action_B, reward_B):
+    def observe(self, carry: Carry, action_B: jax.Array, reward_B: jax.Array) -> Carry:
         t_B, belief_BGS, log_BG, _, before_B = carry
         return t_B + 1, belief_BGS, log_BG, action_B.astype(jnp.int32), reward_B.astype(before_B.dtype)
 
@@ -171,10 +174,10 @@ class GridReader:
         return PosteriorGrid(self.plans, read(self.plans, context))
 
 
-def mean_q(plans: Plans, belief_BGS, weight_BG, t_B) -> jax.Array:
+def mean_q(plans: Plans, belief_BGS: jax.Array, weight_BG: jax.Array, t_B: jax.Array) -> jax.Array:
     """sum_g w_g Q_g(b_g, a), (B, A), one task of the grid after another."""
 
-    def add(total_BA, task):
+    def add(total_BA: jax.Array, task: tuple):
         model, alpha_HPS, belief_BS, weight_B = task
         joint_BAZS = jnp.einsum("bs,azst->bazt", belief_BS, model.kernel)
         value_BAZ = jnp.einsum("bazt,bpt->bazp", joint_BAZS, alpha_HPS[model.horizon - t_B - 1]).max(-1)
@@ -190,5 +193,5 @@ def _alone(problem: POMDP) -> POMDP:
     return jax.tree.map(lambda leaf: leaf[None], problem)
 
 
-def _log(chance):
+def _log(chance: jax.Array) -> jax.Array:
     return jnp.log(jnp.maximum(chance, NEVER))
