@@ -75,17 +75,17 @@ class Energy:
 
     def posterior_mean(self, counts: Counts) -> MDP:
         """The transition is linear in p, so the mean problem is the problem of the mean p."""
-        p_X, weight_X = self._posterior(counts)
-        return self.problem(p_X @ weight_X)
+        p_G, weight_G = self._posterior(counts)
+        return self.problem(p_G @ weight_G)
 
     def posterior_sample(self, key: jax.Array, counts: Counts) -> MDP:
-        p_X, weight_X = self._posterior(counts)
-        return self.problem(jax.random.choice(key, p_X, p=weight_X))
+        p_G, weight_G = self._posterior(counts)
+        return self.problem(jax.random.choice(key, p_G, p=weight_G))
 
     def _posterior(self, counts: Counts, n_points: int = 1000) -> tuple[jax.Array, jax.Array]:
         """Posterior weights of p on the midpoints of a grid over [0.5, 1)."""
-        p_X = 0.5 + (jnp.arange(n_points) + 0.5) / (2 * n_points)
+        p_G = 0.5 + (jnp.arange(n_points) + 0.5) / (2 * n_points)
         can_move = jnp.ones((3, LEVELS)).at[WORK, 0].set(0).at[jnp.array([0, 2]), LEVELS - 1].set(0)
         stayed = (jnp.diagonal(counts.transition, axis1=-2, axis2=-1) * can_move).sum()
         moved = (counts.transition.sum(-1) * can_move).sum() - stayed
-        return p_X, jax.nn.softmax(moved * jnp.log(p_X) + stayed * jnp.log1p(-p_X))
+        return p_G, jax.nn.softmax(moved * jnp.log(p_G) + stayed * jnp.log1p(-p_G))

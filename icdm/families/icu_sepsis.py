@@ -107,8 +107,8 @@ class ICUSepsisHospitals(ICUSepsis):
     def _draw(self, key: jax.Array, concentration_ASS: jax.Array) -> MDP:
         """Rows ~ Dirichlet, by Gamma variables for the tenth of the entries that can be positive."""
         support = np.nonzero(nominal_mdp(self.horizon).transition)
-        gamma_X = jnp.exp(jax.random.loggamma(key, concentration_ASS[support], dtype=jnp.float32))
-        drawn = jnp.zeros_like(concentration_ASS).at[support].set(gamma_X.astype(concentration_ASS.dtype))
+        gamma_I = jnp.exp(jax.random.loggamma(key, concentration_ASS[support], dtype=jnp.float32))
+        drawn = jnp.zeros_like(concentration_ASS).at[support].set(gamma_I.astype(concentration_ASS.dtype))
         return self._with_rows(drawn / drawn.sum(-1, keepdims=True))
 
     def _concentration(self, counts: Counts) -> jax.Array:

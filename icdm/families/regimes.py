@@ -56,33 +56,33 @@ class Regimes:
     def sample(self, key: jax.Array) -> POMDP:
         low = jnp.array([0.005, 0.025, 0.9, -0.03, 0.05, 0.75])
         high = jnp.array([0.015, 0.04, 0.98, -0.005, 0.08, 0.92])
-        mean_R, deviation_R, stay_R = (low + (high - low) * jax.random.uniform(key, (6,), low.dtype)).reshape(2, 3).T
-        return self.problem(mean_R, deviation_R, stay_R)
+        mean_Y, deviation_Y, stay_Y = (low + (high - low) * jax.random.uniform(key, (6,), low.dtype)).reshape(2, 3).T
+        return self.problem(mean_Y, deviation_Y, stay_Y)
 
     def grid(self, n: int) -> tuple[POMDP, jax.Array]:
         """Six numbers are too many for a lattice: n draws from the prior, equally likely."""
         return sample_tasks(self, jax.random.key(0), n), jnp.full(n, 1 / n)
 
-    def problem(self, mean_R: jax.Array, deviation_R: jax.Array, stay_R: jax.Array) -> POMDP:
+    def problem(self, mean_Y: jax.Array, deviation_Y: jax.Array, stay_Y: jax.Array) -> POMDP:
         """The task with these monthly means, standard deviations and chances to stay, one per regime."""
-        below = jax.scipy.stats.norm.cdf((jnp.array(EDGES)[None] - mean_R[:, None]) / deviation_R[:, None])
-        chance_RO = jnp.diff(below, prepend=0, append=1)
-        regime_RR = jnp.stack([jnp.stack([stay_R[0], 1 - stay_R[0]]), jnp.stack([1 - stay_R[1], stay_R[1]])])
-        stationary_R = (1 - stay_R[::-1]) / (2 - stay_R.sum())
+        below = jax.scipy.stats.norm.cdf((jnp.array(EDGES)[None] - mean_Y[:, None]) / deviation_Y[:, None])
+        chance_YO = jnp.diff(below, prepend=0, append=1)
+        regime_YY = jnp.stack([jnp.stack([stay_Y[0], 1 - stay_Y[0]]), jnp.stack([1 - stay_Y[1], stay_Y[1]])])
+        stationary_Y = (1 - stay_Y[::-1]) / (2 - stay_Y.sum())
         weight_W, n = jnp.array(WEIGHTS), len(WEIGHTS)
-        growth_RW = 100 * jnp.einsum("ro,ow->rw", chance_RO, jnp.log1p(jnp.outer(jnp.array(RETURNS), weight_W)))
+        growth_YW = 100 * jnp.einsum("yo,ow->yw", chance_YO, jnp.log1p(jnp.outer(jnp.array(RETURNS), weight_W)))
         trade_WA = -100 * self.cost * jnp.abs(weight_W[:, None] - weight_W[None])
         cash_W = jnp.zeros(n).at[0].set(1)
         mdp = MDP(
-            transition=jnp.einsum("rx,aw,v->arvxw", regime_RR, jnp.eye(n), jnp.ones(n)).reshape(n, self.n_states, -1),
+            transition=jnp.einsum("yx,aw,v->ayvxw", regime_YY, jnp.eye(n), jnp.ones(n)).reshape(n, self.n_states, -1),
             reward=jnp.tile(trade_WA, (REGIMES, 1)),
-            arrival_reward=growth_RW.ravel(),
-            initial=jnp.outer(stationary_R, cash_W).ravel(),
+            arrival_reward=growth_YW.ravel(),
+            initial=jnp.outer(stationary_Y, cash_W).ravel(),
             terminal=jnp.zeros(self.n_states, bool),
             discount=jnp.asarray(self.discount, jnp.result_type(float)),
             horizon=self.horizon,
         )
-        emission_SO = jnp.repeat(chance_RO, n, axis=0)
+        emission_SO = jnp.repeat(chance_YO, n, axis=0)
         first_SO = jnp.zeros_like(emission_SO).at[:, 0].set(1)
         emission = jnp.broadcast_to(emission_SO, (n, *emission_SO.shape))
         return POMDP(mdp, emission, first_SO, observes_first=False, shows_reward=False)

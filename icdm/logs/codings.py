@@ -77,15 +77,15 @@ class Bins:
         return int(np.prod(self.shape))
 
     def encode(self, values: np.ndarray) -> np.ndarray:
-        value_XD = np.asarray(values, np.float64).reshape(len(values), len(self.edges))
-        bin_DX = [np.searchsorted(e[1:-1], x, side="right") for e, x in zip(self.edges, value_XD.T)]
-        return np.where(np.isfinite(value_XD).all(1), np.ravel_multi_index(bin_DX, self.shape), UNKNOWN)
+        value_ID = np.asarray(values, np.float64).reshape(len(values), len(self.edges))
+        bin_DI = [np.searchsorted(e[1:-1], x, side="right") for e, x in zip(self.edges, value_ID.T)]
+        return np.where(np.isfinite(value_ID).all(1), np.ravel_multi_index(bin_DI, self.shape), UNKNOWN)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        bin_DX = np.unravel_index(np.asarray(codes), self.shape)
+        bin_DI = np.unravel_index(np.asarray(codes), self.shape)
         middle_D = [(np.asarray(e[1:]) + np.asarray(e[:-1])) / 2 for e in self.edges]
-        value_XD = np.stack([middle[i] for middle, i in zip(middle_D, bin_DX)], -1)
-        return value_XD[..., 0] if self.scalar else value_XD
+        value_ID = np.stack([middle[i] for middle, i in zip(middle_D, bin_DI)], -1)
+        return value_ID[..., 0] if self.scalar else value_ID
 
     def as_json(self) -> dict:
         return {"kind": "bins", "edges": [list(e) for e in self.edges], "scalar": self.scalar}
@@ -104,7 +104,7 @@ def coding_from_json(content: dict) -> Coding:
 
 
 def fit_bins(values: np.ndarray, n_bins: int, binning: str) -> Bins:
-    """At most n_bins intervals of each dimension of (X,) or (X, D) values.
+    """At most n_bins intervals of each dimension of (I,) or (I, D) values.
 
     quantile: edges at the quantiles i / n_bins (equal ones are merged); uniform: equally wide.
 
@@ -115,14 +115,14 @@ def fit_bins(values: np.ndarray, n_bins: int, binning: str) -> Bins:
         raise unknown("binning", binning, BINNINGS)
     if n_bins < 2:
         raise UserError(f"--bins {n_bins}: give at least 2")
-    value_XD = np.asarray(values, np.float64).reshape(len(values), -1)
-    value_XD = value_XD[np.isfinite(value_XD).all(1)]
-    if n_bins ** value_XD.shape[1] > MOST_INTEGERS:
+    value_ID = np.asarray(values, np.float64).reshape(len(values), -1)
+    value_ID = value_ID[np.isfinite(value_ID).all(1)]
+    if n_bins ** value_ID.shape[1] > MOST_INTEGERS:
         raise UserError(
-            f"{n_bins} bins of {value_XD.shape[1]} numbers each make more than {MOST_INTEGERS} codes: lower --bins"
+            f"{n_bins} bins of {value_ID.shape[1]} numbers each make more than {MOST_INTEGERS} codes: lower --bins"
         )
     edges_D = []
-    for x in value_XD.T:
+    for x in value_ID.T:
         low, high = (x.min(), x.max()) if x.size else (0.0, 1.0)
         high = high if high > low else low + 1.0
         inner = np.linspace(low, high, n_bins + 1)[1:-1]

@@ -23,7 +23,7 @@ class DataSet:
     Attributes:
       train, test: what is learned from, and what is held out.
       problem: N problems in float64 to act in, or None without a simulator.
-      contexts: (N, R, K) episodes of `test` to show in each of them, or None.
+      contexts: (N, E, K) episodes of `test` to show in each of them, or None.
       names_best_actions: whether the labels are the actions of which the family's `best_action_probabilities` speaks.
     """
 

@@ -58,7 +58,7 @@ def split(
     path: pathlib.Path, family: Family, workdir: pathlib.Path, seed: int, episodes: int
 ) -> tuple[Log, Log, Any, np.ndarray | None]:
     """(the log of the training split, that of the test split, N unseen problems, episodes of the test split to show in
-    each of them, (N, R, K), or None); tables of both splits are written into the work directory.
+    each of them, (N, E, K), or None); tables of both splits are written into the work directory.
 
     Raises:
       UserError: a file that goes with another family, or too few contexts for R episodes in each task.

@@ -151,7 +151,7 @@ def code(batch: pa.RecordBatch, kinds: dict[str, str], codings: dict[str, Coding
 
 
 def raw_values(column: pa.Array, kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(values, whether there is one, what is wrong with it or None), each (X,)."""
+    """(values, whether there is one, what is wrong with it or None), each (I,)."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     told = np.full(len(column), None, object)

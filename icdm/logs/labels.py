@@ -74,19 +74,19 @@ def pessimistic_q(log: Log, episodes: np.ndarray, reward_low: float, reward_high
     rows, t = _rows(log, episodes)
     last = np.concatenate([np.arange(n) == n - 1 for n in log.steps[episodes]])
     pair = log.observation[rows] * A + log.action[rows]
-    n_X = np.bincount(pair, minlength=S * A)
-    reward_X = np.bincount(pair, log.reward[rows], S * A) / np.maximum(n_X, 1)
+    n_C = np.bincount(pair, minlength=S * A)
+    reward_C = np.bincount(pair, log.reward[rows], S * A) / np.maximum(n_C, 1)
     # Where a step leads, once for each distinct (s, a, s'); the last one leads to S, which is worth nothing.
     following = np.where(last, S, log.observation[np.minimum(rows + 1, len(log.action) - 1)])
     distinct, count = np.unique(pair.astype(np.int64) * (S + 1) + following, return_counts=True)
-    from_X, to_X = np.divmod(distinct, S + 1)
-    doubt_X = (reward_high - reward_low) * np.sqrt(np.log(2 / DOUBT) / (2 * np.maximum(n_X, 1)))
+    from_I, to_I = np.divmod(distinct, S + 1)
+    doubt_C = (reward_high - reward_low) * np.sqrt(np.log(2 / DOUBT) / (2 * np.maximum(n_C, 1)))
     q_TSA, v_S = np.empty((T, S, A)), np.zeros(S + 1)
     for step in reversed(range(T)):
         left = T - step
-        future_X = np.bincount(from_X, count * v_S[to_X], S * A) / np.maximum(n_X, 1)
-        q_X = np.clip(reward_X + future_X - left * doubt_X, left * reward_low, left * reward_high)
-        q_TSA[step] = np.where(n_X > 0, q_X, left * reward_low - 1).reshape(S, A)
+        future_C = np.bincount(from_I, count * v_S[to_I], S * A) / np.maximum(n_C, 1)
+        q_C = np.clip(reward_C + future_C - left * doubt_C, left * reward_low, left * reward_high)
+        q_TSA[step] = np.where(n_C > 0, q_C, left * reward_low - 1).reshape(S, A)
         v_S[:S] = np.maximum(q_TSA[step].max(-1), left * reward_low)
     return q_TSA
 

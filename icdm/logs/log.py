@@ -20,10 +20,10 @@ class Log:
     """The columns of a table, its episodes and tasks.
 
     Attributes:
-      observation, action, label: (X,) int32; reward: (X,) float32.
-      behavior: (X,) float32 probability of the recorded action; nan where it is not known.
-      first: (N + 1,) row where each of N episodes begins, and the end.
-      steps: (N,) how many steps each has; 0 is a query: an observation and what should be done on it.
+      observation, action, label: (I,) int32; reward: (I,) float32.
+      behavior: (I,) float32 probability of the recorded action; nan where it is not known.
+      first: (E + 1,) row where each of E episodes begins, and the end.
+      steps: (E,) how many steps each has; 0 is a query: an observation and what should be done on it.
       contexts, queries: for each task, its episodes with steps, and those without.
       end: the observation END.
     """

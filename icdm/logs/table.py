@@ -49,11 +49,11 @@ class Rows:
     """X coded rows.
 
     Attributes:
-      task_id, episode_id, t, observation: (X,) int64.
-      action, oracle_action: (X,) int64, NOTHING where there is none.
-      reward: (X,) float64, 0 in rows without an action.
-      behavior_probability: (X,) float64, how likely the recorded action was; nan where that is not known.
-      terminal: (X,) bool, the episode was over after this step.
+      task_id, episode_id, t, observation: (I,) int64.
+      action, oracle_action: (I,) int64, NOTHING where there is none.
+      reward: (I,) float64, 0 in rows without an action.
+      behavior_probability: (I,) float64, how likely the recorded action was; nan where that is not known.
+      terminal: (I,) bool, the episode was over after this step.
     """
 
     task_id: np.ndarray
@@ -229,7 +229,7 @@ def checked(
     """Whole episodes of the parts, without defects.
 
     Args:
-      parts: rows as they are read, and {column: (X,) what is wrong there, or None} of unreadable cells.
+      parts: rows as they are read, and {column: (I,) what is wrong there, or None} of unreadable cells.
       repair: None refuses the first defect; "drop" leaves out every episode that has one, "truncate"
         leaves out its rows from the first defect on.
       report: counts what is left out.

@@ -77,8 +77,8 @@ class Interpolated:
 
     Attributes:
       points: (P, S), the corners first.
-      excess: (H + 1, P, S) tangents.
-      alpha: (H + 1, K, S).
+      excess: (U, P, S) tangents.
+      alpha: (U, J, S).
     """
 
     points: jax.Array
@@ -109,9 +109,9 @@ def nearest(joint: jax.Array, points: jax.Array) -> jax.Array:
     return closeness.argmax(0)
 
 
-def _value(joint: jax.Array, index: jax.Array, excess_PS: jax.Array, alpha_KS: jax.Array) -> jax.Array:
+def _value(joint: jax.Array, index: jax.Array, excess_PS: jax.Array, alpha_JS: jax.Array) -> jax.Array:
     """V at joints (S, ...) to which points are the nearest, times their mass."""
-    return jnp.tensordot(alpha_KS, joint, 1).max(0) + (joint * jnp.moveaxis(excess_PS[index], -1, 0)).sum(0)
+    return jnp.tensordot(alpha_JS, joint, 1).max(0) + (joint * jnp.moveaxis(excess_PS[index], -1, 0)).sum(0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +159,7 @@ def solve_recursive(
 def recursive_at_points(
     models: BeliefModel, nominal: int, pessimism: jax.Array, points: jax.Array, alpha: jax.Array
 ) -> tuple[Interpolated, jax.Array]:
-    """The recursion of N clouds on points (N, P, S) over alpha-vectors (N, H + 1, K, S); its start values.
+    """The recursion of N clouds on points (N, P, S) over alpha-vectors (N, U, J, S); its start values.
 
     At each point the best action and the worst and the best model for it are found; blended with alpha, the
     vectors of these two choices are V's tangent there.
@@ -198,7 +198,7 @@ def recursive_at_points(
 
 @functools.partial(jax.jit, static_argnums=1)
 def bellman_residual(
-    models: BeliefModel, nominal: int, pessimism: jax.Array, interpolated: Interpolated, keys_NP: jax.Array
+    models: BeliefModel, nominal: int, pessimism: jax.Array, interpolated: Interpolated, keys_NW: jax.Array
 ) -> jax.Array:
     """Estimated error of N clouds' values at their starts, (N,): E sum_t gamma^t |one step back - V|(b_t).
 
@@ -207,7 +207,7 @@ def bellman_residual(
     """
 
     def one(arguments: tuple):
-        models, pessimism, found, keys_P = arguments
+        models, pessimism, found, keys_W = arguments
 
         def successor(joint_SZ: jax.Array, key: jax.Array) -> jax.Array:
             signal = jax.random.categorical(key, jnp.log(joint_SZ.sum(0)))
@@ -235,9 +235,9 @@ def bellman_residual(
             reached_T = jnp.concatenate([jnp.ones(1, bool), jnp.cumprod(alive_T)[:-1].astype(bool)])
             return jnp.where(reached_T, residual_T, 0).sum()
 
-        return jax.vmap(path)(keys_P).mean()
+        return jax.vmap(path)(keys_W).mean()
 
-    return jax.lax.map(one, (models, pessimism, interpolated, keys_NP))
+    return jax.lax.map(one, (models, pessimism, interpolated, keys_NW))
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
@@ -302,26 +302,26 @@ def committed(problem: AmbiguousPOMDP, *, most: int = 3000) -> Committed:
     plans = alpha_vectors(joint, most=most)[-1]
     by_observation = joint.first.reshape(joint.first.shape[0], n_models, -1)
     vectors = plans.vectors.reshape(len(plans.actions), n_models, -1)
-    values_OKM = np.einsum("oms,kms->okm", by_observation, vectors)
+    values_OJM = np.einsum("oms,jms->ojm", by_observation, vectors)
     seen = by_observation.any((1, 2))
     total = np.zeros((1, n_models))
-    for values_KM in values_OKM[seen]:
-        total = prune((total[:, None] + prune(values_KM)).reshape(-1, n_models))
+    for values_JM in values_OJM[seen]:
+        total = prune((total[:, None] + prune(values_JM)).reshape(-1, n_models))
     value, weight = max(
         (_best_mixture(total, float(problem.pessimism), m) for m in range(n_models)), key=lambda x: x[0]
     )
     model_values = weight @ total
-    first = values_OKM[seen][0]
+    first = values_OJM[seen][0]
     likeliest = np.abs(first - total[weight.argmax()]).sum(1).argmin()
     return Committed(float(value), model_values, int(plans.actions[likeliest]), int((weight > 1e-9).sum()))
 
 
-def _best_mixture(values_KM: np.ndarray, pessimism: float, best: int) -> tuple[float, np.ndarray]:
+def _best_mixture(values_JM: np.ndarray, pessimism: float, best: int) -> tuple[float, np.ndarray]:
     """max over mixtures mu of alpha min_m mu . V_m + (1 - alpha) mu . V_best."""
-    n_plans, n_models = values_KM.shape
+    n_plans, n_models = values_JM.shape
     result = linprog(
-        -np.r_[(1 - pessimism) * values_KM[:, best], pessimism],
-        A_ub=np.c_[-values_KM.T, np.ones(n_models)],
+        -np.r_[(1 - pessimism) * values_JM[:, best], pessimism],
+        A_ub=np.c_[-values_JM.T, np.ones(n_models)],
         b_ub=np.zeros(n_models),
         A_eq=np.r_[np.ones(n_plans), 0.0][None],
         b_eq=[1.0],
@@ -330,7 +330,7 @@ def _best_mixture(values_KM: np.ndarray, pessimism: float, best: int) -> tuple[f
     )
     weight = np.maximum(result.x[:-1], 0)
     weight /= weight.sum()
-    values_M = weight @ values_KM
+    values_M = weight @ values_JM
     return pessimism * values_M.min() + (1 - pessimism) * values_M.max(), weight
 
 

@@ -26,8 +26,8 @@ class AlphaVectors:
     """V(b) = max_k b . vectors[k], with the first action of the plan behind each vector.
 
     Attributes:
-      vectors: (K, S).
-      actions: (K,).
+      vectors: (J, S).
+      actions: (J,).
     """
 
     vectors: np.ndarray

@@ -36,12 +36,12 @@ def until_absorption(mdp: MDP, policy_SA: jax.Array | None = None, tolerance: fl
     Value iteration until no entry moves by more than `tolerance`; for discount 1 every policy must
     reach a terminal state with probability 1, else the sum need not be finite.
     """
-    reward_SA, transition_ZX = expected_reward(mdp), _by_next_state(mdp)
+    reward_SA, transition_SC = expected_reward(mdp), _by_next_state(mdp)
     choose = (lambda q_SA: q_SA.max(-1)) if policy_SA is None else (lambda q_SA: (policy_SA * q_SA).sum(-1))
 
     def sweep(carry: tuple[jax.Array, jax.Array]):
         v_S, _ = carry
-        new_S = choose(_backup(mdp, reward_SA, transition_ZX, v_S))
+        new_S = choose(_backup(mdp, reward_SA, transition_SC, v_S))
         return new_S, jnp.abs(new_S - v_S).max()
 
     zeros_S = jnp.zeros_like(mdp.initial)
@@ -87,10 +87,10 @@ def _batch(mdps: MDP) -> int:
 def _sweep(
     mdp: MDP, choose: Callable[[jax.Array, jax.Array | None], jax.Array], policy_TSA: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array]:
-    reward_SA, transition_ZX = expected_reward(mdp), _by_next_state(mdp)
+    reward_SA, transition_SC = expected_reward(mdp), _by_next_state(mdp)
 
     def step(v_S: jax.Array, pi_SA: jax.Array | None):
-        q_SA = _backup(mdp, reward_SA, transition_ZX, v_S)
+        q_SA = _backup(mdp, reward_SA, transition_SC, v_S)
         v_S = choose(q_SA, pi_SA)
         return v_S, (q_SA, v_S)
 
@@ -98,10 +98,10 @@ def _sweep(
 
 
 def _by_next_state(mdp: MDP) -> jax.Array:
-    """P(z | s, a) as a matrix (Z, S A): one product with V, six times as fast on CPU as an einsum over (A, S, Z)."""
+    """P(z | s, a) as a matrix (S, C): one product with V, six times as fast on CPU as an einsum over (A, S, Z)."""
     return mdp.transition.transpose(2, 1, 0).reshape(mdp.n_states, -1)
 
 
-def _backup(mdp: MDP, reward_SA: jax.Array, transition_ZX: jax.Array, v_S: jax.Array) -> jax.Array:
-    future_SA = (jnp.where(mdp.terminal, 0.0, v_S) @ transition_ZX).reshape(reward_SA.shape)
+def _backup(mdp: MDP, reward_SA: jax.Array, transition_SC: jax.Array, v_S: jax.Array) -> jax.Array:
+    future_SA = (jnp.where(mdp.terminal, 0.0, v_S) @ transition_SC).reshape(reward_SA.shape)
     return reward_SA + mdp.discount * jnp.where(mdp.terminal[:, None], 0.0, future_SA)

@@ -113,8 +113,8 @@ def _(problem: AmbiguousPOMDP, config: OracleConfig, key: jax.Array) -> Oracle:
 def informed_critic(problem: POMDP) -> tuple[Oracle, np.ndarray]:
     """A critic made without solving: V is the fast informed bound. Returns it with its values at the starts."""
     model = belief_model(problem)
-    after_NHAS = np.swapaxes(np.asarray(fast_informed(model))[:, ::-1], -1, -2)
-    alpha = np.concatenate([np.zeros_like(after_NHAS[:, :1]), after_NHAS], 1)
+    after_NTAS = np.swapaxes(np.asarray(fast_informed(model))[:, ::-1], -1, -2)
+    alpha = np.concatenate([np.zeros_like(after_NTAS[:, :1]), after_NTAS], 1)
     return _oracle_of_vectors(problem, model, alpha)
 
 

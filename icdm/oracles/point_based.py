@@ -43,14 +43,14 @@ Stage = tuple[jax.Array, jax.Array, jax.Array]  # alpha (P, S), upper (P,), info
 )
 @dataclasses.dataclass(frozen=True)
 class Bounds:
-    """A bracket of V_h at every belief, for one problem; a single stage (H = 0) holds for every h.
+    """A bracket of V_h at every belief, for one problem; a single stage (U = 1) holds for every h.
 
     Attributes:
       points: (P, S), the corners first.
-      alpha: (H + 1, P, S) vectors of the lower bound.
-      alpha_action: (H + 1, P) the action behind each vector.
-      upper: (H + 1, P) the upper bound at the points.
-      informed: (H + 1, S, A) the fast informed bound.
+      alpha: (U, P, S) vectors of the lower bound.
+      alpha_action: (U, P) the action behind each vector.
+      upper: (U, P) the upper bound at the points.
+      informed: (U, S, A) the fast informed bound.
     """
 
     points: jax.Array

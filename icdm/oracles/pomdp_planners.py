@@ -67,7 +67,7 @@ class AlphaVectors:
 
     Attributes:
       model: N problems in planning form.
-      alpha: (N, H + 1, K, S).
+      alpha: (N, U, J, S).
     """
 
     model: BeliefModel
@@ -78,13 +78,13 @@ class AlphaVectors:
         gain_BA = jnp.einsum("bs,bsa->ba", belief_BS, self.model.reward[task_B])
         joint = jnp.einsum("bs,bazst->bazt", belief_BS, self.model.kernel[task_B])
         after = self.alpha[task_B, jnp.maximum(to_go_B - 1, 0)]
-        future_BA = jnp.einsum("bazs,bks->bazk", joint, after).max(-1).sum(-1)
+        future_BA = jnp.einsum("bazs,bjs->bazj", joint, after).max(-1).sum(-1)
         q_BA = gain_BA + self.model.discount[task_B][:, None] * future_BA
-        return q_BA, jnp.einsum("bs,bks->bk", belief_BS, self.alpha[task_B, to_go_B]).max(-1)
+        return q_BA, jnp.einsum("bs,bjs->bj", belief_BS, self.alpha[task_B, to_go_B]).max(-1)
 
     def start_value(self) -> jax.Array:
         """E[V(belief after the first observation)] of the N problems, (N,)."""
-        return jnp.einsum("nos,nks->nok", self.model.first, self.alpha[:, -1]).max(-1).sum(-1)
+        return jnp.einsum("nos,njs->noj", self.model.first, self.alpha[:, -1]).max(-1).sum(-1)
 
 
 @_pytree

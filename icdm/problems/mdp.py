@@ -1,8 +1,7 @@
 """Finite-horizon Markov decision processes as immutable pytrees of arrays.
 
-A problem is data: a batch of N problems is the same dataclass with a leading axis N on every array,
-and `jax.vmap` over it is how everything scales. Axis letters: S states, A actions, N problems,
-B rows of a batch (each row acts in one of the N problems), T steps.
+A batch of N problems is the same dataclass with a leading axis N on every array, and functions of one problem
+extend to a batch by `jax.vmap`. Axis letters as in docs/axes.md.
 """
 
 import dataclasses
@@ -15,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from icdm.errors import UserError
 
-TOLERANCE = 1e-6  # how far a row of probabilities may miss 1 before it is refused
+TOLERANCE = 1e-6  # largest accepted difference between the sum of a row of probabilities and 1
 
 
 @functools.partial(
@@ -28,16 +27,16 @@ class MDP:
     """A Markov decision process, or N of them along a leading axis of every array.
 
     A step from state s under action a draws s' from `transition[a, s]` and pays
-    `reward[s, a] + arrival_reward[s']`, the first term being the mean of a Bernoulli variable where
-    `reward_noise` is "bernoulli", of a normal one where it is "gaussian". In a `terminal` state the
-    episode is over: nothing more is paid.
+    `reward[s, a] + arrival_reward[s']`. The first term is the mean of a Bernoulli variable if `reward_noise` is
+    "bernoulli", and of a normal variable if it is "gaussian". The episode ends in a `terminal` state, which pays
+    nothing.
 
     Attributes:
       transition: (A, S, S) probabilities P(s' | s, a).
-      reward: (S, A) mean reward for acting.
-      arrival_reward: (S,) reward for arriving in a state.
+      reward: (S, A) mean reward of taking a in s.
+      arrival_reward: (S,) reward of arriving in a state.
       initial: (S,) distribution of the first state.
-      terminal: (S,) bool.
+      terminal: (S,) bool, whether the episode ends in the state.
       discount: () per step, in (0, 1].
       horizon: number of decisions in an episode.
       reward_noise: "none", "bernoulli" or "gaussian".
@@ -53,12 +52,12 @@ class MDP:
     horizon: int
     reward_noise: str = "none"
     noise_scale: float = 0.0
-    hides_state, shows_reward, is_ambiguous = False, True, False  # a decider sees states and rewards
+    hides_state, shows_reward, is_ambiguous = False, True, False  # the decider observes states and rewards
     others = ()  # models of an ambiguity set that do not generate the episodes
 
     @property
     def mdp(self) -> "MDP":
-        """The problem with its states shown: itself."""
+        """The fully observed problem: itself."""
         return self
 
     @property
@@ -110,13 +109,14 @@ def make_mdp(
     terminal: ArrayLike | None = None,
     reward_noise: str = "none",
 ) -> MDP:
-    """One validated float64 MDP from outside arrays.
+    """One validated float64 MDP from arrays with the shapes of `MDP`.
 
-    Rows that sum to 1 within 1e-6 are renormalised.
+    Rows of probabilities are renormalised if they sum to 1 within 1e-6.
 
     Raises:
-      UserError: a wrong shape, a value that is not finite or not a probability, a row that does not
-        sum to 1 (naming action, state and sum), a discount outside (0, 1], a horizon below 1.
+      UserError: an array has a wrong shape or holds a value that is not finite, a probability is negative, a row
+        does not sum to 1 (the message names action, state and sum), the discount is outside (0, 1], or the
+        horizon is below 1.
     """
     transition = _finite("transition", transition)
     if transition.ndim != 3 or transition.shape[1] != transition.shape[2]:
@@ -148,30 +148,44 @@ def make_mdp(
 
 
 def expected_reward(mdp: MDP) -> jax.Array:
-    """Mean reward of acting, r(s, a) = reward[s, a] + sum_s' P(s'|s,a) arrival_reward[s'], (..., S, A)."""
+    """Mean reward, r(s, a) = reward[s, a] + sum_s' P(s'|s,a) arrival_reward[s'], (..., S, A)."""
     arrival = jnp.einsum("...axy,...y->...xa", mdp.transition, mdp.arrival_reward)
     return jnp.where(mdp.terminal[..., None], 0.0, mdp.reward + arrival)
 
 
 def draw(probability_BS: jax.Array, uniform_B: jax.Array) -> jax.Array:
-    """Inverse-CDF draws, so that the same uniform number means the same luck for every policy."""
+    """Inverse-CDF draws, (B,) int32, so that policies with the same uniform numbers are compared on common randomness.
+
+    Args:
+      probability_BS: unnormalised probabilities of the outcomes 0, 1, ... .
+      uniform_B: uniform numbers in [0, 1).
+    """
     cumulative_BS = jnp.cumsum(probability_BS, axis=-1)
     threshold_B = uniform_B.astype(cumulative_BS.dtype) * cumulative_BS[..., -1]
     return jnp.sum(cumulative_BS <= threshold_B[..., None], axis=-1).astype(jnp.int32)
 
 
 def tasks_at_once(n: int, n_actions: int, n_states: int) -> int:
-    """How many of n tasks to work on side by side: many small ones, or large ones one after another."""
+    """Number of the n tasks that are processed in parallel, such that their transitions fill at most 2**24 entries."""
     return max(1, min(n, 2**24 // (n_actions * n_states**2)))
 
 
 def check_horizon(horizon: int) -> None:
+    """Raises UserError if the horizon is below 1."""
     if int(horizon) < 1:
         raise UserError(f"horizon {horizon}: an episode needs at least 1 decision")
 
 
 def normalised_rows(array: np.ndarray, name: str, axes: tuple[str, ...]) -> np.ndarray:
-    """Rows of probabilities divided by their sums; refuses a row that misses 1 by more than 1e-6."""
+    """Rows of probabilities divided by their sums.
+
+    Args:
+      name: name of the array in messages.
+      axes: names of the leading axes in messages.
+
+    Raises:
+      UserError: a row holds a negative number or misses 1 by more than 1e-6.
+    """
     total = array.sum(-1)
     bad = (array < 0).any(-1) | (np.abs(total - 1) > TOLERANCE)
     if bad.any():

@@ -61,7 +61,7 @@ class Fitted:
 
     Attributes:
       problem: B POMDPs, row i fitted to context i.
-      objective: (B, I) log L + sum prior log theta of the kept restart before each iteration.
+      objective: (B, iterations) log L + sum prior log theta of the kept restart before each iteration.
     """
 
     problem: POMDP
@@ -136,9 +136,9 @@ def _fit_rows(
 
         return jax.vmap(fit_row)(jax.random.split(key, episodes[0].shape[0]), episodes)
 
-    ends, objective_RBI = jax.lax.map(from_one_start, jax.random.split(key, restarts))
-    best_B = objective_RBI[..., -1].argmax(0)
-    return jax.tree.map(lambda leaf: leaf[best_B, jnp.arange(best_B.size)], (ends, objective_RBI))
+    ends, objective = jax.lax.map(from_one_start, jax.random.split(key, restarts))
+    best_B = objective[..., -1].argmax(0)
+    return jax.tree.map(lambda leaf: leaf[best_B, jnp.arange(best_B.size)], (ends, objective))
 
 
 def random_parameters(key: jax.Array, n_states: int, n_observations: int, n_actions: int) -> Parameters:
@@ -178,11 +178,11 @@ def prior_counts(like: Parameters, reward_KT: jax.Array, valid_KT: jax.Array) ->
 
 
 def log_forward(log: Parameters, episodes: Episodes, observes_first: bool, shows_reward: bool) -> jax.Array:
-    """log L of K episodes (observation (K, T + 1), action, scaled reward and valid (K, T)), by log theta."""
-    observation_KT, action_KT, reward_KT, valid_KT = episodes
+    """log L of K episodes (observation (K, U), action, scaled reward and valid (K, T)), by log theta."""
+    observation_KU, action_KT, reward_KT, valid_KT = episodes
     n_actions, n_states, _ = log.transition.shape
     transition, emission = jnp.exp(log.transition), jnp.exp(log.emission)
-    seen_KTS = jnp.einsum("kto,so->kts", jax.nn.one_hot(observation_KT, emission.shape[1]), emission)
+    seen_KUS = jnp.einsum("kuo,so->kus", jax.nn.one_hot(observation_KU, emission.shape[1]), emission)
     acted_KTA = jax.nn.one_hot(action_KT, n_actions)
     log_pay_KTAS = jnp.multiply.outer(reward_KT, log.pay[..., 0]) + jnp.multiply.outer(1 - reward_KT, log.pay[..., 1])
     if not shows_reward:  # a factor 1, whose derivative still counts what was paid
@@ -195,9 +195,9 @@ def log_forward(log: Parameters, episodes: Episodes, observes_first: bool, shows
         chance_K = jnp.where(valid_K, joint_KS.sum(-1), 1)
         return jnp.where(valid_K[:, None], joint_KS / chance_K[:, None], belief_KS), jnp.log(chance_K)
 
-    first_KS = jnp.exp(log.initial)[None] * (seen_KTS[:, 0] if observes_first else jnp.ones_like(seen_KTS[:, 0]))
+    first_KS = jnp.exp(log.initial)[None] * (seen_KUS[:, 0] if observes_first else jnp.ones_like(seen_KUS[:, 0]))
     chance_K = first_KS.sum(-1)
-    steps = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), (paid_KTAS, seen_KTS[:, 1:], valid_KT))
+    steps = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), (paid_KTAS, seen_KUS[:, 1:], valid_KT))
     _, log_chance_TK = jax.lax.scan(step, first_KS / chance_K[:, None], steps)
     return jnp.log(chance_K).sum() + log_chance_TK.sum()
 

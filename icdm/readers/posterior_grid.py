@@ -43,9 +43,9 @@ class Plans:
     Attributes:
       problem: G POMDPs.
       model: their planning form.
-      alpha: (G, H + 1, P, S) alpha-vectors, by decisions to go.
+      alpha: (G, U, J, S) alpha-vectors, by decisions to go.
       prior: (G,).
-      pays: rewards that may be shown, (V,); None where they are not shown or are random.
+      pays: (n,) rewards that may be shown; None where they are not shown or are random.
     """
 
     problem: POMDP
@@ -85,8 +85,8 @@ def read(plans: Plans, context: Trajectories) -> np.ndarray:
 @jax.jit
 def _read(plans: Plans, context: tuple[jax.Array, ...]) -> jax.Array:
     def one(row: tuple[jax.Array, ...]):
-        observation_KT, action_KT, reward_KT, valid_KT = row
-        belief_KGS, log_KG = start(plans, observation_KT[:, 0])
+        observation_KU, action_KT, reward_KT, valid_KT = row
+        belief_KGS, log_KG = start(plans, observation_KU[:, 0])
 
         def step(carry: tuple[jax.Array, jax.Array], recorded: tuple[jax.Array, ...]):
             observation_K, action_K, reward_K, valid_K = recorded
@@ -97,7 +97,7 @@ def _read(plans: Plans, context: tuple[jax.Array, ...]) -> jax.Array:
                 log_KG + jnp.where(valid_K[:, None], more_KG, 0),
             ), None
 
-        steps = (observation_KT[:, 1:], action_KT, reward_KT, valid_KT)
+        steps = (observation_KU[:, 1:], action_KT, reward_KT, valid_KT)
         steps = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), steps)
         (_, log_KG), _ = jax.lax.scan(step, (belief_KGS, log_KG), steps)
         return jax.nn.log_softmax(log_KG.sum(0) + jnp.log(plans.prior))
@@ -178,9 +178,9 @@ def mean_q(plans: Plans, belief_BGS: jax.Array, weight_BG: jax.Array, t_B: jax.A
     """sum_g w_g Q_g(b_g, a), (B, A), one task of the grid after another."""
 
     def add(total_BA: jax.Array, task: tuple):
-        model, alpha_HPS, belief_BS, weight_B = task
+        model, alpha_UJS, belief_BS, weight_B = task
         joint_BAZS = jnp.einsum("bs,azst->bazt", belief_BS, model.kernel)
-        value_BAZ = jnp.einsum("bazt,bpt->bazp", joint_BAZS, alpha_HPS[model.horizon - t_B - 1]).max(-1)
+        value_BAZ = jnp.einsum("bazt,bjt->bazj", joint_BAZS, alpha_UJS[model.horizon - t_B - 1]).max(-1)
         q_BA = belief_BS @ model.reward + model.discount * value_BAZ.sum(-1)
         return total_BA + weight_B[:, None] * q_BA, None
 
