@@ -1,4 +1,4 @@
-"""Random tabular MDPs, where nothing can be memorised: the context is all there is."""
+"""Random tabular MDPs."""
 
 import dataclasses
 

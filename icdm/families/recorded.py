@@ -1,4 +1,4 @@
-"""A problem that is known from recorded trajectories alone."""
+"""Problems without a simulator, which are known only from recorded trajectories."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from icdm.problems.spaces import Discrete
 @register("recorded")
 @dataclasses.dataclass(frozen=True)
 class Recorded:
-    """Sizes of a log; nothing can be sampled from it. `describe` tells them of a file."""
+    """The sizes of a log; it has no simulator. `icdm describe` prints the sizes of a file."""
 
     states: int = 1
     actions: int = 2

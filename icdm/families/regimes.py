@@ -1,4 +1,7 @@
-"""A portfolio in a market whose regime is hidden."""
+"""A portfolio in a market with an unobserved regime.
+
+Axis letters as in docs/axes.md, and Y regimes, W shares of wealth.
+"""
 
 import dataclasses
 import math
@@ -14,24 +17,26 @@ from icdm.problems.spaces import Discrete
 
 WEIGHTS = (0.0, 0.5, 1.0)  # share of wealth in stocks; the rest is cash without interest
 EDGES = (-0.06, -0.02, 0.02, 0.06)  # between the five bins of monthly returns
-RETURNS = (-0.09, -0.04, 0.0, 0.04, 0.09)  # a bin's representative return, which is what it pays
+RETURNS = (-0.09, -0.04, 0.0, 0.04, 0.09)  # representative return of each bin, which the step pays
 REGIMES = 2  # calm, turbulent
 
 
 @register("regimes")
 @dataclasses.dataclass(frozen=True)
 class Regimes:
-    """Monthly choice of the share of wealth in stocks, while a hidden regime drives their returns.
+    """Monthly choice of the share of wealth in stocks; a hidden regime determines the distribution of returns.
 
-    The state is the regime (calm or turbulent) and the share held. An action sets the share w'; then the
-    regime moves, a monthly return x falls into one of five bins, which is observed, and the step is worth
+    The state is the regime (calm or turbulent) and the current share w. An action sets the share w'. Then the
+    regime moves, the monthly return x falls into one of five bins, which is observed, and the step pays the mean of
 
-        100 (log(1 + w' x) - cost |w' - w|)    percent of wealth, in its mean given the new regime.
+        100 (log(1 + w' x) - cost |w' - w|)    percent of wealth
+
+    given the new regime.
 
     The task: mean monthly return and standard deviation ~ Uniform [0.5, 1.5) % and [2.5, 4) % in the calm
-    regime, [-3, -0.5) % and [5, 8) % in the turbulent one; the chance to stay in a regime ~ Uniform
-    [0.9, 0.98) and [0.75, 0.92). Returns are normal, binned at -6, -2, 2 and 6 %. An episode starts in
-    cash, the regime at its stationary distribution. The trading cost is a fraction of the value traded.
+    regime, [-3, -0.5) % and [5, 8) % in the turbulent regime; the probability to stay in a regime ~ Uniform
+    [0.9, 0.98) and [0.75, 0.92). Returns are normal, binned at -6, -2, 2 and 6 %. An episode starts in cash, with
+    the regime's stationary distribution. The trading cost is a fraction of the traded value.
 
     Source: two-state regime switching of equity returns, with parameters around the monthly estimates of
     Hamilton and Susmel (J. Econometrics 64, 1994), Ang and Bekaert (Rev. Financial Studies 15, 2002) and
@@ -60,11 +65,11 @@ class Regimes:
         return self.problem(mean_Y, deviation_Y, stay_Y)
 
     def grid(self, n: int) -> tuple[POMDP, jax.Array]:
-        """Six numbers are too many for a lattice: n draws from the prior, equally likely."""
+        """n equally likely draws from the prior, because a regular grid of six parameters is too large."""
         return sample_tasks(self, jax.random.key(0), n), jnp.full(n, 1 / n)
 
     def problem(self, mean_Y: jax.Array, deviation_Y: jax.Array, stay_Y: jax.Array) -> POMDP:
-        """The task with these monthly means, standard deviations and chances to stay, one per regime."""
+        """The task with these monthly means, standard deviations and probabilities to stay, each (Y,)."""
         below = jax.scipy.stats.norm.cdf((jnp.array(EDGES)[None] - mean_Y[:, None]) / deviation_Y[:, None])
         chance_YO = jnp.diff(below, prepend=0, append=1)
         regime_YY = jnp.stack([jnp.stack([stay_Y[0], 1 - stay_Y[0]]), jnp.stack([1 - stay_Y[1], stay_Y[1]])])

@@ -1,7 +1,7 @@
-"""Exact finite-horizon planning and policy evaluation for one MDP; vmap it over tasks.
+"""Exact finite-horizon planning and policy evaluation for MDPs.
 
-The functions compute in the precision of the problem's arrays. `plan` is the entry for whole batches
-of tasks and runs them in float64.
+`backward_induction`, `evaluate` and `until_absorption` take one MDP, can be vmapped, and compute in the precision of
+its arrays. `plan`, `policy_value` and `optimal_value` take N tasks and compute in float64.
 """
 
 from collections.abc import Callable
@@ -18,8 +18,8 @@ def backward_induction(mdp: MDP) -> tuple[jax.Array, jax.Array]:
         Q*_t(s, a) = r(s, a) + gamma sum_s' P(s'|s,a) max_a' Q*_{t+1}(s', a'),    Q*_T = 0.
 
     Returns:
-      q: (T, S, A), q[t] is worth acting at step t with T - t decisions left.
-      v: (T, S), its maximum over actions.
+      q: (T, S, A); q[t] are the values at step t, with T - t decisions to go.
+      v: (T, S), the maximum of q over actions.
     """
     return _sweep(mdp, lambda q_SA, _: q_SA.max(-1))
 
@@ -31,10 +31,13 @@ def evaluate(mdp: MDP, policy_TSA: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def until_absorption(mdp: MDP, policy_SA: jax.Array | None = None, tolerance: float = 1e-12) -> jax.Array:
-    """V of the infinite horizon, (S,): the optimal policy's, or that of a stationary policy.
+    """V of the infinite horizon, (S,), under the optimal policy or under a stationary policy.
 
-    Value iteration until no entry moves by more than `tolerance`; for discount 1 every policy must
-    reach a terminal state with probability 1, else the sum need not be finite.
+    Value iteration stops when no entry changes by more than `tolerance`. Every policy must reach a terminal state
+    with probability 1 if the discount is 1; otherwise V may be infinite.
+
+    Args:
+      policy_SA: probabilities of the stationary policy; None for the optimal policy.
     """
     reward_SA, transition_SC = expected_reward(mdp), _by_next_state(mdp)
     choose = (lambda q_SA: q_SA.max(-1)) if policy_SA is None else (lambda q_SA: (policy_SA * q_SA).sum(-1))
@@ -98,7 +101,7 @@ def _sweep(
 
 
 def _by_next_state(mdp: MDP) -> jax.Array:
-    """P(z | s, a) as a matrix (S, C): one product with V, six times as fast on CPU as an einsum over (A, S, Z)."""
+    """P(s' | s, a) as a matrix (S', C): its product with V is six times as fast on CPU as an einsum over (A, S, S')."""
     return mdp.transition.transpose(2, 1, 0).reshape(mdp.n_states, -1)
 
 

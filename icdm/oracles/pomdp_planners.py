@@ -1,15 +1,14 @@
-"""Deciders that know the model of a hidden-state problem and track their belief.
+"""Policies that know the model of a partially observed problem and act on their belief.
 
-`BeliefPolicy(problem, planner)` filters everything that the problem shows and asks a planner for
-Q(belief, a) and V(belief):
+`BeliefPolicy(problem, planner)` computes the belief from all signals; the planner computes Q(belief, a) and V(belief):
 
-    AlphaVectors(model, alpha)                   lookahead over a value that is a maximum of vectors: the oracle
+    AlphaVectors(model, alpha)                   lookahead over a maximum of alpha-vectors: the oracle
     LinearQ(qmdp(problem))                       QMDP (Littman, Cassandra, Kaelbling 1995)
     LinearQ(fast_informed(model))                fast informed bound (Hauskrecht 2000)
-    MostLikelyState(qmdp(problem))               acts as if the likeliest state were sure
+    MostLikelyState(qmdp(problem))               Q* of the most probable state
     Ambiguous(models, pessimism, interpolated)   the recursive alpha-maxmin oracle (nominal filter)
 
-All are batches over N problems; row i acts in problem `task_B[i]`.
+All are batches over N problems; row i acts in problem `task_B[i]`. Axis letters as in docs/axes.md.
 """
 
 import dataclasses
@@ -24,7 +23,7 @@ from icdm.oracles.belief import BeliefModel, first_belief, updated_belief
 from icdm.problems.policy import Carry
 from icdm.problems.pomdp import POMDP
 
-AT_ONCE = 32  # beliefs that are looked at side by side in a cloud: what they gather stays in the cache
+AT_ONCE = 32  # beliefs of ambiguous problems that are processed in parallel, so that their arrays fit the cache
 
 
 def _pytree(cls: type) -> type:
@@ -59,14 +58,14 @@ class MostLikelyState:
 @_pytree
 @dataclasses.dataclass(frozen=True)
 class AlphaVectors:
-    """V_h(b) = max_k b . alpha_h,k with h decisions to go, and the lookahead
+    """V_h(b) = max_j b . alpha_h,j with h decisions to go, and the lookahead
 
-        Q_h(b, a) = b . r_a + gamma sum_z max_k (b K_az) . alpha_{h-1},k,    K_az(s, s') = Pr(z, s' | s, a).
+        Q_h(b, a) = b . r_a + gamma sum_z max_j (b K_az) . alpha_{h-1},j,    K_az(s, s') = Pr(z, s' | s, a).
 
-    With the vectors of certified lower bounds, acting greedily on Q is worth at least V at the start.
+    The value of the greedy policy is at least V at the start if the vectors are those of certified lower bounds.
 
     Attributes:
-      model: N problems in planning form.
+      model: the belief model of N problems.
       alpha: (N, U, J, S).
     """
 
@@ -90,7 +89,7 @@ class AlphaVectors:
 @_pytree
 @dataclasses.dataclass(frozen=True)
 class Ambiguous:
-    """Q of the recursive alpha-maxmin objective, interpolated; models (N, M, ...), pessimism (N,)."""
+    """The interpolated Q of the recursive alpha-maxmin objective; models (N, M, ...), pessimism (N,)."""
 
     models: BeliefModel
     pessimism: jax.Array
@@ -111,11 +110,11 @@ class Ambiguous:
 @_pytree
 @dataclasses.dataclass(frozen=True)
 class BeliefPolicy:
-    """Greedy in a planner's Q at the belief of the Bayes filter.
+    """Acts greedily on a planner's Q at the belief of the Bayes filter.
 
     Attributes:
-      problem: N problems; the filter's model.
-      planner: gives `assess(task_B, belief_BS, t_B) -> (Q (B, A), V (B,))`.
+      problem: N problems, the model of the filter.
+      planner: an object with `assess(task_B, belief_BS, t_B) -> (Q (B, A), V (B,))`.
     """
 
     problem: POMDP
@@ -150,7 +149,7 @@ class BeliefPolicy:
 
 
 def _working(tree: Any) -> Any:
-    """The same arrays in the precision at work: float32 in rollouts, float64 where it is enabled."""
+    """The arrays in the current precision: float64 if x64 is enabled, and else float32."""
     dtype = jnp.result_type(float)
 
     def converted(leaf: jax.Array) -> jax.Array:
@@ -160,7 +159,7 @@ def _working(tree: Any) -> Any:
 
 
 def qmdp(problem: POMDP) -> jax.Array:
-    """Q* of N problems if the state were shown from the next step on, (N, T, S, A); an upper bound."""
+    """Q* of the fully observed versions of N problems, (N, T, S, A); sum_s b(s) Q*(s, a) is an upper bound."""
     return plan(problem.mdp)
 
 
