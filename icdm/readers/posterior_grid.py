@@ -1,15 +1,16 @@
-"""The planner that reads the same context: a posterior over a grid of tasks, filtering and planning in each.
+"""A planner with a posterior over a grid of tasks, which filters and plans in each task of the grid.
 
-Of G tasks with prior weights (a family's `grid`) each has after a context D and the episode so far the weight
+Each of G tasks (a family's `grid`) has a belief b_g and, after a context D and the signals of the current episode, the
+posterior weight
 
-    w_g ∝ prior_g Pr(D | g) Pr(shown in this episode | g),
+    w_g ∝ prior_g Pr(D | g) Pr(signals of this episode | g),
 
-likelihoods by the forward algorithm, and its own belief b_g. The planner takes argmax_a sum_g w_g Q_g(b_g, a),
-Q_g the lower bound of the certified oracle of task g: it plans as if the task were told after the next action,
-and is the Bayes-optimal reader up to that. One set of plans serves all rows.
+with likelihoods by the forward algorithm. The planner takes argmax_a sum_g w_g Q_g(b_g, a), where Q_g is the lower
+bound of the certified oracle of task g. It is Bayes-optimal except that Q_g assumes that the decider knows the task
+after the next action. All rows use the same plans.
 
-Shown rewards that are not random are rounded to the nearest one that some task of the grid pays: the true task
-lies between the points. Axis letters: B rows, K episodes, T steps, G tasks of the grid, P alpha-vectors.
+Observed rewards are rounded to the nearest reward of a task of the grid if they are deterministic, because the true
+task lies between the grid's tasks. Axis letters as in docs/axes.md.
 """
 
 import dataclasses
@@ -27,8 +28,8 @@ from icdm.problems.pomdp import POMDP, as_pomdp
 from icdm.trajectories.collect import Tasks
 from icdm.trajectories.trajectory import Trajectories
 
-NEVER = 1e-30  # chance of what a task holds impossible; no more is lost where all tasks do
-AT_ONCE = 16  # rows whose contexts are read side by side
+NEVER = 1e-30  # least likelihood of a signal, so that weights stay finite if it is impossible in all tasks
+AT_ONCE = 16  # rows whose contexts are processed in parallel
 
 
 @functools.partial(
@@ -42,10 +43,10 @@ class Plans:
 
     Attributes:
       problem: G POMDPs.
-      model: their planning form.
+      model: their belief models.
       alpha: (G, U, J, S) alpha-vectors, by decisions to go.
-      prior: (G,).
-      pays: (n,) rewards that may be shown; None where they are not shown or are random.
+      prior: (G,) prior weights.
+      pays: (n,) possible rewards; None if rewards are not observed or are random.
     """
 
     problem: POMDP
@@ -56,9 +57,9 @@ class Plans:
 
 
 def plan_grid(family: HasGrid, n: int, precision: OracleConfig, key: jax.Array) -> Plans:
-    """Solves the grid of a family, n points along its first parameter.
+    """Solves the grid of a family with n values of its first parameter.
 
-    A family that shows its state is read as a POMDP whose observations are the states.
+    Fully observed problems become POMDPs whose observations are the states.
     """
     with jax.enable_x64(True):
         problem, prior = family.grid(n)
@@ -72,7 +73,7 @@ def plan_grid(family: HasGrid, n: int, precision: OracleConfig, key: jax.Array) 
 
 
 def read(plans: Plans, context: Trajectories) -> np.ndarray:
-    """log Pr(context of row b | g) + log prior_g, normalised, (B, G), float64.
+    """Log posterior weights log Pr(context of row b | g) + log prior_g, normalised, (B, G), float64.
 
     Args:
       context: Trajectories (B, K, ...).
@@ -118,7 +119,7 @@ def start(plans: Plans, observation_B: jax.Array) -> tuple[jax.Array, jax.Array]
 def advance(
     plans: Plans, belief_BGS: jax.Array, action_B: jax.Array, observation_B: jax.Array, reward_B: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Beliefs (B, G, S) after a step, and the log likelihood of what it showed (B, G)."""
+    """Beliefs (B, G, S) after a step, and the log likelihood of its signal (B, G)."""
     if plans.pays is not None:
         reward_B = plans.pays[jnp.abs(reward_B[:, None] - plans.pays[None]).argmin(1)]
 
@@ -133,11 +134,11 @@ def advance(
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["plans", "log_weight"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class PosteriorGrid:
-    """Greedy in the posterior mean of the tasks' Q-values; row i has read the context of weights i.
+    """Acts greedily on the posterior mean of the tasks' Q-values.
 
     Attributes:
       plans: the solved grid.
-      log_weight: (B, G), from `read`, or `log(plans.prior)[None]` for every row without a context.
+      log_weight: (B, G) log posterior weights from `read`; `log(plans.prior)[None]` without a context.
     """
 
     plans: Plans
@@ -166,7 +167,7 @@ class PosteriorGrid:
 
 @dataclasses.dataclass(frozen=True)
 class GridReader:
-    """Reads each row's context against the grid, and acts by `PosteriorGrid`."""
+    """Computes the posterior given each row's context, and acts by `PosteriorGrid`."""
 
     plans: Plans
 
@@ -175,7 +176,7 @@ class GridReader:
 
 
 def mean_q(plans: Plans, belief_BGS: jax.Array, weight_BG: jax.Array, t_B: jax.Array) -> jax.Array:
-    """sum_g w_g Q_g(b_g, a), (B, A), one task of the grid after another."""
+    """sum_g w_g Q_g(b_g, a), (B, A), by a loop over the tasks of the grid."""
 
     def add(total_BA: jax.Array, task: tuple):
         model, alpha_UJS, belief_BS, weight_B = task
