@@ -1,6 +1,6 @@
-"""What the codes 0, 1, ... of a column stand for: integers, words, or intervals of real numbers.
+"""Codings: maps between the values of a column (integers, words or real vectors) and codes 0, 1, ... .
 
-A coding is fitted once to a column, stored with the table as JSON, and turns values into codes and back.
+A coding is fitted to a column and stored with the table as JSON. I counts values, D their dimensions.
 """
 
 import dataclasses
@@ -9,14 +9,14 @@ import numpy as np
 
 from icdm.errors import UserError, unknown
 
-UNKNOWN = -2  # the code of a value that the vocabulary does not hold
+UNKNOWN = -2  # code of a value that the coding does not contain
 BINNINGS = ("quantile", "uniform")
-MOST_INTEGERS = 2**20
+MOST_INTEGERS = 2**20  # most codes of a column
 
 
 @dataclasses.dataclass(frozen=True)
 class Integers:
-    """Integers 0 <= x < n stand for themselves."""
+    """The code of an integer 0 <= x < n is x."""
 
     n: int
 
@@ -33,7 +33,7 @@ class Integers:
 
 @dataclasses.dataclass(frozen=True)
 class Words:
-    """Code i is the i-th of the sorted words."""
+    """Code i is the i-th of the sorted words, counted from 0."""
 
     words: tuple[str, ...]
 
@@ -55,14 +55,14 @@ class Words:
 
 @dataclasses.dataclass(frozen=True)
 class Bins:
-    """A grid of intervals over d real numbers; code = sum_j bin_j prod_{i>j} n_i (row-major).
+    """A grid of intervals over D real numbers; code = sum_j bin_j prod_{i>j} n_i (row-major).
 
-    A value is in bin i of its dimension if edge_i <= x < edge_{i+1}; beyond the ends it is in the first or
+    A value is in bin i of its dimension if edge_i <= x < edge_{i+1}; a value outside the edges is in the first or the
     last bin. A code decodes to the midpoint of its cell, and the midpoint encodes to the code.
 
     Attributes:
-      edges: for each dimension its n + 1 increasing edges.
-      scalar: values are numbers, not vectors of one number.
+      edges: the n + 1 increasing edges of each dimension.
+      scalar: whether the values are numbers rather than vectors.
     """
 
     edges: tuple[tuple[float, ...], ...]
@@ -95,6 +95,7 @@ Coding = Integers | Words | Bins
 
 
 def coding_from_json(content: dict) -> Coding:
+    """The coding that `as_json` wrote."""
     kind = content["kind"]
     if kind == "integers":
         return Integers(content["n"])
@@ -104,12 +105,14 @@ def coding_from_json(content: dict) -> Coding:
 
 
 def fit_bins(values: np.ndarray, n_bins: int, binning: str) -> Bins:
-    """At most n_bins intervals of each dimension of (I,) or (I, D) values.
+    """At most n_bins intervals of each dimension of values (I,) or (I, D).
 
-    quantile: edges at the quantiles i / n_bins (equal ones are merged); uniform: equally wide.
+    Args:
+      binning: "quantile" puts the edges at the quantiles i / n_bins and merges equal edges; "uniform" makes the
+        intervals equally wide.
 
     Raises:
-      UserError: an unknown binning, fewer than 2 bins, or more than 2**20 cells in all.
+      UserError: the binning is unknown, n_bins is below 2, or the grid has more than 2**20 cells.
     """
     if binning not in BINNINGS:
         raise unknown("binning", binning, BINNINGS)

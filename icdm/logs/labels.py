@@ -1,6 +1,7 @@
-"""What to learn from a log: the oracle's actions if it has them, or what can be had in their place.
+"""Labels of a log: the oracle's actions, or substitutes for a log without them.
 
-S observations, A actions, T steps of the longest episode; X rows.
+Axis letters as in docs/axes.md; the states of the tabular model are the observations, T is the length of the longest
+episode.
 """
 
 import dataclasses
@@ -16,17 +17,20 @@ LABELS = {
     "oracle": "the oracle_action column",
     "imitation": "the recorded actions",
     "best_return": "the recorded actions of the best quarter of each task's episodes by return",
-    "pessimistic": "the best actions of a tabular model fitted to each task, doubtful of rare pairs",
+    "pessimistic": "the best actions of a tabular model of each task, with a lower confidence bound on its values",
 }
 BEST_SHARE = 0.25
-DOUBT = 0.1  # chance that a value is overestimated
+DOUBT = 0.1  # probability that a value is overestimated
 
 
 def relabelled(log: Log, labels: str, family: Family) -> Log:
-    """The log with labels of that kind.
+    """The log with labels of one kind.
+
+    Args:
+      labels: a key of LABELS.
 
     Raises:
-      UserError: an unknown kind, or the oracle's actions of a log that has none.
+      UserError: the kind is unknown, or the oracle's actions are asked of a log without them.
     """
     if labels not in LABELS:
         raise unknown("data_labels", labels, LABELS)
@@ -53,7 +57,7 @@ def relabelled(log: Log, labels: str, family: Family) -> Log:
 
 
 def best_episodes(log: Log, episodes: np.ndarray) -> np.ndarray:
-    """The quarter with the highest sums of rewards, at least one; those that tie with the last come along."""
+    """The quarter of the episodes with the highest returns (at least one), and the episodes that tie with its last."""
     total = np.array([log.reward[log.first[e] : log.first[e] + log.steps[e]].sum() for e in episodes])
     least = np.sort(total)[::-1][max(1, int(BEST_SHARE * len(total))) - 1]
     return episodes[total >= least]
@@ -64,8 +68,8 @@ def pessimistic_q(log: Log, episodes: np.ndarray, reward_low: float, reward_high
 
         Q_t(s, a) = r(s, a) + sum_s' P(s'|s,a) V_{t+1}(s') - (T - t)(high - low) sqrt(ln(2 / delta) / (2 n(s, a))),
 
-    cut to what T - t rewards can sum to; an action that was never tried is worth the least. After an
-    episode's last step nothing more is expected. Undiscounted.
+    clipped to the range of a sum of T - t rewards; an untried action has the lowest value. The value after an
+    episode's last step is 0. Undiscounted.
 
     Source: Jin, Yang, Wang, "Is Pessimism Provably Efficient for Offline RL?" (ICML 2021), algorithm 1,
     with Hoeffding's bound.
@@ -76,7 +80,7 @@ def pessimistic_q(log: Log, episodes: np.ndarray, reward_low: float, reward_high
     pair = log.observation[rows] * A + log.action[rows]
     n_C = np.bincount(pair, minlength=S * A)
     reward_C = np.bincount(pair, log.reward[rows], S * A) / np.maximum(n_C, 1)
-    # Where a step leads, once for each distinct (s, a, s'); the last one leads to S, which is worth nothing.
+    # The distinct (s, a, s') and their counts; an episode's last step leads to the extra state S of value 0.
     following = np.where(last, S, log.observation[np.minimum(rows + 1, len(log.action) - 1)])
     distinct, count = np.unique(pair.astype(np.int64) * (S + 1) + following, return_counts=True)
     from_I, to_I = np.divmod(distinct, S + 1)
@@ -92,7 +96,7 @@ def pessimistic_q(log: Log, episodes: np.ndarray, reward_low: float, reward_high
 
 
 def _rows(log: Log, episodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the episodes' steps, and which step of its episode each is."""
+    """Rows of the episodes' steps (I,), and the index t of each step in its episode (I,)."""
     steps = log.steps[episodes]
     t = np.arange(steps.sum()) - np.repeat(np.cumsum(steps) - steps, steps)
     return np.repeat(log.first[episodes], steps) + t, t
