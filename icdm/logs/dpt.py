@@ -132,17 +132,17 @@ def dark_room_rows(arrays: dict[str, np.ndarray], by_goal: bool = False) -> Rows
     query = cell(arrays["query"])[:, None]
     nothing_query, nothing = np.full((n, 1), NOTHING), np.full((n, steps), NOTHING)
 
-    def in_order(step: np.ndarray, after: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    def in_order(step: np.ndarray, after: np.ndarray, query: np.ndarray) -> np.ndarray:
         """The query, then each step and the row after it, (I,)."""
-        return np.concatenate([asked, np.stack([step, after], -1).reshape(n, -1)], 1).ravel()
+        return np.concatenate([query, np.stack([step, after], -1).reshape(n, -1)], 1).ravel()
 
     task = np.unique(arrays["goal"], axis=0, return_inverse=True)[1].ravel() if by_goal else np.arange(n)
-    asked_episode = np.arange(n)[:, None] * (steps + 1)
-    episode = asked_episode + np.arange(1, steps + 1)
+    query_episode = np.arange(n)[:, None] * (steps + 1)
+    episode = query_episode + np.arange(1, steps + 1)
     zeros = np.zeros((n, steps), np.int64)
     return _rows(
         task_id=np.repeat(task, 2 * steps + 1),
-        episode_id=in_order(episode, episode, asked_episode),
+        episode_id=in_order(episode, episode, query_episode),
         t=in_order(zeros, zeros + 1, np.zeros((n, 1), np.int64)),
         observation=in_order(cell(arrays["states"]), cell(arrays["next_states"]), query),
         action=in_order(arrays["actions"], nothing, nothing_query),

@@ -211,9 +211,9 @@ def explore(model: BeliefModel, bounds: Bounds, key: jax.Array, n_new: int) -> j
 
     first = jnp.broadcast_to(model.first.T[:, None], (model.first.shape[1], n_paths, model.first.shape[0]))
     first_SW, first_gap_W = _draw_signal(bounds, first, model.horizon, uniform_TW[0])
-    _, (met_TSW, gap_TW) = jax.lax.scan(step, first_SW, (jnp.arange(1, model.horizon), uniform_TW[1:]))
-    met = jnp.concatenate([first_SW[None], met_TSW]).transpose(0, 2, 1).reshape(-1, first_SW.shape[0])
-    return add_distant(bounds.points, met, jnp.concatenate([first_gap_W[None], gap_TW]).ravel(), n_new)
+    _, (later_TSW, gap_TW) = jax.lax.scan(step, first_SW, (jnp.arange(1, model.horizon), uniform_TW[1:]))
+    candidates = jnp.concatenate([first_SW[None], later_TSW]).transpose(0, 2, 1).reshape(-1, first_SW.shape[0])
+    return add_distant(bounds.points, candidates, jnp.concatenate([first_gap_W[None], gap_TW]).ravel(), n_new)
 
 
 def _draw_signal(
@@ -228,14 +228,14 @@ def _draw_signal(
     return taken / total[None], jnp.take_along_axis(gap, signal[:, None], 1)[:, 0] / total
 
 
-def add_distant(points: jax.Array, met: jax.Array, gap: jax.Array, n_new: int) -> jax.Array:
-    """The points and `n_new` of the beliefs `met`, each with the largest gap x L1 distance from the earlier points."""
+def add_distant(points: jax.Array, candidates: jax.Array, gap: jax.Array, n_new: int) -> jax.Array:
+    """The points and `n_new` candidates, each with the largest gap x L1 distance from the earlier points."""
 
     def add(distance: jax.Array, _: None):
-        chosen = met[(distance * gap).argmax()]
-        return jnp.minimum(distance, jnp.abs(met - chosen[None]).sum(1)), chosen
+        chosen = candidates[(distance * gap).argmax()]
+        return jnp.minimum(distance, jnp.abs(candidates - chosen[None]).sum(1)), chosen
 
-    per_state = [jnp.abs(points[:, s, None] - met[None, :, s]) for s in range(points.shape[1])]
+    per_state = [jnp.abs(points[:, s, None] - candidates[None, :, s]) for s in range(points.shape[1])]
     distance = functools.reduce(jnp.add, per_state).min(0)
     _, chosen = jax.lax.scan(add, distance, length=n_new)
     return jnp.concatenate([points, chosen])
