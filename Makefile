@@ -2,16 +2,25 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: demo test test-all bench-quick clean
+.PHONY: demo test test-all lint format bench-quick clean
 
 demo: .venv
 	$(PY) -m experiments.run --config=experiments/configs/demo.py --workdir=runs/demo
 
-test: .venv
+test: .venv lint
 	$(PY) -m pytest -q -n 2 -m "not slow" tests
 
-test-all: .venv
+test-all: .venv lint
 	$(PY) -m pytest -q -n 2 tests
+
+# Format and rules of pyproject.toml; `make format` mends what can be mended.
+lint: .venv
+	$(PY) -m ruff format --check --quiet .
+	$(PY) -m ruff check --quiet .
+
+format: .venv
+	$(PY) -m ruff check --fix --quiet .
+	$(PY) -m ruff format --quiet .
 
 # The speed of the program beside the committed table; informs, and never fails on timing.
 bench-quick: .venv

@@ -1,4 +1,4 @@
-"""One experiment from its config to its report; goes on from wherever an earlier start got to."""
+"""One experiment from its config to its report; it goes on from where an earlier start stopped."""
 
 import pathlib
 import shutil
@@ -13,7 +13,7 @@ from icdm.files import whole, write_json
 from icdm.runs.monitor import StopRequest
 from icdm.runs.phases import Phases
 from icdm.runs.run import Run
-from icdm.runs.settings import Settings, as_json, completed, config_hash
+from icdm.runs.settings import Settings, as_json, completed, config_hash, first_difference
 
 
 def run(config: Any, workdir: pathlib.Path) -> dict:
@@ -56,7 +56,7 @@ def share_pretraining(config: Any, workdir: pathlib.Path, others: list[tuple[Any
 
 
 def _pretraining(config: Any) -> tuple:
-    """Everything that the pretrained model depends on; of the layout, what does not only say where to act."""
+    """Everything that the pretrained model depends on."""
     s = Settings.from_config(config)
     data = s.pretrain, s.pretrain_mixture, s.pretrain_behavior, s.context.episodes, s.context.epsilon
     return s.seed, s.model, s.layout, s.mesh_model, *data
@@ -67,4 +67,4 @@ def load_results(workdir: pathlib.Path, config: Any) -> dict | None:
     if not (workdir / "config.json").exists():
         return None
     run = Run.open(workdir)
-    return run.results() if run.config == completed(as_json(config)) else None
+    return None if first_difference(completed(as_json(config)), run.config) else run.results()

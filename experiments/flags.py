@@ -16,7 +16,7 @@ def define_config() -> None:
 
 def parse(argv: list[str], program: str) -> list[str]:
     """Parses the command line; a mistake ends the program with one line and exit code 2."""
-    logging.set_verbosity(logging.ERROR)  # the program says itself what went wrong
+    logging.set_verbosity(logging.ERROR)  # the program reports mistakes itself
     with one_line_errors(program):
         if any(argument in ("--help", "-help", "-h", "--helpfull", "--helpshort") for argument in argv):
             app.usage(shorthelp=True, writeto_stdout=True)
@@ -35,7 +35,7 @@ def parse(argv: list[str], program: str) -> list[str]:
         return rest
 
 
-def _explained(argv, error: Exception) -> UserError:
+def _explained(argv: list[str], error: Exception) -> UserError:
     """The mistake behind what the flag libraries raised."""
     file = next((a.split("=", 1)[1] for a in argv if re.match(r"--?config=", a)), None)
     overrides = [match.group(1) for a in argv if (match := re.match(r"--?config\.([^=]+)", a))]

@@ -9,11 +9,11 @@ from icdm.errors import UserError, unknown
 from icdm.problems.family import parse_parameters
 
 Point = dict[str, Any]
-OWN_AXES = ("problem", "horizon")  # of a config that brings a grid of its own
+OWN_AXES = ("problem", "horizon")  # of a config with a grid of its own
 
 
 def axes_of(config: Any, texts: list[str]) -> dict[str, list]:
-    """{field: values}: the grid of the config, if it brings one, and those that were named beside it."""
+    """{field: values}: the config's own grid, if it has one, and the axes of the --sweep flags."""
     own = {axis: list(config.sweep[axis]) for axis in OWN_AXES} if "sweep" in config else {}
     return own | dict(parse_axis(config, text) for text in texts)
 
@@ -50,7 +50,7 @@ def points_of(axes: dict[str, list]) -> list[Point]:
 
 
 def config_at(config: Any, point: Point) -> Any:
-    """The config of one run: fields set as the point says; `problem` may name a family with its parameters."""
+    """The config of one run, with the point's fields set; `problem` may name a family with its parameters."""
     one, fields = copy.deepcopy(config), dict(point)
     with one.unlocked():
         if "sweep" in one:
@@ -61,7 +61,7 @@ def config_at(config: Any, point: Point) -> Any:
 
 
 def label_of(point: Point) -> str:
-    """The point as people read it, and as the name of its directory but for colons."""
+    """The point in words; without its colons it names the run's directory."""
     return ",".join(f"{name}={value}" for name, value in point.items())
 
 
@@ -70,7 +70,7 @@ def parameters(point: Point) -> Point:
     return point | parse_parameters(point.get("problem", ""))[1]
 
 
-def _typed(field, default, text):
+def _typed(field: str, default: Any, text: str):
     try:
         value = text if isinstance(default, str) else json.loads(text.lower())
     except json.JSONDecodeError:

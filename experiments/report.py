@@ -1,4 +1,4 @@
-"""report.html: one self-contained page of a run, its pictures also as PNG and PDF files beside it."""
+"""report.html: one self-contained page of a run; its pictures are also PNG and PDF files beside it."""
 
 import json
 import pathlib
@@ -42,7 +42,7 @@ def write(workdir: pathlib.Path, results: dict, config: Any, title: str) -> None
 
 
 def words_of(family: Family) -> str:
-    """The problem in words, if the family has some."""
+    """The family's description of its problem, or an empty text."""
     return family.words() if isinstance(family, HasWords) else ""
 
 
@@ -55,7 +55,7 @@ def render(
     config: Any,
     words: str = "",
 ) -> None:
-    """report.html from the template; everything that it shows is inside the file."""
+    """Writes report.html from the template; the file holds all its pictures and tables."""
     pages.render(
         workdir / "report.html",
         "experiments",
@@ -88,7 +88,7 @@ def policy_table(heading: str, policies: dict, published: dict[str, str]) -> dic
 
 
 def further_tables(results: dict) -> dict[str, dict]:
-    """{heading: {name: number with its interval}} of what results.json holds beside the policies."""
+    """{heading: {name: number with its interval}} of everything in results.json except the policies."""
     tables = {}
     if "closed_from_expert" in results:
         tables["Closed of the value between expert and optimal"] = results["closed_from_expert"]

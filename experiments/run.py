@@ -2,7 +2,7 @@
 
     python -m experiments.run --config=experiments/configs/demo.py --workdir=runs/demo [--config.horizon=10 ...]
 
-It pretrains, fine-tunes, evaluates and reports. Stopped at any moment, the same command goes on from
+It pretrains, fine-tunes, evaluates and reports. A run may be stopped at any moment: the same command goes on from
 the last checkpoint and ends with the same numbers.
 """
 

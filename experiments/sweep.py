@@ -3,11 +3,11 @@
     python -m experiments.sweep --config=experiments/configs/energy.py --workdir=runs/horizons \\
         --sweep config.horizon=5,10,15 --seeds=3
 
-Several --sweep flags make a grid. A config may bring a grid of its own, of problems and horizons:
+Several --sweep flags make a grid. A config may have a grid of its own, of problems and horizons:
 
     python -m experiments.sweep --config=experiments/configs/paper_sweep.py --workdir=runs/paper --seeds=3
 
-Stopped at any moment, the same command goes on where it was.
+A sweep may be stopped at any moment: the same command goes on from there.
 """
 
 import pathlib
@@ -48,9 +48,9 @@ def main(_: list[str]) -> None:
 
 
 def sweep(config: Any, workdir: pathlib.Path, axes: dict[str, list], n_seeds: int) -> dict:
-    """Runs the grid, seeds innermost; returns what the sweep's results.json holds.
+    """Runs the grid, seeds innermost; returns the content of the sweep's results.json.
 
-    Results and report are written anew after every point at which something was run, and at the end.
+    Results and report are written again after every point with a new run, and at the end.
     """
     import jax
 
@@ -59,7 +59,7 @@ def sweep(config: Any, workdir: pathlib.Path, axes: dict[str, list], n_seeds: in
     from experiments.grid import config_at, label_of, points_of
     from icdm.files import write_json
 
-    # Runs compile much the same programs, most of them small.
+    # Runs compile nearly the same programs, most of them small.
     jax.config.update("jax_compilation_cache_dir", str(workdir.absolute() / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     points = points_of(axes)

@@ -1,4 +1,4 @@
-"""The combined results and report of a sweep: seeds pooled, gaps drawn against what was swept."""
+"""The combined results and report of a sweep: seeds are pooled, gaps are drawn against the axes."""
 
 import json
 import pathlib
@@ -38,7 +38,7 @@ def pool(point: dict, runs: list[pathlib.Path]) -> dict:
     found = [json.loads((run / "results.json").read_text()) for run in runs]
     values = [np.load(run / "values.npz") for run in runs]
 
-    def together(name):
+    def together(name: str):
         arrays = [v[name] for v in values]
         return arrays[0] if all(a.size == 1 for a in arrays) else np.concatenate(arrays)
 
@@ -59,18 +59,18 @@ def results_of(entries: list[dict], axes: dict[str, list], config: Any) -> dict:
 
 
 def same_of(config: Any) -> Same:
-    """What the config's own grid says of parameters that sometimes change nothing."""
+    """The rules of the config's own grid for parameters that sometimes change nothing."""
     return {name: tuple(rule) for name, rule in config.sweep.same.items()} if "sweep" in config else {}
 
 
 def trends(entries: list[dict], same: Same) -> dict[str, dict]:
     """Does the gain from fine-tuning, gap(in_context) - gap(fine_tuned), grow along each number that was swept?
 
-    For every parameter: of all settings that differ in it alone, the change of the gain from its smallest to its
-    largest value, mean and 95 % interval over settings, and in how many of them it grows.
+    For every parameter: the change of the gain from its smallest to its largest value in all settings that differ in it
+    alone, mean and 95 % interval over settings, and in how many of them it grows.
 
     Args:
-      same: where another parameter changes nothing, an entry is compared at every value of it.
+      same: an entry is compared at every value of a parameter that changes nothing there.
     """
     found = {}
     entries = [entry for entry in entries if "in_context" in entry["policies"]]
@@ -95,7 +95,7 @@ def numbers_of(entries: list[dict]) -> list[str]:
 
 
 def at_every_value(entries: list[dict], same: Same) -> list[tuple[Point, dict]]:
-    """(point with the parameters of its problem, entry); one that is the same at all values of a parameter, at each."""
+    """(point with the parameters of its problem, entry); one is repeated at every value that does not change it."""
     found = [(parameters(entry["point"]), entry) for entry in entries]
     for name, (value, other) in same.items():
         swept = sorted({point[other] for point, _ in found if other in point})
@@ -117,7 +117,7 @@ def gain(entry: dict) -> float:
 
 
 def write(workdir: pathlib.Path, results: dict, config: Any) -> None:
-    """report.html of the sweep, with a table for each point and the gaps against everything that was swept."""
+    """report.html of the sweep, with a table for each point and the gaps against every axis."""
     entries, axes = results["runs"], results["sweep"]
     tables = []
     for entry in entries:
@@ -163,7 +163,7 @@ def drawings(entries: list[dict], axes: dict[str, list], same: Same) -> Iterator
 
 
 def grouped(points: list[tuple[Point, dict]], left_out: set[str]) -> dict[str, list[tuple[Point, dict]]]:
-    """The entries by what is drawn in one panel: a problem, without the parameters that are left out of its title."""
+    """The entries of each panel by its title: a problem, without the parameters that are left out."""
     groups: dict[str, list[tuple[Point, dict]]] = {}
     for point, entry in points:
         own = {k: v for k, v in parameters(point).items() if k not in entry["point"] and k not in left_out}

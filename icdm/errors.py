@@ -1,8 +1,9 @@
-"""Mistakes of a user, told in one line that names the thing and the remedy."""
+"""Mistakes of a user: one line that names the thing and the remedy."""
 
 import contextlib
 import difflib
 import sys
+from collections.abc import Iterable
 
 EXTRAS = {"grain": "data", "pyarrow": "data", "h5py": "data"}  # which extra brings a package
 
@@ -25,7 +26,7 @@ class TooLarge(UserError):
         self.size, self.limit, self.what = size, limit, what
 
 
-def unknown(kind: str, name: str, known) -> UserError:
+def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """An error for a name that is not among the `known` ones, naming the nearest."""
     known = sorted(known)
     near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.3)

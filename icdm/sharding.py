@@ -1,5 +1,7 @@
 """One device is a mesh of one: axes `data` (rows of a batch) and `model` (columns of weights)."""
 
+from typing import Any
+
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
@@ -22,10 +24,10 @@ def check_rows(mesh: Mesh, name: str, rows: int) -> None:
         raise UserError(f"{name} {rows}: give a multiple of the {mesh.shape['data']} devices that share a batch")
 
 
-def place_state(mesh: Mesh, state):
+def place_state(mesh: Mesh, state: Any):
     """Weights and optimizer moments split over `model` along their last axis where it divides evenly."""
 
-    def sharding(leaf):
+    def sharding(leaf: Any):
         shape = np.shape(leaf)
         split = len(shape) >= 2 and shape[-1] % mesh.shape["model"] == 0
         return NamedSharding(mesh, P(*[None] * (len(shape) - 1), "model") if split else P())
@@ -33,15 +35,15 @@ def place_state(mesh: Mesh, state):
     return jax.device_put(state, jax.tree.map(sharding, state))
 
 
-def place_copies(mesh: Mesh, tree):
+def place_copies(mesh: Mesh, tree: Any):
     """A copy on every device."""
     return jax.device_put(tree, NamedSharding(mesh, P()))
 
 
-def place_rows(mesh: Mesh, tree, rows: int):
+def place_rows(mesh: Mesh, tree: Any, rows: int):
     """Arrays whose first axis has `rows` entries are split over `data`, others are copied everywhere."""
 
-    def sharding(leaf):
+    def sharding(leaf: Any):
         by_row = np.ndim(leaf) > 0 and leaf.shape[0] == rows and rows % mesh.shape["data"] == 0
         return NamedSharding(mesh, P("data") if by_row else P())
 

@@ -1,4 +1,4 @@
-"""Every test runs on CPU, on eight forced devices, with silent broadcasting of ranks refused.
+"""Every test runs on CPU, with silent broadcasting of ranks refused; those of several devices start processes.
 
 Programs that were compiled once are kept beside pytest's own cache: the tests start many processes
 that compile the same ones.
@@ -12,7 +12,6 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-import jax  # noqa: E402
+import jax  # noqa: E402 (it reads the environment when it is imported)
 
-jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -1,4 +1,4 @@
-"""What the README says is true: its family runs, and the files and commands that it names are there."""
+"""What the documents say is true: the README's family runs, and the files, commands and fields that they name exist."""
 
 import importlib.util
 import pathlib
@@ -11,12 +11,16 @@ import numpy as np
 import pytest
 
 from experiments.grid import fields_of
+from icdm.cli import COMMANDS
 from icdm.problems.family import make_family
 from icdm.runs.settings import Settings
 from icdm.trajectories.collect import draw_tasks, record
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+DOCUMENTS = ["README.md", "theory/README.md", *(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))]
+PATH = re.compile(r"\b(?:icdm|experiments|theory|docs|benchmarks|tests)/[\w./-]+\.(?:py|md|json|html)\b")
+PLACEHOLDER = re.compile(r"\b(?:NAME|ID)\.py")  # the reader's own file
 
 
 def test_the_family_of_ones_own():
@@ -25,21 +29,35 @@ def test_the_family_of_ones_own():
     exec(code, {})
     family = make_family("coin", horizon=4)
     tasks = draw_tasks(family, jax.random.key(0), 50)
-    shown = record(family, tasks, jnp.arange(50), jax.random.key(1), "oracle", 20, 0.0)
+    recorded = record(family, tasks, jnp.arange(50), jax.random.key(1), "oracle", 20, 0.0)
     heads = np.asarray(tasks.problem.initial)[:, 1]
     np.testing.assert_allclose(tasks.oracle.table[:, 0].max((-1, -2)), 4 * np.maximum(heads, 1 - heads), rtol=1e-5)
-    assert abs(np.asarray(shown.reward).mean() - np.maximum(heads, 1 - heads).mean()) < 0.05
+    assert abs(np.asarray(recorded.reward).mean() - np.maximum(heads, 1 - heads).mean()) < 0.05
 
 
-def test_files_and_modules_that_are_named_exist():
-    for path in re.findall(r"(?:experiments|theory)/configs/\w+\.py|docs/\w+\.md|theory/README\.md", README):
-        assert (ROOT / path).exists(), path
-    for module in re.findall(r"python -m ([\w.]+)", README):
-        assert importlib.util.find_spec(module), module
-    configs = [runpy.run_path(str(ROOT / f"experiments/configs/{name}.py")) for name in ("base", "paper_sweep")]
-    fields = {field for module in configs for field in fields_of(module["get_config"]())}
-    for field in set(re.findall(r"--config\.([\w.]+)=", README)) - {"FIELD"}:
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_files_and_commands_that_are_named_exist(name):
+    text = (ROOT / name).read_text()
+    for path in PATH.findall(text):
+        assert PLACEHOLDER.search(path) or (ROOT / path).exists(), path
+    for module in re.findall(r"python -m ([\w.]+)", text):
+        assert importlib.util.find_spec(module.rstrip(".")), module
+    for command in re.findall(r"(?:\bbin/|`|^ {4})icdm ([a-z]+)", text, re.MULTILINE):
+        assert command in COMMANDS, command
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_fields_that_are_named_exist(name):
+    modules = [runpy.run_path(str(ROOT / f"experiments/configs/{config}.py")) for config in ("base", "paper_sweep")]
+    if name.startswith("theory"):
+        modules.append(runpy.run_path(str(ROOT / "theory/configs/quick.py")))
+    fields = {field for module in modules for field in fields_of(module["get_config"]())}
+    for field in set(re.findall(r"--config\.([\w.]+)=", (ROOT / name).read_text())) - {"FIELD"}:
         assert field in fields, field
+
+
+def test_every_command_is_in_the_readme():
+    assert not [command for command in COMMANDS if f"icdm {command}" not in README]
 
 
 @pytest.mark.parametrize("name", [p.stem for p in sorted((ROOT / "experiments/configs").glob("[!_]*.py"))])

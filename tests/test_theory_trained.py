@@ -16,7 +16,6 @@ from icdm.errors import UserError
 from icdm.models.taps import reading
 from icdm.models.transformer import ModelConfig, Transformer
 from icdm.readers.counts_planners import plan_from_context
-from icdm.runs import phases
 from icdm.runs.run import Run
 from icdm.runs.settings import as_json, completed
 from icdm.trajectories.prompt import encode
@@ -52,11 +51,7 @@ def settings(tmp_path_factory):
         patch.setattr(trained_small, "get_config", tiny)
         for name in ("logits_are_q", "attention_reads_returns", "q_is_decodable", "q_is_used"):
             config[name].update(common)
-        with pytest.MonkeyPatch.context() as alone:  # compiled for one of the eight devices in a fraction of the time
-            types, one = (jax.sharding.AxisType.Auto,) * 2, jax.devices()[:1]
-            mesh = jax.make_mesh((1, 1), ("data", "model"), types, devices=one)
-            alone.setattr(phases, "make_mesh", lambda model_devices: mesh)
-            trained.train_missing(config.logits_are_q, say=lambda text: None)
+        trained.train_missing(config.logits_are_q, say=lambda text: None)
         yield config
 
 

@@ -5,7 +5,6 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import nnx
 
@@ -13,11 +12,11 @@ from icdm.errors import UserError
 from icdm.learning.checkpoint import Checkpoints
 from icdm.learning.objectives import LabelConfig, Lesson, action_loss, next_token_loss, target_of
 from icdm.learning.sources import FreshTasks, Labelled, Mixture, Played, TaskPool, labelled_tasks
-from icdm.learning.train import Stopped, TrainConfig, TrainState, make_update, train
+from icdm.learning.train import Stopped, TrainConfig, train
 from icdm.models.transformer import ModelConfig, Transformer
 from icdm.problems.family import make_family
 from icdm.problems.policy import TableOracle
-from icdm.sharding import make_mesh, place_state
+from icdm.sharding import make_mesh
 from icdm.trajectories.collect import LABELLING, ContextConfig, draw_tasks, record_with_context
 from icdm.trajectories.layouts import make_layout
 from icdm.trajectories.prompt import action_logits, encode
@@ -183,29 +182,6 @@ def test_adapters_leave_the_other_weights_alone(layout, tmp_path):
     start = make_model(layout)
     np.testing.assert_array_equal(model.embed[...], start.embed[...])
     assert (np.asarray(model.blocks.q[...]) != np.asarray(start.blocks.q[...])).any()
-
-
-def test_eight_devices_compute_what_one_does(layout):
-    """The same update on meshes 8 x 1, 4 x 2 and on a single device."""
-    optimizer = optax.sgd(0.1)
-    found = []
-    for devices, model_devices in ((1, 1), (8, 1), (8, 2)):
-        shape = (devices // model_devices, model_devices)
-        mesh = jax.make_mesh(
-            shape, ("data", "model"), (jax.sharding.AxisType.Auto,) * 2, devices=jax.devices()[:devices]
-        )
-        source = source_of(mesh)
-        model = make_model(layout)
-        key = jax.random.key_data(jax.random.key(0))
-        state = place_state(mesh, TrainState(model, optimizer.init(model), jnp.int32(0), key))
-        update = make_update(loss_of(layout, source), optimizer)
-        for step in range(3):
-            state, (loss, _, _) = update(state, None, source.batch(step))
-        found.append((float(loss), leaves(state.trainable)))
-    for loss, weights in found[1:]:
-        np.testing.assert_allclose(loss, found[0][0], rtol=1e-5)
-        for a, b in zip(weights, found[0][1]):
-            np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_good_checkpoint(layout, tmp_path):

@@ -1,16 +1,16 @@
-"""Figures of attention against Q for any trained experiment.
+"""Figures of attention against Q for any trained run of a fully observed family.
 
     python -m theory.attention_vs_q --run runs/random_mdp [--layer 1 --head 2] [--tasks 500]
 
-Unseen tasks are shown to the run's fine-tuned model; the query is the first decision after the context. The value of
-an action is read off a head as the mean return that followed the action in the context, weighted by the head's
-attention. Writes into the run's directory attention_vs_q.html, and attention_vs_q/{scatter,heat_map,context}.{png,pdf}:
+The run's fine-tuned model reads the contexts of unseen tasks; the query is the first decision after the context. The
+value that a head gives an action is the mean return that followed the action in the context, weighted by the head's
+attention. The run's directory gets attention_vs_q.html, and attention_vs_q/{scatter,heat_map,context}.{png,pdf}:
 
     scatter    a head's values against Q*(s, a), and the logits' against it
     heat_map   rank correlation with Q*(s, .) of every layer and head
     context    one context: where the query attends, and the Q-values that it implies
 
-Without --layer or --head, the head that is best on half of the tasks is shown, measured on the other half.
+Without --layer or --head, the pictures are of the head that is best on half of the tasks, measured on the other half.
 """
 
 import argparse
@@ -44,11 +44,11 @@ def attention_vs_q(directory, layer: int | None = None, head: int | None = None,
     if tasks < 4:
         raise UserError(f"--tasks {tasks}: give at least 4")
     from theory.circuits import trained
-    from theory.circuits.attention_figures import pictures, write_page  # what draws and computes is imported only now
+    from theory.circuits.attention_figures import pictures, write_page  # heavy imports wait until there is work
 
     run = trained.load(directory)
-    shape = run.config["model"]
-    for name, given, n in (("layer", layer, shape["layers"]), ("head", head, shape["heads"])):
+    shape = run.settings.model
+    for name, given, n in (("layer", layer, shape.layers), ("head", head, shape.heads)):
         if given is not None and not 0 <= given < n:
             raise UserError(f"--{name} {given}: the model of {directory} has {name}s 0 to {n - 1}")
     rows = trained.unseen_rows(run, tasks, seed=0)

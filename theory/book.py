@@ -1,4 +1,4 @@
-"""The book of one claim: every number on one line, with its interval and its threshold; closed, it is a Claim."""
+"""The book of one claim: every number on one line, with its interval and its threshold; `close` makes it a Claim."""
 
 from collections.abc import Callable
 
@@ -14,8 +14,8 @@ class Book:
 
     Attributes:
       config: the claim's settings; `config.seed` starts the bootstrap's generator where none is given.
-      rng: draws the bootstrap's resamples, line after line. A claim that has drawn other numbers from a generator, or
-        draws some between two lines, gives that generator.
+      rng: draws the bootstrap's resamples, line after line. A claim that draws other numbers from a generator,
+        before or between the lines, gives that generator.
       repeats: resamples for each interval.
       measured, ci95, controls, threshold: numbers, intervals and limits by name, as a Claim has them.
     """
@@ -67,11 +67,11 @@ class Book:
             self.threshold[name] = " .. ".join(map(short, between))
 
     def lower_end(self, name: str, of: str, **limit: float) -> None:
-        """Enters the lower end of the interval of a number that was entered before, so that the end can decide."""
+        """Enters the lower end of the interval of an earlier number, so that a threshold can apply to it."""
         self.enter(name, self.ci95[of][0], **limit)
 
     def control(self, name: str, value: float) -> None:
-        """Enters a number of what must not, or need not, satisfy the claim."""
+        """Enters a number that must not, or need not, satisfy the claim."""
         self.controls[name] = float(value)
 
     def close(self, id: str, claim: str, source: str, metric: str) -> Claim:
@@ -90,5 +90,5 @@ class Book:
 
 
 def short(limit: float) -> str:
-    """A limit as people write it: 1e-6, not 1e-06."""
+    """A limit as 1e-6, not 1e-06."""
     return str(limit).replace("e-0", "e-")

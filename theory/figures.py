@@ -1,4 +1,4 @@
-"""The one look of all figures of the ledger."""
+"""The style of all figures of the ledger."""
 
 import matplotlib
 import matplotlib.pyplot as plt

@@ -1,4 +1,4 @@
-"""The ledger of claims: what was claimed, what was measured, and whether it holds."""
+"""The ledger of claims: each with its statement, its measurement, and whether it holds."""
 
 import dataclasses
 import pathlib
@@ -14,10 +14,10 @@ class Claim:
       id: name of the module in theory/claims.
       claim: the statement.
       source: where it comes from.
-      metric: what the measured numbers are.
+      metric: the meaning of the measured numbers.
       measured: numbers by name.
       ci95: [low, high] for the measured numbers that vary with the draw.
-      control: numbers by name of what must not, or need not, satisfy the claim.
+      control: numbers by name that must not, or need not, satisfy the claim.
       threshold: for the measured numbers that decide, "<= x", ">= x" or "low .. high".
       config: the settings it was measured with.
       seconds: time it took.
@@ -77,7 +77,7 @@ def write(path: pathlib.Path, claims: list[Claim]) -> None:
 
 
 def number(value: float) -> str:
-    """A number as people read it: 4 significant digits, counts in full."""
+    """A number for readers: 4 significant digits, counts in full."""
     return str(value) if isinstance(value, int) else f"{value:.4g}"
 
 

@@ -1,4 +1,4 @@
-"""The ledger for people: on the console, and as one self-contained page."""
+"""The ledger for readers: on the console, and as one self-contained page."""
 
 import pathlib
 

@@ -1,4 +1,4 @@
-"""Fits that several claims need; intervals are those of `icdm.intervals`."""
+"""Fits that several claims need; `icdm.intervals` has the intervals."""
 
 import numpy as np
 

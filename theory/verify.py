@@ -1,12 +1,11 @@
-"""Checks the claims about Q* and attention one by one and writes a ledger of what was measured.
+"""Checks the claims about Q* and attention one by one and writes a ledger of the measurements.
 
     python -m theory.verify --config=theory/configs/quick.py --workdir=runs/theory [--only=slopes,shift]
     [--strict]
 
-Writes DIR/claims.json (after every claim), DIR/report.html and DIR/figures/CLAIM.{png,pdf}; claims about trained
-transformers train them first, into DIR/runs, if they are not there yet. The exit code
-is 0 when all claims were evaluated, whatever the verdicts; with --strict it is 1 when one of them does not
-hold.
+Writes DIR/claims.json (after every claim), DIR/report.html and DIR/figures/CLAIM.{png,pdf}. Claims about trained
+transformers first train those that are missing, into DIR/runs. The exit code is 0 if all claims were evaluated,
+whatever the verdicts; with --strict it is 1 if one of them does not hold.
 """
 
 import dataclasses
@@ -30,7 +29,7 @@ if __name__ == "__main__":
 
 def main(_) -> None:
     given = flags.FLAGS
-    logging.set_verbosity(logging.WARNING)  # the libraries underneath tell much
+    logging.set_verbosity(logging.WARNING)  # the libraries log much
     keep_freed_memory()  # before JAX starts its threads
     with one_line_errors("theory.verify"):
         claims = verify(given.config, pathlib.Path(given.workdir), given.only)
@@ -54,7 +53,7 @@ def verify(config, workdir: pathlib.Path, only: list[str] | None = None) -> list
     except OSError as error:
         raise UserError(f"--workdir {workdir}: {error.strerror}; give a folder that can be written") from None
 
-    from theory import ledger, report  # what draws and computes is imported only when there is work
+    from theory import ledger, report  # heavy imports wait until there is work
 
     claims = []
     console = report.console()
@@ -72,7 +71,7 @@ def verify(config, workdir: pathlib.Path, only: list[str] | None = None) -> list
 
 
 def train_missing(config, workdir: pathlib.Path, console) -> None:
-    """Trains the runs that a claim looks into, in WORKDIR/runs unless its settings name another folder."""
+    """Trains the runs that a claim examines, in WORKDIR/runs unless its settings name another folder."""
     import jax
 
     from theory.circuits import trained

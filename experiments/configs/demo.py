@@ -1,4 +1,4 @@
-"""The energy chain with T = 5: the main job in a minute or two.
+"""The energy chain with T = 5: the main experiment in a minute or two.
 
 python -m experiments.run --config=experiments/configs/demo.py --workdir=runs/demo
 """

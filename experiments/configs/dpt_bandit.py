@@ -1,13 +1,13 @@
-"""The Decision-Pretrained Transformer's bandit: five Gaussian arms, 25 pulls, from the peer's own 4,000 tasks.
+"""The bandit of DPT (Lee et al., 2023): five Gaussian arms, 25 pulls, from its own 4,000 tasks.
 
     python -m experiments.run --config=experiments/configs/dpt_bandit.py --workdir=runs/dpt_bandit \
         --config.data=PATH/dpt_bandit_d5_h25.npz
 
-The same work as the peer: 1,260 steps of batch 64, width 32, 4 layers, 1 head. Rewards enter as numbers, arms
-are permuted anew in every sequence, every prefix is trained, the empty one included, and attention is blind
-to order. `fine_tuned` acts from an empty history, so its regret is the online cumulative regret. The learning
-rate was chosen by the cross-entropy of every fifth of the 4,000 tasks, left out of training for it: 1.284 with
-3e-3, 1.234 with 6e-3, 1.243 with 1.2e-2 (standard error .02).
+The same work as DPT's: 1,260 steps of batch 64, width 32, 4 layers, 1 head. Rewards enter as numbers. Arms are
+permuted again in every sequence. Every prefix is trained, the empty one included. Attention is blind to order.
+`fine_tuned` acts from an empty history, so its regret is the online cumulative regret. The learning rate was chosen
+by the cross-entropy on every fifth of the 4,000 tasks, which were left out of that training: 1.284 with 3e-3, 1.234
+with 6e-3, 1.243 with 1.2e-2 (standard error .02).
 """
 
 from experiments.configs import base

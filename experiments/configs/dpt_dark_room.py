@@ -1,12 +1,12 @@
-"""The Decision-Pretrained Transformer's Dark Room: 5 x 5 cells, a hidden goal, from the peer's own data.
+"""The Dark Room of DPT (Lee et al., 2023): 5 x 5 cells, an unknown goal, from its own data.
 
     python -m experiments.run --config=experiments/configs/dpt_dark_room.py --workdir=runs/dpt_dark_room \
         --config.data=PATH/dpt_darkroom_5x5_h25.npz
 
-A context is 25 independent steps; a query is asked before the first and after each of them. 20 goals to learn
-from, 5 held out. Cells are read by their coordinates; contexts are moved over the grid closed to a torus and
-reflected at random, so that every cell comes to be a goal (the held-out ones too, of moved steps of the others);
-contexts are drawn anew from all steps with the same goal, queries from all asked about it.
+A context is 25 independent steps; a query is asked before the first and after each of them. 20 goals are for
+training, 5 are held out. Cells are read by their coordinates. Contexts are translated at random over the grid, closed
+to a torus, and reflected, so that every cell becomes a goal (the held-out ones too, in translated steps of the
+others). Contexts are drawn again from all steps with the same goal, and queries from all queries about it.
 """
 
 from experiments.configs import base

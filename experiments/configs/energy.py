@@ -5,8 +5,8 @@ python -m experiments.run --config=experiments/configs/energy.py --workdir=runs/
 
 from experiments.configs import base
 
-# arXiv 2605.09009 (Zhang, Aghaei, Saghafian, 2026), its MDP experiment: gaps in % as printed there; fine_tuned is
-# Llama-2-7B, about.
+# The MDP experiment of arXiv 2605.09009 (Zhang, Aghaei, Saghafian, 2026): gaps in % as printed there; those of
+# fine_tuned are approximate and of Llama-2-7B.
 PAPER = {
     "energy:horizon=5": {"random": "57.6", "fine_tuned": "3-5"},
     "energy:horizon=10": {"random": "49.6", "fine_tuned": "15"},

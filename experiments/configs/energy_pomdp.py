@@ -1,4 +1,4 @@
-"""The paper's energy chain behind a meter that is right with probability q (`problem.fidelity`), K = 2 oracle episodes.
+"""The paper's energy chain with a meter that is right with probability q (`problem.fidelity`), K = 2 oracle episodes.
 
     python -m experiments.run --config=experiments/configs/energy_pomdp.py --workdir=runs/energy_pomdp \\
         --config.problem.fidelity=0.5 --config.horizon=15

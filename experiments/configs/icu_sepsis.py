@@ -2,8 +2,8 @@
 
     python -m experiments.run --config=experiments/configs/icu_sepsis.py --workdir=runs/icu_sepsis
 
-There is one task, so this asks what can be learned from the clinicians' records, not what the context adds;
-20,000 simulated patients measure it. Needs the extra `clinical`.
+There is one task, so this asks what can be learned from the clinicians' records, not what the context adds.
+It is measured on 20,000 simulated patients. It needs the extra `clinical`.
 """
 
 from experiments.configs import base
@@ -18,7 +18,7 @@ def get_config():
     c.query_behavior = "expert"
     c.reward_bins = 2
     c.pretrain.update(steps=200, mixture=("icu_sepsis",), behavior="expert")
-    c.model.layers = 2  # what is learned is 716 states' worth of memory, not much of a computation
+    c.model.layers = 2  # the model memorises 716 states and computes little
     c.fine_tune.update(steps=3000, labels="advantage", temperature=0.05, learning_rate=5e-3)
     c.evaluation.update(tasks=1, episodes=20_000, rows=2000)
     return c

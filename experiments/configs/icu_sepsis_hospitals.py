@@ -3,7 +3,7 @@
     python -m experiments.run --config=experiments/configs/icu_sepsis_hospitals.py --workdir=runs/hospitals
 
 A hospital is 51 MB and takes a second or two to make, so training uses a pool of them.
-Needs the extra `clinical`.
+It needs the extra `clinical`.
 """
 
 from experiments.configs import icu_sepsis

@@ -1,9 +1,9 @@
-"""The paper's grid: the energy chain seen, seen through a meter, and seen so under ambiguity, at growing horizons.
+"""The paper's grid: the energy chain fully observed, partially observed, and ambiguous, at growing horizons.
 
     python -m experiments.sweep --config=experiments/configs/paper_sweep.py --workdir=runs/paper --seeds=3
 
-Does fine-tuning gain more the longer the horizon, the more the state is hidden, the more models are possible?
-K = 2 oracle episodes, as in arXiv 2605.09009. All runs of one seed share one pretraining. A part of the grid:
+Does fine-tuning gain more with a longer horizon, a less reliable meter, or more models in the ambiguity set?
+K = 2 oracle episodes, as in arXiv 2605.09009. All runs of one seed share one pretraining. For a part of the grid:
 `--config.sweep.horizon="(5,10)"`, `--config.sweep.problem="('energy_pomdp:fidelity=0.5',)"`.
 """
 
@@ -21,7 +21,7 @@ CLOUDS = (
 def get_config():
     c = base.get_config()
     c.published = energy.PAPER
-    # Of one model every pessimism is the same problem: it stands at all of them in pictures and trends.
+    # With one model every pessimism is the same problem; pictures and trends repeat it at all values.
     same = config_dict.create(n_models=(1, "pessimism"))
     c.sweep = config_dict.create(problem=("energy", *METERS, *CLOUDS), horizon=(5, 10, 15, 30), same=same)
     seen, hidden = (f"energy:horizon={t}" for t in (5, 15)), (f"energy_pomdp:horizon={t}" for t in (10, 30))

@@ -1,9 +1,9 @@
-"""Random MDPs, K = 10 episodes of the uniform policy: nothing can be memorised, the context is all there is.
+"""Random MDPs, K = 10 episodes of the uniform policy: nothing can be memorised, only the context informs.
 
     python -m experiments.run --config=experiments/configs/random_mdp.py --workdir=runs/random_mdp
 
-Rows are exchangeable steps of a uniform policy, so attention is left blind to order; the labels carry
-the Q-values. The reference is the posterior-mean planner, which reads the same context exactly.
+Rows are exchangeable steps of a uniform policy, so attention is blind to order. The labels carry the Q-values.
+The reference is the posterior-mean planner, which reads the same context exactly.
 """
 
 from experiments.configs import base

@@ -1,4 +1,4 @@
-"""Random POMDPs, K = 10 episodes of the uniform policy: the model of the task must be read from the context.
+"""Random POMDPs, K = 10 episodes of the uniform policy: the model of the task must be inferred from it.
 
     python -m experiments.run --config=experiments/configs/random_pomdp.py --workdir=runs/random_pomdp
 
@@ -17,7 +17,7 @@ def get_config():
     c.context.update(episodes=10, behavior="uniform")
     c.query_behavior = "mixture"
     c.reward_bins = 2
-    c.model.update(width=128, hidden=256, mixing=2)  # the state is told by several observations in a row
+    c.model.update(width=128, hidden=256, mixing=2)  # several observations in a row inform about the state
     c.pretrain.update(steps=200, mixture=("random_pomdp",), behavior="uniform")
     c.fine_tune.update(steps=1500, learning_rate=1.5e-3, labels="advantage", temperature=0.2, pool=16384)
     c.evaluation.update(tasks=1600, episodes=4, rows=1600)

@@ -2,8 +2,8 @@
 
     python -m experiments.run --config=experiments/configs/tiger.py --workdir=runs/tiger
 
-How often to listen before a door is opened depends on the task, and the context tells of it. Temperature and
-labels are in units of the rewards, which reach -100.
+How often to listen before a door is opened depends on the task, which must be inferred from the context.
+Temperature and labels are in units of the rewards, which reach -100.
 """
 
 from experiments.configs import base

@@ -26,33 +26,33 @@ AT_ONCE = 500  # rows that a model reads side by side
 def held_out_sequences(log: Log, context_episodes: int, seed: int, independent_steps: bool) -> Sequences:
     """One sequence of every held-out task; the label before anything was seen does not count."""
     rng, tasks = np.random.default_rng(seed), np.arange(log.n_tasks)
-    shown = sequences(log, tasks, context_episodes, rng, independent_steps=independent_steps)
-    label = shown.label.copy()
+    held_out = sequences(log, tasks, context_episodes, rng, independent_steps=independent_steps)
+    label = held_out.label.copy()
     label[:, 0, 0] = NOTHING
-    return shown._replace(label=label)
+    return held_out._replace(label=label)
 
 
-def label_losses(model: Transformer, layout: Layout, shown: Sequences) -> jax.Array:
+def label_losses(model: Transformer, layout: Layout, held_out: Sequences) -> jax.Array:
     """Cross-entropy of each observation's label given all before it, (B, E, U); 0 where there is none."""
-    target = Imitation(shown.label)
-    logits_BEUA = action_logits(model, layout, encode(layout, shown.trajectories))
+    target = Imitation(held_out.label)
+    logits_BEUA = action_logits(model, layout, encode(layout, held_out.trajectories))
     return jax.numpy.where(target.counts, target.losses(logits_BEUA), 0.0)
 
 
-def held_out_losses(model: Transformer, layout: Layout, shown: Sequences) -> np.ndarray:
+def held_out_losses(model: Transformer, layout: Layout, held_out: Sequences) -> np.ndarray:
     """Mean cross-entropy of the labels of each task, (N,)."""
     losses = jax.jit(lambda model, part: label_losses(model, layout, part))
-    found = [np.asarray(losses(model, part), np.float64) for part in _parts(shown)]
-    return _mean_over_labels(np.concatenate(found), shown.label)
+    found = [np.asarray(losses(model, part), np.float64) for part in _parts(held_out)]
+    return _mean_over_labels(np.concatenate(found), held_out.label)
 
 
-def best_action_losses(family: HasBestActionPosterior, shown: Sequences) -> np.ndarray:
-    """The same of a reader who knows the family: no reader can expect less, (N,)."""
-    label_NU = shown.label[:, 0]
-    chance_NUA = family.best_action_probabilities(shown.trajectories)
+def best_action_losses(family: HasBestActionPosterior, held_out: Sequences) -> np.ndarray:
+    """The same of a reader that is given the family: no reader can expect less, (N,)."""
+    label_NU = held_out.label[:, 0]
+    chance_NUA = family.best_action_probabilities(held_out.trajectories)
     right_NU = np.take_along_axis(chance_NUA, np.maximum(label_NU, 0)[..., None], -1)[..., 0]
     loss_NU = np.where(label_NU == NOTHING, 0.0, -np.log(np.maximum(right_NU, 1e-12)))
-    return _mean_over_labels(loss_NU[:, None], shown.label[:, :1])
+    return _mean_over_labels(loss_NU[:, None], held_out.label[:, :1])
 
 
 def logged_policies(
@@ -69,8 +69,8 @@ def logged_policies(
     episode_BE = draw_episodes(log, task_B, context_episodes, rng)
     there_BE = episode_BE != NOTHING
     last_B = there_BE.shape[1] - 1 - there_BE[:, ::-1].argmax(1)
-    shown, row = assemble(log, episode_BE), np.arange(len(task_B))
-    taken = jax.tree.map(lambda x: x[row, last_B], shown.trajectories)
+    episodes, row = assemble(log, episode_BE), np.arange(len(task_B))
+    taken = jax.tree.map(lambda x: x[row, last_B], episodes.trajectories)
     first = log.first[episode_BE[row, last_B]][:, None] + np.arange(log.longest)
     behavior = np.where(taken.valid, log.behavior[np.minimum(first, len(log.behavior) - 1)], 1.0)
     sizes = family.n_states, family.n_actions
@@ -83,7 +83,7 @@ def logged_policies(
     policies, estimates = {"behavior": {"value": interval(returns)}}, {}
     logits = jax.jit(lambda model, part: action_logits(model, layout, encode(layout, part.trajectories).decisions))
     for name, model in models.items():
-        found = [np.asarray(logits(model, part), np.float64) for part in _parts(shown)]
+        found = [np.asarray(logits(model, part), np.float64) for part in _parts(episodes)]
         z_BTA = np.concatenate(found)[row, last_B]
         target = np.exp(z_BTA - z_BTA.max(-1, keepdims=True))
         values = off_policy_values(logged, target / target.sum(-1, keepdims=True))
@@ -94,11 +94,11 @@ def logged_policies(
     return policies, {"behavior_probabilities": "recorded" if known else "estimated", "estimates": estimates}
 
 
-def _parts(shown: Sequences) -> Iterator[Sequences]:
+def _parts(rows: Sequences) -> Iterator[Sequences]:
     """The rows, at most AT_ONCE or so at a time."""
-    n = len(shown.label)
-    for rows in np.array_split(np.arange(n), max(1, n // AT_ONCE)):
-        yield jax.tree.map(lambda x: x[rows], shown)
+    n = len(rows.label)
+    for part in np.array_split(np.arange(n), max(1, n // AT_ONCE)):
+        yield jax.tree.map(lambda x: x[part], rows)
 
 
 def _mean_over_labels(loss_NEU: np.ndarray, label_NEU: np.ndarray) -> np.ndarray:

@@ -50,12 +50,20 @@ class LoggedEpisodes:
     def n(self) -> int:
         return len(self.action)
 
-    def __getitem__(self, index) -> "LoggedEpisodes":
-        parts = {name: getattr(self, name)[index] for name in ("observation", "action", "reward", "valid", "behavior")}
-        return dataclasses.replace(self, **parts)
+    def __getitem__(self, index: slice | np.ndarray) -> "LoggedEpisodes":
+        return dataclasses.replace(
+            self,
+            observation=self.observation[index],
+            action=self.action[index],
+            reward=self.reward[index],
+            valid=self.valid[index],
+            behavior=self.behavior[index],
+        )
 
 
-def estimated_behavior(observation, action, valid, n_observations: int, n_actions: int) -> np.ndarray:
+def estimated_behavior(
+    observation: np.ndarray, action: np.ndarray, valid: np.ndarray, n_observations: int, n_actions: int
+) -> np.ndarray:
     """Frequencies of the recorded actions in each observation, (N, T), where no probabilities were recorded."""
     state, acted = observation[:, :-1][valid], action[valid]
     pairs = np.bincount(state * n_actions + acted, minlength=n_observations * n_actions).reshape(-1, n_actions)
@@ -94,7 +102,7 @@ def off_policy_values(log: LoggedEpisodes, target_NTA: np.ndarray, target_TSA: n
     ess = float(whole_N.sum() ** 2 / np.maximum((whole_N**2).sum(), 1e-300))
     draws = np.random.default_rng(0).integers(0, log.n, (RESAMPLES, log.n))
 
-    def weighted(index):
+    def weighted(index: slice | np.ndarray):
         return (whole_N[index] * return_N[index]).sum(-1) / np.maximum(whole_N[index].sum(-1), 1e-300)
 
     terms = {
@@ -117,7 +125,9 @@ def cumulative_ratios(log: LoggedEpisodes, target_NTA: np.ndarray) -> np.ndarray
     return np.cumprod(np.where(log.valid, taken_NT / np.where(log.valid, log.behavior, 1.0), 1.0), axis=1)
 
 
-def doubly_robust_terms(log, target_NTA, weight_NT, target_TSA=None) -> np.ndarray:
+def doubly_robust_terms(
+    log: LoggedEpisodes, target_NTA: np.ndarray, weight_NT: np.ndarray, target_TSA: np.ndarray | None = None
+) -> np.ndarray:
     """One term for each episode, (N,), whose mean is the doubly robust estimate.
 
     The Q-function of an episode is fitted to the episodes of the other fold. It is that of the target where
@@ -182,6 +192,6 @@ def fitted_value(log: LoggedEpisodes, target_TSA: np.ndarray, weight_N: np.ndarr
     return float((weight_N * v_S[log.observation[:, 0]]).sum() / weight_N.sum())
 
 
-def _estimate(value, draws, n, ess=None) -> dict:
+def _estimate(value: float, draws: np.ndarray, n: int, ess: float | None = None) -> dict:
     found = {"mean": float(value), "ci95": central(draws), "n_episodes": int(n)}
     return found if ess is None else found | {"effective_sample_size": ess}

@@ -19,13 +19,13 @@ GRID = 16  # tasks along the first parameter of a family's grid
 def references(unseen: UnseenTasks) -> dict[str, Reader]:
     """The references by their names in results.json."""
     found: dict[str, Reader] = {"oracle": Fixed(unseen.tasks.oracle)}
-    if unseen.is_cloud:
+    if unseen.is_ambiguous:
         found[unseen.counted_from] = Fixed(to_float32(unseen.certified.critic))
     if unseen.context is None:
         return found | _rules(unseen)
     if unseen.tasks.problem.hides_state:
         return found | _of_hidden_states(unseen)
-    if unseen.tasks.n > 1:  # with one task there is nothing that a context could tell
+    if unseen.tasks.n > 1:  # a single task need not be read from a context
         found |= {planner: CountsPlanner(unseen.family, planner) for planner in planners_of(unseen.family)}
     return found
 

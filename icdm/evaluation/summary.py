@@ -1,5 +1,7 @@
 """From the values of each task (values.npz) to the numbers of results.json, with 95 % intervals."""
 
+from typing import Any
+
 import numpy as np
 
 from icdm.evaluation.unseen import UnseenTasks
@@ -9,7 +11,7 @@ METRICS = ("value", "gap", "regret", "normalized_gap", "failure_rate")
 MEMBER_METRICS = ("worst_value", "worst_gap", "best_value", "best_gap")
 
 
-def summarize(value_N, optimal_N, random_N) -> dict:
+def summarize(value_N: np.ndarray, optimal_N: np.ndarray, random_N: np.ndarray) -> dict:
     """The five metrics of a policy over N tasks (the tasks of all seeds together).
 
     value; regret = OPT - value; gap = (OPT - value) / OPT over the tasks whose OPT is positive;
@@ -20,7 +22,7 @@ def summarize(value_N, optimal_N, random_N) -> dict:
 
     Returns:
       {metric: {"mean", "ci95": [lo, hi], "n_tasks"}}, the interval by bootstrap over tasks. Metrics
-      that no task admits are left out; `gap` tells with "n_left_out" how many tasks it omits.
+      that no task admits are left out; "n_left_out" of `gap` counts the tasks that it omits.
     """
     value_N, optimal_N, random_N = (np.asarray(x, np.float64) for x in (value_N, optimal_N, random_N))
     one_task = optimal_N.size == 1
@@ -51,7 +53,7 @@ def mark_below_bracket(policies: dict[str, dict], bracket: float) -> None:
 
 
 def summarize_members(value_NM: np.ndarray, oracle_NM: np.ndarray) -> dict:
-    """A policy under the worst and the best member of each of N clouds of M models.
+    """A policy under the worst and the best member of each of N ambiguity sets of M models.
 
     worst_value = min_m V_m, best_value = max_m V_m; worst_gap and best_gap = 1 - (the policy's / the oracle's).
     """
@@ -66,7 +68,7 @@ def summaries(arrays: dict[str, np.ndarray]) -> dict:
     """The numbers of results.json from the arrays of values.npz.
 
     Args:
-      arrays: `policy/NAME` (N,) values in each task, `members/NAME` (N, M) those under each member of a cloud,
+      arrays: `policy/NAME` (N,) values in each task, `members/NAME` (N, M) those under each model of an ambiguity set,
         `optimal` (exact, or what the oracle reaches), `upper` (its upper bound) and `random` (N,), and `expert`
         if there is one.
     """
@@ -94,8 +96,19 @@ def summaries(arrays: dict[str, np.ndarray]) -> dict:
     return found
 
 
-def _named(arrays, prefix):
+def _named(arrays: dict[str, np.ndarray], prefix: str):
     return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
+
+
+def results_of(
+    unseen: UnseenTasks, values: dict[str, np.ndarray], members: dict[str, np.ndarray]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """(what results.json says of readers that were measured, what values.npz holds)."""
+    arrays = arrays_of(unseen, values, members)
+    oracle = {"method": unseen.certified.method}
+    if unseen.certified.error_N.any():
+        oracle["estimated_error"] = interval(unseen.certified.error_N)
+    return {"oracle": oracle} | summaries(arrays), arrays
 
 
 def arrays_of(

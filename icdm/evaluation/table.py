@@ -23,12 +23,12 @@ def cell(metric: str, number: dict | None) -> str:
 
 
 def columns_of(policies: dict[str, dict]) -> list[str]:
-    """The metrics that there are: the five of every problem, and those of clouds."""
+    """The metrics that there are: the five of every problem, and those of ambiguous ones."""
     return [m for m in (*METRICS, *MEMBER_METRICS) if any(m in metrics for metrics in policies.values())]
 
 
 def print_table(policies: dict[str, dict], published: dict[str, str], title: str, bracket: dict | None = None) -> None:
-    """Prints every metric of every policy with 95 % intervals; those of the members of clouds in a second table.
+    """Prints every metric of every policy with 95 % intervals; those under the extreme models in a second table.
 
     Args:
       policies: {name: {metric: {"mean", "ci95", "n_tasks"}}} as in results.json.
@@ -38,15 +38,17 @@ def print_table(policies: dict[str, dict], published: dict[str, str], title: str
     caption = "mean [95 % interval over tasks]; gaps and failures in %"
     if bracket:
         caption += f"; * below the bracket of the optimum, {100 * bracket['mean']:.2f} %"
-    shown = columns_of(policies)
+    columns = columns_of(policies)
     console = Console(width=WIDTH if not sys.stdout.isatty() else None)
-    console.print(_table(policies, [m for m in shown if m in METRICS], published, title, caption))
-    members = [m for m in shown if m in MEMBER_METRICS]
+    console.print(_table(policies, [m for m in columns if m in METRICS], published, title, caption))
+    members = [m for m in columns if m in MEMBER_METRICS]
     if members:
-        console.print(_table(policies, members, {}, "under the worst and the best member of the cloud", None))
+        console.print(_table(policies, members, {}, "under the worst and the best model of the ambiguity set", None))
 
 
-def _table(policies, metrics, published, title, caption) -> Table:
+def _table(
+    policies: dict[str, dict], metrics: list[str], published: dict[str, str], title: str | None, caption: str | None
+) -> Table:
     table = Table(title=title, title_justify="left", caption=caption, caption_justify="left", box=box.SIMPLE)
     table.add_column("policy", no_wrap=True)
     for metric in metrics:

@@ -57,8 +57,8 @@ class UnseenTasks:
     Attributes:
       tasks: N problems and their oracle in float32.
       certified: how they were solved, and the bracket of their optimal values in float64.
-      world: the same problems (the nominal ones, of clouds) and their critic.
-      members: the other members of clouds as worlds of their own.
+      world: the same problems (if the model is ambiguous, the nominal ones) and their critic.
+      members: the other models of the ambiguity sets, as worlds of their own.
       random_N, expert_N: float64 exact values of the uniform random policy, and of the family's expert if
         it has one.
       task_B: which task each of B = N R rows acts in; rows of a task lie side by side.
@@ -78,11 +78,11 @@ class UnseenTasks:
 
     @property
     def counted_from(self) -> str:
-        """The decider whose measured value stands for the optimum of hidden states: of clouds, the nominal one's."""
-        return "nominal_oracle" if self.is_cloud else "oracle"
+        """The decider whose measured value stands for the optimum if that is not known exactly."""
+        return "nominal_oracle" if self.is_ambiguous else "oracle"
 
     @property
-    def is_cloud(self) -> bool:
+    def is_ambiguous(self) -> bool:
         return self.tasks.problem.is_ambiguous
 
 
@@ -93,9 +93,11 @@ def draw_unseen(
     task_key, context_key, key = jax.random.split(key, 3)
     n = family.n_tasks or config.tasks
     problem = draw_problems(family, task_key, n)
-    test = solved_tasks(family, problem, precision, config.episodes, key)
-    shown = play(family, test.tasks, test.task_B, context_key, context.behavior, context.episodes, context.epsilon)
-    return dataclasses.replace(test, context=shown)
+    unseen = solved_tasks(family, problem, precision, config.episodes, key)
+    context_episodes = play(
+        family, unseen.tasks, unseen.task_B, context_key, context.behavior, context.episodes, context.epsilon
+    )
+    return dataclasses.replace(unseen, context=context_episodes)
 
 
 def solved_tasks(family: Family, problem: Any, precision: OracleConfig, episodes: int, key: jax.Array) -> UnseenTasks:

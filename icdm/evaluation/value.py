@@ -1,13 +1,43 @@
 """What a reader is worth in unseen tasks."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from icdm.evaluation.unseen import EvaluationConfig, UnseenTasks, World
+from icdm.learning.train import Stopped
+from icdm.problems.policy import Oracle, Policy
 from icdm.readers.reader import Reader
 from icdm.sharding import place_rows
 from icdm.trajectories.rollout import assess_along, rollout
+from icdm.trajectories.trajectory import Trajectories
+
+
+def measure_all(
+    readers: dict[str, tuple[UnseenTasks, Reader]],
+    config: EvaluationConfig,
+    mesh: jax.sharding.Mesh,
+    stop: Callable[[], bool],
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Values of several readers, each in its own variant of the unseen tasks, by name.
+
+    Returns:
+      (values (N,), and if the model is ambiguous those under each of M models, (N, M)).
+
+    Raises:
+      Stopped: the run was asked to stop.
+    """
+    values, members = {}, {}
+    for name, (unseen, reader) in readers.items():
+        if stop():
+            raise Stopped("stopped during the evaluation")
+        values[name] = measure(unseen, reader, config, mesh)
+        if unseen.is_ambiguous:
+            members[name] = measure_members(unseen, reader, config, mesh, values[name])
+    return values, members
 
 
 def measure(
@@ -21,10 +51,10 @@ def measure(
 
     which holds for any function V (with V = V* it is the performance-difference lemma of Kakade and
     Langford, 2002). Averaging these advantages instead of the rewards leaves the mean as it is, and takes
-    the luck of rewards and transitions away.
+    the randomness of rewards and transitions away.
 
     Args:
-      world: where to act, by default in the tasks themselves; the reader knows of those alone.
+      world: where to act, by default in the tasks themselves; the reader is given those alone.
     """
     world = world or unseen.world
     n = unseen.tasks.n if unseen.tasks.n > 1 else unseen.task_B.size
@@ -36,12 +66,12 @@ def measure(
 def measure_members(
     unseen: UnseenTasks, reader: Reader, config: EvaluationConfig, mesh: jax.sharding.Mesh, value_N: np.ndarray
 ) -> np.ndarray:
-    """Value of a reader under every member of clouds, (N, M), the nominal one first: there it is `value_N`."""
+    """Value of a reader under every model of ambiguity sets, (N, M), the nominal one first: there it is `value_N`."""
     others = [measure(unseen, reader, config, mesh, world) for world in unseen.members]
     return np.stack([value_N, *others], axis=-1)
 
 
-def _advantages(unseen, world, reader, rows, mesh):
+def _advantages(unseen: UnseenTasks, world: World, reader: Reader, rows: slice, mesh: jax.sharding.Mesh):
     """Discounted sum of the advantages of an episode's decisions, for a chunk of rows, float64."""
     chunk = jax.tree.map(lambda x: x[rows], (unseen.task_B, unseen.context))
     task_B, context = place_rows(mesh, chunk, rows.stop - rows.start)
@@ -53,12 +83,12 @@ def _advantages(unseen, world, reader, rows, mesh):
 
 
 @jax.jit
-def _play(problem, task_B, policy, key):
+def _play(problem: Any, task_B: jax.Array, policy: Policy, key: jax.Array):
     return rollout(problem, task_B, policy, key)
 
 
 @jax.jit
-def _summed(critic, discount_N, task_B, episode):
+def _summed(critic: Oracle, discount_N: jax.Array, task_B: jax.Array, episode: Trajectories):
     q_BTA, value_BT = assess_along(critic, task_B, episode)
     taken_BT = jnp.take_along_axis(q_BTA, episode.action[..., None], -1)[..., 0]
     advantage_BT = jnp.where(episode.valid, taken_BT - value_BT, 0)

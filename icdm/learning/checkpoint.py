@@ -3,8 +3,11 @@
 import logging
 import pathlib
 import zlib
+from collections.abc import Callable
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -16,13 +19,13 @@ KEPT = 2  # so that one cut short or corrupted leaves another
 class Checkpoints:
     """The checkpoints of one phase of a run."""
 
-    def __init__(self, directory: pathlib.Path, say=print):
-        logging.getLogger("absl").setLevel(logging.CRITICAL)  # its failures are raised and told by `save`
+    def __init__(self, directory: pathlib.Path, say: Callable[[str], None] = print):
+        _silence()
         self.directory, self.say = directory.resolve(), say
         options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, enable_async_checkpointing=False)
         self.manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=_handlers())
 
-    def save(self, step: int, tree) -> None:
+    def save(self, step: int, tree: Any) -> None:
         """Saves the pytree; an earlier checkpoint is removed only after this one is complete.
 
         Raises:
@@ -41,7 +44,7 @@ class Checkpoints:
                 f"make room and start again; the run goes on from {self._latest_name()}"
             ) from error
 
-    def restore(self, like):
+    def restore(self, like: Any):
         """The newest checkpoint that is whole, as (step, pytree like `like`); (0, like) if there is none.
 
         One that is cut short or corrupted is moved aside, which is said, and the one before it is taken.
@@ -56,7 +59,7 @@ class Checkpoints:
     def close(self) -> None:
         self.manager.close()
 
-    def _set_aside(self, step, error):
+    def _set_aside(self, step: int, error: Exception):
         self.say(f"checkpoint {self.directory / str(step)} is damaged ({_first_line(error)}): taking the one before it")
         damaged = self.directory / str(step)
         if damaged.exists():
@@ -76,6 +79,7 @@ def read(directory: pathlib.Path) -> tuple[int, dict[str, np.ndarray]]:
     """
     if not directory.is_dir():
         return 0, {}
+    _silence()
     options = ocp.CheckpointManagerOptions(read_only=True)
     with ocp.CheckpointManager(directory.resolve(), options=options, item_handlers=_handlers()) as manager:
         for step in sorted(manager.all_steps(), reverse=True):
@@ -84,6 +88,11 @@ def read(directory: pathlib.Path) -> tuple[int, dict[str, np.ndarray]]:
             except Exception as error:
                 print(f"checkpoint {directory / str(step)} cannot be read ({_first_line(error)}): it is skipped")
     return 0, {}
+
+
+def _silence() -> None:
+    """Orbax logs what it raises, and what it was asked for."""
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 def _handlers() -> dict:
@@ -111,30 +120,30 @@ def _arrays(manager: ocp.CheckpointManager, step: int, places: dict[str, jax.Arr
     return found["state"]
 
 
-def as_weights(arrays: dict[str, np.ndarray], like, prefix: str):
+def as_weights(arrays: dict[str, np.ndarray], like: Any, prefix: str):
     """The arrays whose paths begin with the prefix, as a pytree like `like`.
 
     An array of another shape but the same size is taken in the new shape: vectors have become matrices of one row.
     """
 
-    def leaf(path, old):
-        return arrays[prefix + jax.tree_util.keystr(path)].reshape(old.shape)
+    def leaf(path: tuple, old: Any):
+        return jnp.asarray(arrays[prefix + jax.tree_util.keystr(path)].reshape(old.shape))
 
     return jax.tree_util.tree_map_with_path(leaf, like)
 
 
-def _flatten(tree) -> dict[str, jax.Array]:
+def _flatten(tree: Any) -> dict[str, jax.Array]:
     return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def _unflatten(arrays, like):
-    def leaf(path, old):
+def _unflatten(arrays: dict[str, Any], like: Any):
+    def leaf(path: tuple, old: Any):
         return jax.device_put(arrays[jax.tree_util.keystr(path)].reshape(old.shape), old.sharding)
 
     return jax.tree_util.tree_map_with_path(leaf, like)
 
 
-def _digest(arrays) -> int:
+def _digest(arrays: dict[str, Any]) -> int:
     checksum = 0
     for name in sorted(arrays):
         checksum = zlib.crc32(np.ascontiguousarray(jax.device_get(arrays[name])).tobytes(), checksum)

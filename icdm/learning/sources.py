@@ -210,19 +210,19 @@ def labelled_tasks(
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
-def _record(family, tasks, task_B, key, behavior, epsilon):
+def _record(family: Family, tasks: Tasks, task_B: jax.Array, key: jax.Array, behavior: str, epsilon: float):
     return record(family, tasks, task_B, jax.random.fold_in(key, task_B[0]), behavior, EPISODES, epsilon)
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))
-def _pick(context: Trajectories, query: Trajectories, key, rows: int, n_context: int) -> Trajectories:
+def _pick(context: Trajectories, query: Trajectories, key: jax.Array, rows: int, n_context: int) -> Trajectories:
     task_key, query_key, context_key = jax.random.split(key, 3)
     task_B = jax.random.randint(task_key, (rows,), 0, query.action.shape[0])
-    luck_BE = jax.random.uniform(context_key, (rows, EPISODES))
-    context_BK = jax.lax.top_k(luck_BE, n_context)[1]  # without replacement
+    draw_BE = jax.random.uniform(context_key, (rows, EPISODES))
+    context_BK = jax.lax.top_k(draw_BE, n_context)[1]  # without replacement
     query_B1 = jax.random.randint(query_key, (rows, 1), 0, EPISODES)
 
-    def taken(episodes, which_BK):
+    def taken(episodes: Trajectories, which_BK: jax.Array):
         return jax.tree.map(lambda leaf: leaf[task_B[:, None], which_BK], episodes)
 
     return join_episodes(taken(context, context_BK), taken(query, query_B1))

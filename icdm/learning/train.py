@@ -44,8 +44,9 @@ class TrainConfig:
 
     def check(self, phase: str) -> None:
         for name in ("batch", "checkpoint_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{phase}.{name} {getattr(self, name)}: give at least 1")
+            value = dataclasses.asdict(self)[name]
+            if value < 1:
+                raise UserError(f"{phase}.{name} {value}: give at least 1")
         if self.steps < 0 or self.warmup < 0:
             raise UserError(f"{phase}: steps and warmup cannot be negative")
         self.lora.check(phase)
@@ -141,12 +142,12 @@ def make_update(loss: Callable, optimizer: optax.GradientTransformation, lora: L
       lora: how the state's adapters go with the frozen weights, if it trains adapters.
     """
 
-    def objective(trainable, frozen, batch, key):
+    def objective(trainable: Any, frozen: Transformer | None, batch: Any, key: jax.Array):
         model = trainable if frozen is None else adapted(frozen, trainable, lora)
         return loss(model, batch, key)
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def update(state, frozen, batch):
+    def update(state: TrainState, frozen: Transformer | None, batch: Any):
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         (value, count), gradient = jax.value_and_grad(objective, has_aux=True)(state.trainable, frozen, batch, key)
         change, memory = optimizer.update(gradient, state.optimizer, state.trainable)
@@ -157,7 +158,7 @@ def make_update(loss: Callable, optimizer: optax.GradientTransformation, lora: L
     return update
 
 
-def _finite(step, numbers) -> tuple[float, float, int]:
+def _finite(step: int, numbers: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[float, float, int]:
     """(loss, gradient norm, valid positions) of a step, refused unless they are finite."""
     loss, norm, count = (x.item() for x in jax.device_get(numbers))
     if not (math.isfinite(loss) and math.isfinite(norm)):

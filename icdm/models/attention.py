@@ -36,7 +36,13 @@ def attend(
     return _whole(q_BLNH, k_BMSH, v_BMSH, key_slot[:, None] <= slot_BL[:, :, None], tap)
 
 
-def _whole(q_BLNH, k_BMSH, v_BMSH, mask_BLS, tap=None):
+def _whole(
+    q_BLNH: jax.Array,
+    k_BMSH: jax.Array,
+    v_BMSH: jax.Array,
+    mask_BLS: jax.Array,
+    tap: Callable[[jax.Array], jax.Array] | None = None,
+):
     """softmax(q k / sqrt(H)) v, heads in groups that share keys and values; softmax in float32."""
     B, L, N, H = q_BLNH.shape
     M, S = k_BMSH.shape[1:3]
@@ -50,7 +56,7 @@ def _whole(q_BLNH, k_BMSH, v_BMSH, mask_BLS, tap=None):
     return mixed_BMRH.reshape(B, N, L, H).swapaxes(1, 2).reshape(B, L, N * H)
 
 
-def _in_blocks(q_BLNH, k_BMLH, v_BMLH, slot_BL):
+def _in_blocks(q_BLNH: jax.Array, k_BMLH: jax.Array, v_BMLH: jax.Array, slot_BL: jax.Array):
     """Query block by query block, each without the keys that come after it: with 4 blocks, 3/8 of the scores are
     not computed."""
     L = q_BLNH.shape[1]

@@ -10,7 +10,7 @@ def linear(x: jax.Array, w: jax.Array) -> jax.Array:
     return x @ w
 
 
-def _linear_backward(saved, ct):
+def _linear_backward(saved: tuple[jax.Array, jax.Array], ct: jax.Array):
     x, w = saved
     return ct @ w.T, transposed_product(x.reshape(-1, x.shape[-1]), ct.reshape(-1, ct.shape[-1]))
 
@@ -24,7 +24,7 @@ def products(x: jax.Array, y: jax.Array) -> jax.Array:
     return x @ y
 
 
-def _products_backward(saved, ct):
+def _products_backward(saved: tuple[jax.Array, jax.Array], ct: jax.Array):
     x, y = saved
     return ct @ y.swapaxes(-1, -2), transposed_product(x, ct)
 

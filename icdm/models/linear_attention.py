@@ -33,7 +33,7 @@ class LinearAttention:
     key_query: jax.Array
 
 
-def linear_attention(layer: LinearAttention, prompt_DL: jax.Array, n: int, mask=None) -> jax.Array:
+def linear_attention(layer: LinearAttention, prompt_DL: jax.Array, n: int, mask: jax.Array | None = None) -> jax.Array:
     """f(E) = E + (1/n) W_PV (E M E^T) W_KQ E, (D, L).
 
     The mask M is (L, L), or (L,) where it is diagonal; without one every column attends to every column.
@@ -44,10 +44,12 @@ def linear_attention(layer: LinearAttention, prompt_DL: jax.Array, n: int, mask=
     return prompt_DL + layer.value @ (attended_DL @ prompt_DL.T) @ layer.key_query @ prompt_DL / n
 
 
-def linear_transformer(layers: LinearAttention, prompt_DL: jax.Array, n: int, mask=None) -> jax.Array:
+def linear_transformer(
+    layers: LinearAttention, prompt_DL: jax.Array, n: int, mask: jax.Array | None = None
+) -> jax.Array:
     """The prompt after each of a stack of layers (leading axis of the weights), (depth, D, L)."""
 
-    def layer(prompt, weights):
+    def layer(prompt: jax.Array, weights: LinearAttention):
         prompt = linear_attention(weights, prompt, n, mask)
         return prompt, prompt
 
@@ -70,7 +72,9 @@ def regression_prediction(layer: LinearAttention, x_LF: jax.Array, y_L: jax.Arra
     return (layer.value[-1] @ prompt_DL) @ score_L / y_L.shape[0]
 
 
-def td_prompt(phi_LF: jax.Array, next_LF: jax.Array, reward_L: jax.Array, queries_QF: jax.Array, discount) -> jax.Array:
+def td_prompt(
+    phi_LF: jax.Array, next_LF: jax.Array, reward_L: jax.Array, queries_QF: jax.Array, discount: jax.Array | float
+) -> jax.Array:
     """Columns [phi_i; discount phi'_i; R_i] and, for every query, [phi_q; 0; 0]; (2F + 1, n + Q)."""
     context = jnp.concatenate([phi_LF, discount * next_LF, reward_L[:, None]], axis=1)
     queries = jnp.pad(queries_QF, ((0, 0), (0, queries_QF.shape[1] + 1)))

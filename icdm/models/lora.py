@@ -9,6 +9,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from icdm.errors import UserError, unknown
 from icdm.models.taps import NO_TAPS, Taps
@@ -65,7 +66,7 @@ class Adapted:
     def __call__(self, tokens: Tokens, cache: Cache | None = None, taps: Taps = NO_TAPS) -> Output:
         return self.base(tokens, cache, taps, self.adapters, self.scale)
 
-    def logits(self, hidden_BLD: jax.Array, ids) -> jax.Array:
+    def logits(self, hidden_BLD: jax.Array, ids: slice | np.ndarray) -> jax.Array:
         return self.base.logits(hidden_BLD, ids)
 
     def empty_cache(self, rows: int, capacity: int) -> Cache:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from icdm.errors import UserError
 from icdm.models.transformer import Transformer
+from icdm.problems.policy import Carry
 from icdm.trajectories.collect import Tasks
 from icdm.trajectories.layouts import Layout
 from icdm.trajectories.prompt import encode
@@ -29,7 +30,7 @@ class TransformerPolicy:
     context: Trajectories | None
     layout: Layout
 
-    def init(self, task_B):
+    def init(self, task_B: jax.Array):
         rows = task_B.shape[0]
         own = (self.layout.horizon + 1) * self.layout.positions
         if self.context is None:
@@ -42,7 +43,7 @@ class TransformerPolicy:
         nothing = jnp.zeros(rows, jnp.int32)
         return cache, nothing, Step(nothing, nothing, jnp.zeros(rows, jnp.float32), nothing)
 
-    def act(self, carry, observation_B, key):
+    def act(self, carry: Carry, observation_B: jax.Array, key: jax.Array):
         cache, t_B, before = carry
         tokens = self.layout.append(t_B, before._replace(arrival=observation_B), observation_B)
         output = self.model(tokens, cache)
@@ -50,7 +51,7 @@ class TransformerPolicy:
         action_B = jnp.argmax(logits_BA, -1).astype(jnp.int32)
         return action_B, logits_BA, (output.cache, t_B, before._replace(observation=observation_B))
 
-    def observe(self, carry, action_B, reward_B):
+    def observe(self, carry: Carry, action_B: jax.Array, reward_B: jax.Array):
         cache, t_B, before = carry
         return cache, t_B + 1, before._replace(action=action_B, reward=reward_B)
 

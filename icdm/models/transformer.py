@@ -8,6 +8,7 @@ split-half rotary convention are those of Llama and Qwen checkpoints.
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -97,7 +98,7 @@ class Block(nnx.Module):
     """One layer's weights; all layers' along a leading axis X."""
 
     def __init__(self, c: ModelConfig, rngs: nnx.Rngs):
-        def weight(fan_in, *shape):
+        def weight(fan_in: float, *shape):
             return nnx.Param(fan_in**-0.5 * jax.random.normal(rngs.params(), shape))
 
         heads, kv_heads, depth = c.heads * c.head_width, c.kv_heads * c.head_width, (2 * c.layers) ** 0.5
@@ -206,11 +207,11 @@ class Transformer(nnx.Module):
     def _is_a_loop(self) -> bool:
         return self.config.layers > MOST_UNROLLED
 
-    def _beside(self, arrays):
+    def _beside(self, arrays: Sequence[jax.Array]):
         """The arrays of all layers as a cache holds them."""
         return jnp.stack(arrays) if self._is_a_loop else tuple(arrays)
 
-    def _embed(self, tokens):
+    def _embed(self, tokens: Tokens):
         table_VD = self.embed[...]
         one_hot = functools.partial(jax.nn.one_hot, num_classes=table_VD.shape[0], dtype=table_VD.dtype)
         if table_VD.shape[0] <= 256:  # a product is faster than a gather and its scattering gradient
@@ -221,7 +222,7 @@ class Transformer(nnx.Module):
         number_BLRD = tokens.number[..., None].astype(table_VD.dtype) * self.number[...][None, None]
         return x_BLD + number_BLRD.sum(-2)
 
-    def _mix(self, x_BLD, slot_BL, cache):
+    def _mix(self, x_BLD: jax.Array, slot_BL: jax.Array, cache: Cache | None):
         """Adds learned linear maps of the embeddings one, two, ... positions before."""
         if not self.config.mixing:
             return x_BLD, None if cache is None else cache.embedding
@@ -234,11 +235,22 @@ class Transformer(nnx.Module):
             x_BLD = x_BLD + linear(before_BLD, self.mixing[...][back - 1])
         return x_BLD, history_BSD
 
-    def _layer(self, slot_BL, turn, scale, x_BLD, block, adapters, memory, taps=NO_TAPS, number=0):
+    def _layer(
+        self,
+        slot_BL: jax.Array,
+        turn: tuple[jax.Array, jax.Array] | None,
+        scale: float,
+        x_BLD: jax.Array,
+        block: Block,
+        adapters: dict[str, dict[str, jax.Array]],
+        memory: tuple[jax.Array, jax.Array] | None,
+        taps: Taps = NO_TAPS,
+        number: int = 0,
+    ):
         """The stream after a layer, and its keys and values with the new ones in them."""
         c = self.config
 
-        def project(x, **weights):
+        def project(x: jax.Array, **weights):
             return projected(x, weights, adapters, scale)
 
         h_BLD = rms_norm(x_BLD, block.attention_norm[...])

@@ -22,8 +22,8 @@ from icdm.trajectories.trajectory import Trajectories
 
 def main(arguments: argparse.Namespace) -> None:
     """Decides as the arguments of `icdm decide` say, and prints the decision."""
-    found = decide(arguments.run, arguments.context, arguments.history, arguments.observation, arguments.task)
-    print(json.dumps(found) if arguments.json else _text(found))
+    answer = decide(arguments.run, arguments.context, arguments.history, arguments.observation, arguments.task)
+    print(json.dumps(answer) if arguments.json else _text(answer))
 
 
 def decide(
@@ -41,9 +41,9 @@ def decide(
     opened = Run.open(run)
     decider = Decider(opened)
     codings = run_codings(opened)
-    shown = _log(context, codings, task)
-    episodes = shown.contexts[0]
-    decider.reset(_trajectories(shown, episodes, opened.layout))
+    log = _log(context, codings, task)
+    episodes = log.contexts[0]
+    decider.reset(_trajectories(log, episodes, opened.layout))
     if history is not None:
         live = _log(history, codings, None)
         if len(live.contexts[0]) + len(live.queries[0]) != 1:
@@ -101,7 +101,7 @@ def _log(path: str | pathlib.Path, codings: dict[str, Coding], task: str | None)
         raise UserError(f"{path} holds {len(ids)} tasks: name one with --task")
     for name, code in (("observation", rows.observation), ("action", rows.action)):
         if code.max() >= codings[name].n:
-            raise UserError(f"{path}: {name} {code.max()}: the run knows those from 0 to {codings[name].n - 1}")
+            raise UserError(f"{path}: {name} {code.max()}: the run has those from 0 to {codings[name].n - 1}")
     return log_of([rows], codings["observation"].n)
 
 
@@ -130,11 +130,11 @@ def _present(observation: str | None, coding: Coding) -> int:
     return code
 
 
-def _text(found: dict) -> str:
-    lines = [f"action {found['action']}   (step {found['step']}, {found['context_episodes']} context episodes)"]
-    for name, probability in found["probabilities"].items():
-        value = "" if found["values"] is None else f"   value {found['values'][name]:+.4f}"
+def _text(answer: dict) -> str:
+    lines = [f"action {answer['action']}   (step {answer['step']}, {answer['context_episodes']} context episodes)"]
+    for name, probability in answer["probabilities"].items():
+        value = "" if answer["values"] is None else f"   value {answer['values'][name]:+.4f}"
         lines.append(f"  {name}: probability {probability:.4f}{value}")
-    if found["values"] is not None:
+    if answer["values"] is not None:
         lines.append("values: Q of each action less their mean")
     return "\n".join(lines)

@@ -11,6 +11,7 @@ import numpy as np
 
 from icdm.errors import UserError
 from icdm.models.policy import TransformerPolicy
+from icdm.problems.policy import Carry, Policy
 from icdm.runs.run import Run
 from icdm.trajectories.trajectory import Trajectories
 
@@ -72,7 +73,7 @@ class Decider:
         """
         if context is not None:
             rows = context.action.shape[0]
-            context = dataclasses.replace(context, reward=self._shown(context.reward))
+            context = dataclasses.replace(context, reward=self._observed(context.reward))
         policy = dataclasses.replace(self.policy, context=context)
         self.carry, self.t = _init(policy, jnp.zeros(rows, jnp.int32)), 0
 
@@ -93,13 +94,13 @@ class Decider:
         """Takes note of what was done, (B,) codes, and what it paid, (B,)."""
         action, reward = (
             np.atleast_1d(np.asarray(action, np.int32)),
-            self._shown(np.atleast_1d(np.asarray(reward, np.float32))),
+            self._observed(np.atleast_1d(np.asarray(reward, np.float32))),
         )
         self.carry = _observe(self.policy, self.carry, action, reward)
         self.t += 1
 
-    def _shown(self, reward: np.ndarray) -> np.ndarray:
-        """Rewards as the model was trained to see them: a problem may hide them, and a log hold them all the same."""
+    def _observed(self, reward: np.ndarray) -> np.ndarray:
+        """Rewards as the model read them in training: a problem may hide them although a log holds them."""
         return reward if self.run.family.shows_reward else np.zeros_like(reward)
 
     def _values(self, logits: np.ndarray) -> np.ndarray | None:
@@ -120,15 +121,15 @@ class Decider:
 
 
 @jax.jit
-def _init(policy, task_B):
+def _init(policy: Policy, task_B: jax.Array):
     return policy.init(task_B)
 
 
 @functools.partial(jax.jit, donate_argnums=1)
-def _act(policy, carry, observation_B):
+def _act(policy: Policy, carry: Carry, observation_B: jax.Array):
     return policy.act(carry, observation_B, jax.random.key(0))
 
 
 @functools.partial(jax.jit, donate_argnums=1)
-def _observe(policy, carry, action_B, reward_B):
+def _observe(policy: Policy, carry: Carry, action_B: jax.Array, reward_B: jax.Array):
     return policy.observe(carry, action_B, reward_B)

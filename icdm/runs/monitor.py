@@ -1,4 +1,4 @@
-"""What a run tells while it works: metrics.jsonl and a progress line."""
+"""The log of a run at work: metrics.jsonl and a progress line."""
 
 import json
 import pathlib
@@ -71,7 +71,7 @@ class Monitor:
             self.file.flush()
         self._show(step, numbers)
 
-    def _begin(self, step):
+    def _begin(self, step: int):
         kept = []
         for line in read_metrics(self.path):
             if line["phase"] != self.phase or line["step"] <= step:
@@ -84,7 +84,7 @@ class Monitor:
         if step:
             print(f"{self.phase}: going on from step {step} of {self.steps}", flush=True)
 
-    def _show(self, step, numbers):
+    def _show(self, step: int, numbers: dict[str, float]):
         text = "  ".join(f"{name} {value:,.4g}" for name, value in numbers.items() if name != "grad_norm")
         self.progress.update(self.task, completed=step, numbers=text)
         due = time.monotonic() - self.said > QUIET_SECONDS or step >= self.steps

@@ -1,5 +1,6 @@
 """The phases of one run: pretrain, fine-tune, evaluate; each goes on from wherever an earlier start got to."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -51,7 +52,9 @@ class Phases:
 
     def evaluate(self, models: dict[str, Transformer]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """What results.json says of the models, and what values.npz holds."""
-        found, arrays, self.seconds["evaluate"] = self.data.evaluate(models, self.stop)
+        began = time.perf_counter()
+        found, arrays = self.data.evaluate(models, self.stop)
+        self.seconds["evaluate"] = time.perf_counter() - began
         return found, arrays
 
     def _pretrain(self, model: Transformer) -> Transformer:
@@ -78,7 +81,7 @@ class Phases:
     ) -> Transformer:
         layout, phase = self.settings.layout, PHASES[name]
 
-        def loss(model, batch, key):
+        def loss(model: Transformer, batch: Any, key: jax.Array):
             return objective(model, layout, source.lessons(batch, key))
 
         checkpoints = Checkpoints(self.run.directory / "checkpoints" / phase)

@@ -2,16 +2,19 @@
 
 import dataclasses
 import pathlib
-import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from icdm.errors import UserError
 from icdm.evaluation.logged import best_action_losses, held_out_losses, held_out_sequences, logged_policies
 from icdm.evaluation.references import references
+from icdm.evaluation.summary import results_of
 from icdm.evaluation.unseen import UnseenTasks, solved_tasks
+from icdm.evaluation.value import measure_all
 from icdm.intervals import interval
 from icdm.learning.log_source import LogSource
 from icdm.learning.sources import Source
@@ -22,7 +25,6 @@ from icdm.models.policy import TransformerReader
 from icdm.models.transformer import Transformer
 from icdm.problems.family import HasBestActionPosterior, HasSymmetry
 from icdm.readers.reader import Sampling, WithoutContext
-from icdm.runs.data import Evaluation, measure_all
 from icdm.runs.run import EVALUATION_KEY, Run
 
 
@@ -76,28 +78,32 @@ class Recorded:
         log, independent = self.data.train, s.layout.independent_steps
         return LogSource(log, s.context.episodes, rows, s.seed, self.mesh, symmetry, independent)
 
-    def evaluate(self, models: dict[str, Transformer], stop: Callable[[], bool]) -> Evaluation:
+    def evaluate(
+        self, models: dict[str, Transformer], stop: Callable[[], bool]
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Values of the policies, in unseen tasks or else from the log, and how well held-out labels are predicted."""
-        s, began = self.run.settings, time.perf_counter()
+        s = self.run.settings
         if self.data.problem is None:
             policies, off_policy = logged_policies(
                 models, s.layout, s.family, self.data.test, s.context.episodes, s.seed
             )
-            found, arrays, seconds = {"policies": policies, "off_policy": off_policy}, {}, time.perf_counter() - began
+            found, arrays = {"policies": policies, "off_policy": off_policy}, {}
         else:
-            found, arrays, seconds = self._simulated(models, stop, began)
-        shown = held_out_sequences(self.data.test, s.context.episodes, s.seed, s.layout.independent_steps)
-        found["test_cross_entropy"] = interval(held_out_losses(models["fine_tuned"], s.layout, shown))
+            found, arrays = self._simulated(models, stop)
+        held_out = held_out_sequences(self.data.test, s.context.episodes, s.seed, s.layout.independent_steps)
+        found["test_cross_entropy"] = interval(held_out_losses(models["fine_tuned"], s.layout, held_out))
         if self.data.names_best_actions and isinstance(s.family, HasBestActionPosterior):
-            found["bayes_cross_entropy"] = interval(best_action_losses(s.family, shown))
+            found["bayes_cross_entropy"] = interval(best_action_losses(s.family, held_out))
         if self.data.problem is not None:
             online = "fine_tuned" if self.data.contexts is None else "no_context"
             found["online_regret"] = found["policies"][online]["regret"]
             found["online_regret_sampled"] = found["policies"][f"{online}_sampled"]["regret"]
         found["data"] = {"file": s.data, "labels": s.data_labels}
-        return found, arrays, seconds
+        return found, arrays
 
-    def _simulated(self, models: dict[str, Transformer], stop: Callable[[], bool], began: float) -> Evaluation:
+    def _simulated(
+        self, models: dict[str, Transformer], stop: Callable[[], bool]
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """The references and every model in unseen tasks, the fine-tuned one also drawing its actions."""
         unseen = self._unseen()
         s = self.run.settings
@@ -107,7 +113,7 @@ class Recorded:
             readers["no_context"] = WithoutContext(readers["fine_tuned"])
             readers["no_context_sampled"] = Sampling(readers["no_context"])
         measured = {name: (unseen, reader) for name, reader in readers.items()}
-        return measure_all(self.run, self.mesh, unseen, measured, stop, began)
+        return results_of(unseen, *measure_all(measured, s.evaluation, self.mesh, stop))
 
     def _unseen(self) -> UnseenTasks:
         s, data = self.run.settings, self.data
@@ -115,7 +121,7 @@ class Recorded:
         unseen = solved_tasks(s.family, data.problem, s.test_oracle, s.evaluation.episodes, key)
         if data.contexts is None:
             return unseen
-        shown = assemble(data.test, data.contexts.reshape(-1, data.contexts.shape[-1]))
+        context = assemble(data.test, data.contexts.reshape(-1, data.contexts.shape[-1]))
         if s.layout.independent_steps:
-            shown = as_one_episode(shown, asks=False)
-        return dataclasses.replace(unseen, context=jax.tree.map(jnp.asarray, shown.trajectories))
+            context = as_one_episode(context, asks=False)
+        return dataclasses.replace(unseen, context=jax.tree.map(jnp.asarray, context.trajectories))

@@ -11,7 +11,7 @@ import numpy as np
 import safetensors.numpy
 from flax import nnx
 
-from icdm.errors import UserError
+from icdm.errors import UserError, unknown
 from icdm.files import whole, write_json
 from icdm.learning import checkpoint
 from icdm.learning.train import TrainConfig
@@ -117,8 +117,10 @@ class Run:
         Its weights are read without an optimizer. A phase without steps leaves the model as it was before.
 
         Raises:
-          UserError: the run has not got to that model yet.
+          UserError: an unknown name, or the run has not got to that model yet.
         """
+        if name not in ("start", *PHASES):
+            raise unknown("model", name, ("start", *PHASES))
         order = ["from_scratch"] if name == "from_scratch" else ["in_context", "fine_tuned"]
         before = ["start", *order][: ["start", *order].index(name) + 1]
         trained = [phase for phase in before if phase in self.trained]

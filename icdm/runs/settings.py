@@ -20,6 +20,7 @@ from icdm.trajectories.collect import ContextConfig
 from icdm.trajectories.layouts import Layout, make_layout
 
 A_DAY = 86_400.0  # seconds
+DISPLAYED = ("published",)  # fields that change nothing of what is computed
 
 
 def defaults() -> dict[str, Any]:
@@ -223,8 +224,8 @@ def config_hash(config: Any) -> str:
 
 
 def first_difference(ours: dict, theirs: dict, prefix: str = "") -> str | None:
-    """'field (a here, b there)' of the first field in which two configs differ, or None."""
-    for name in sorted(ours.keys() | theirs.keys()):
+    """'field (a here, b there)' of the first field that is computed with and in which two configs differ, or None."""
+    for name in sorted((ours.keys() | theirs.keys()) - set(DISPLAYED)):
         a, b = ours.get(name), theirs.get(name)
         if isinstance(a, dict) and isinstance(b, dict):
             inner = first_difference(a, b, f"{prefix}{name}.")

@@ -21,11 +21,11 @@ LABELLING = OracleConfig()  # how exactly hidden states are solved for labels, u
 
 @dataclasses.dataclass(frozen=True)
 class ContextConfig:
-    """What is shown of a task before the decider acts.
+    """What a decider reads of a task before it acts.
 
     Attributes:
       episodes: K, how many.
-      behavior: who acted in them: oracle, uniform, epsilon_greedy, mixture or expert.
+      behavior: the policy that acted in them: oracle, uniform, epsilon_greedy, mixture or expert.
       epsilon: of epsilon_greedy.
     """
 
@@ -67,7 +67,7 @@ def draw_problems(family: Family, key: jax.Array, n: int):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
-def _sample(family, key, n):
+def _sample(family: Family, key: jax.Array, n: int):
     return sample_tasks(family, key, n)
 
 
@@ -87,7 +87,9 @@ def record(
     return episodes_per_row(dataclasses.replace(episodes, q=q_XTA), n_episodes)
 
 
-def _play(family, tasks, task_B, key, behavior, n_episodes, epsilon) -> tuple[jax.Array, Trajectories]:
+def _play(
+    family: Family, tasks: Tasks, task_B: jax.Array, key: jax.Array, behavior: str, n_episodes: int, epsilon: float
+) -> tuple[jax.Array, Trajectories]:
     """The task of each episode, and the episodes side by side: (X,), (X, ...)."""
     policy_key, key = jax.random.split(key)
     task_X = jnp.repeat(task_B, n_episodes)
@@ -100,11 +102,11 @@ def record_with_context(
 ) -> Trajectories:
     """K context episodes and one more, recorded by the query behavior: (B, K + 1, ...)."""
     context_key, query_key = jax.random.split(key)
-    shown = record(family, tasks, task_B, context_key, context.behavior, context.episodes, context.epsilon)
+    read = record(family, tasks, task_B, context_key, context.behavior, context.episodes, context.epsilon)
     query = record(family, tasks, task_B, query_key, query_behavior, 1, context.epsilon)
-    return join_episodes(shown, query)
+    return join_episodes(read, query)
 
 
-def to_float32(tree):
+def to_float32(tree: Any):
     """The tree with its float64 arrays rounded to float32."""
     return jax.tree.map(lambda x: x.astype(np.float32) if x.dtype == np.float64 else x, tree)

@@ -67,7 +67,7 @@ def side_by_side(prompts: list[Prompt]) -> Tokens:
     """The rows of several prompts as one batch, shorter ones filled with invalid positions."""
     length = max(prompt.tokens.valid.shape[1] for prompt in prompts)
 
-    def fill(x):
+    def fill(x: jax.Array):
         return jnp.pad(x, [(0, 0), (0, length - x.shape[1])] + [(0, 0)] * (x.ndim - 2))
 
     return jax.tree.map(lambda *rows: jnp.concatenate([fill(x) for x in rows]), *[prompt.tokens for prompt in prompts])

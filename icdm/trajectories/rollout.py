@@ -1,17 +1,19 @@
-"""The one rollout, for every policy, and what an oracle says of it."""
+"""The one rollout, for every policy, and the oracle's values along recorded episodes."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from icdm.problems.policy import Oracle, Policy
+from icdm.problems.policy import Carry, Oracle, Policy
 from icdm.trajectories.trajectory import Trajectories
 
 
-def rollout(problem, task_B: jax.Array, policy: Policy, key: jax.Array) -> Trajectories:
+def rollout(problem: Any, task_B: jax.Array, policy: Policy, key: jax.Array) -> Trajectories:
     """One episode for each of B rows, row i in problem `task_B[i]` of a batch of N.
 
-    Luck of the environment and of the policy come from separate keys: two policies that are given the
-    same key meet the same luck in every step (common random numbers).
+    The environment and the policy draw from separate keys: two policies that are given the same key meet the same
+    random numbers at every step (common random numbers).
 
     Args:
       problem: N problems, for instance an MDP whose arrays have a leading axis N.
@@ -22,7 +24,7 @@ def rollout(problem, task_B: jax.Array, policy: Policy, key: jax.Array) -> Traje
     world_key, policy_key = jax.random.split(key)
     state_B, observation_B = problem.reset(task_B, jax.random.fold_in(world_key, problem.horizon))
 
-    def step(carry, t):
+    def step(carry: Carry, t: jax.Array):
         state_B, observation_B, done_B, memory = carry
         action_B, _, memory = policy.act(memory, observation_B, jax.random.fold_in(policy_key, t))
         next_state_B, reward_B, next_observation_B, now_done_B = problem.step(
@@ -42,14 +44,14 @@ def rollout(problem, task_B: jax.Array, policy: Policy, key: jax.Array) -> Traje
 
 
 def assess_along(oracle: Oracle, task_B: jax.Array, trajectories: Trajectories) -> tuple[jax.Array, jax.Array]:
-    """What an oracle that watches B recorded episodes holds of every step, whoever acted: Q (B, T, A), V (B, T)."""
+    """The oracle's Q (B, T, A) and V (B, T) at every step of B recorded episodes, whoever acted in them."""
 
-    def step(carry, recorded):
+    def step(carry: Carry, recorded: tuple[jax.Array, ...]):
         observation_B, action_B, reward_B = recorded
         q_BA, value_B, carry = oracle.assess(carry, observation_B)
         return oracle.observe(carry, action_B, reward_B), (q_BA, value_B)
 
     steps = (trajectories.observation[:, :-1], trajectories.action, trajectories.reward)
     steps = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), steps)
-    _, found = jax.lax.scan(step, oracle.init(task_B), steps)
-    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), found)
+    _, values = jax.lax.scan(step, oracle.init(task_B), steps)
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), values)

@@ -1,4 +1,4 @@
-"""The pictures of attention_vs_q: scatter, heat map of the heads, and one context with what the query makes of it."""
+"""The pictures of attention_vs_q: scatter, heat map of the heads, and one context with the query's reading of it."""
 
 import pathlib
 from typing import NamedTuple
@@ -13,11 +13,11 @@ from theory.circuits.heads import spearman, values_read
 from theory.circuits.trained import centred
 from theory.figures import CYCLE, GREY, panels, plt
 
-EXAMPLE = 0  # the row that is shown whole: the first, not the finest
+EXAMPLE = 0  # the row that is drawn whole: the first, not a selected one
 
 
 class Values(NamedTuple):
-    """Four opinions of the query's Q-values, each (N, A) and in units of reward."""
+    """Four estimates of the query's Q-values, each (N, A) and in units of reward."""
 
     head: np.ndarray
     logits: np.ndarray

@@ -1,4 +1,4 @@
-"""What is read off attention heads: a value for every action, and how well these values rank the actions.
+"""The value that attention heads give every action, and how well these values rank the actions.
 
 The query is the first decision after the context. A head's attention to the steps i of the context gives
 
@@ -16,7 +16,7 @@ from theory.circuits.trained import Study, centred
 
 
 def values_read(attention_XNHET: np.ndarray, episodes: Trajectories, gamma: float) -> np.ndarray:
-    """value(a) of each head, (X, N, H, A); an action that the context never shows has that of all."""
+    """value(a) of each head, (X, N, H, A); an action that does not occur in the context has the mean over all."""
     weight_XNHET = attention_XNHET[:, :, :, :-1]
     action_NET, valid_NET = (np.asarray(x)[:, :-1] for x in (episodes.action, episodes.valid))
     reward_NET = np.where(valid_NET, np.asarray(episodes.reward)[:, :-1], 0.0)
@@ -31,7 +31,7 @@ def values_read(attention_XNHET: np.ndarray, episodes: Trajectories, gamma: floa
 
 
 def ranked_heads(study: Study) -> list[tuple[int, int]]:
-    """(layer, head) of the fine-tuned model, the one that reads Q best first, by the first half of the tasks."""
+    """(layer, head) pairs of the fine-tuned model, the best reader of Q on the first half of the tasks first."""
     means_XH = head_means(study, "fine_tuned", len(study.rows.queries) // 2)
     order = np.argsort(-means_XH, axis=None)
     return [tuple(int(i) for i in np.unravel_index(index, means_XH.shape)) for index in order]

@@ -1,7 +1,7 @@
 """Regressions of logit differences on Q differences, through the origin and over all pairs of actions.
 
-sum_{a, a'} (z_a - z_a')(q_a - q_a') = 2 A sum_a z_a q_a for centred z and q: what the regression needs are sums of
-products of centred logits and values. They add up over tasks and steps. Axis letters: N tasks, R seeds, A actions.
+sum_{a, a'} (z_a - z_a')(q_a - q_a') = 2 A sum_a z_a q_a for centred z and q: the regression needs only sums
+of products of centred logits and values, which add up over tasks and steps. Axis letters: N tasks, R seeds, A actions.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Trained runs, and what can be seen of them: logits, attention and residual streams on unseen tasks.
+"""Trained runs: their logits, attention and residual streams on unseen tasks.
 
 Every unseen task is one row of E = K + 1 recorded episodes: a context of K, and one whose first decision is the query.
 Axis letters: N tasks, E episodes, T steps, A actions, X layers, H heads, D width.
@@ -33,7 +33,7 @@ ROWS = 32  # read side by side; attention takes X ROWS H L^2 numbers
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Rows:
-    """What is shown of N unseen tasks, and what there is to know of their Q-functions.
+    """Recorded episodes of N unseen tasks, and their Q-functions.
 
     Attributes:
       problem: the tasks.
@@ -57,7 +57,7 @@ class Rows:
     def reader_q(self, episode: int = -1, step: int = 0, planner: str = "", seed: int = 0) -> np.ndarray:
         """Q(s, .) as planned from all that was recorded before that step, (N, A).
 
-        By the posterior-mean planner, the perfect reader, where the family knows its posterior; or one named.
+        By the posterior-mean planner, the perfect reader, if the family has a posterior; or by a named planner.
         """
         n, n_episodes, n_steps = self.episodes.action.shape
         episode %= n_episodes
@@ -70,7 +70,7 @@ class Rows:
 
 
 class Reading(NamedTuple):
-    """What a model makes of rows.
+    """The activations of a model on rows.
 
     logits: (N, E, T, A) of the problem's actions at every step.
     attention: (X, N, H, E, T) of the query, on the positions that hold each step.
@@ -83,7 +83,7 @@ class Reading(NamedTuple):
 
 
 class Study(NamedTuple):
-    """A run, the rows it is asked about, and its reading of them: its own and the controls'.
+    """A run, the rows on which it is studied, and their readings by its models and by the controls.
 
     models, readings: "fine_tuned" and the CONTROLS; shuffled: the rows' episodes with the context's actions shuffled.
     """
@@ -101,7 +101,7 @@ class Study(NamedTuple):
 
 
 def studies(config: Any) -> dict[str, list[Study]]:
-    """The trained runs of a claim's settings by layout, one for each seed; all are asked about the same tasks."""
+    """The trained runs of a claim's settings by layout, one for each seed; all are studied on the same tasks."""
     return {
         layout: [_study(directory, config.tasks, config.seed) for directory, _ in experiments]
         for layout, experiments in experiments_of(config).items()
@@ -109,7 +109,7 @@ def studies(config: Any) -> dict[str, list[Study]]:
 
 
 def train_missing(config: Any, say: Callable[[str], None] = print) -> None:
-    """Trains those of a claim's runs that are not in `config.runs` yet, going on with what was begun.
+    """Trains those runs of a claim that are not in `config.runs` yet, and goes on with those that were begun.
 
     Raises:
       UserError: a directory that belongs to a run of other settings, or training failed.
@@ -139,7 +139,8 @@ def load(directory: str | pathlib.Path) -> Run:
     """The run of a directory.
 
     Raises:
-      UserError: no run, none that was fine-tuned, or one whose decisions have no Q-function or no context to show.
+      UserError: no run, none that was fine-tuned, a partially observed family, a family with one task, or contexts
+        that are not episodes.
     """
     run = Run.open(directory)
     name = run.settings.family_name
@@ -148,7 +149,7 @@ def load(directory: str | pathlib.Path) -> Run:
     if run.family.hides_state:
         raise UserError(f"{directory}: family {name} hides its state, on which Q* would depend")
     if run.family.n_tasks == 1:
-        raise UserError(f"{directory}: family {name} has one task, whose Q* no context need tell")
+        raise UserError(f"{directory}: family {name} has one task, so its Q* does not depend on a context")
     if "fine_tuned" not in run.trained:
         raise UserError(f"{directory} was not fine-tuned: set fine_tune.steps above 0 and start it again")
     return run
@@ -165,7 +166,7 @@ def _rows(family: Family, context: ContextConfig, query_behavior: str, n: int, s
 
 
 def unseen_rows(run: Run, n: int, seed: int) -> Rows:
-    """n tasks that the run has not seen (of a family that has only so many, rows of these)."""
+    """n tasks that the run has not seen, or rows of the family's own if it has only so many."""
     return _rows(run.family, run.settings.context, run.settings.query_behavior, n, seed)
 
 
@@ -189,7 +190,7 @@ def _study(directory: pathlib.Path, n: int, seed: int) -> Study:
 
 
 def shuffle_actions(episodes: Trajectories, rng: np.random.Generator) -> Trajectories:
-    """Each row's context with its actions handed around among its steps: what they lead to can no longer be told."""
+    """Each row's context with its actions exchanged among its steps, so that it no longer says what they lead to."""
     action_NET = np.asarray(episodes.action)
     context_NX = action_NET[:, :-1].reshape(len(action_NET), -1)
     mixed_NET = rng.permuted(context_NX, axis=1).reshape(action_NET[:, :-1].shape)

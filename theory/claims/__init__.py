@@ -1,1 +1,1 @@
-"""One module a claim: `check(config) -> (Claim, Figure)`."""
+"""One module for each claim, with `check(config) -> (Claim, Figure)`."""

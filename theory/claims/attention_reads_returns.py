@@ -1,14 +1,14 @@
-"""The value of an action, read off where a head of the fine-tuned transformer attends.
+"""The value of an action, read off the attention of one head of the fine-tuned transformer.
 
 The query is the first decision after the context. A head's attention to the steps i of the context gives
 
     value(a) = sum_i attention_i [a_i = a] G_i / sum_i attention_i [a_i = a],
 
 G_i the discounted return from step i to the end of its episode. Its Spearman correlation over the actions with Q*(s, .)
-is averaged over tasks. The best head is chosen on one half of the tasks and measured on the other; there its
-p-value is that of attention dealt to other tasks. References: attention to all steps alike, and to the steps at the
-query's own state alike. To say what heads attend to at all: the share of their attention to the context that falls on
-the query's own state, and the largest share that falls on one and the same action, means over all heads.
+is averaged over tasks. The best head is chosen on one half of the tasks and measured on the other, where its p-value
+comes from assigning its attention to other tasks at random. The references attend equally to all steps, or equally to
+the steps at the query's own state. Two shares of the heads' attention to the context describe what they attend to: the
+share on the query's own state, and the largest share on one action, both means over all heads.
 """
 
 import numpy as np
@@ -63,7 +63,7 @@ def check(config) -> tuple[Claim, Figure]:
 
 
 def best_head(study, name: str) -> tuple[tuple[int, int], np.ndarray]:
-    """((layer, head) that is best on the first half of the tasks, its correlations on the second half)."""
+    """(the best (layer, head) on the first half of the tasks, its correlations on the second half)."""
     correlation_NXH = head_correlations(study, name)
     half = len(correlation_NXH) // 2
     means_XH = correlation_NXH[:half].mean(0)
@@ -72,7 +72,7 @@ def best_head(study, name: str) -> tuple[tuple[int, int], np.ndarray]:
 
 
 def attended_shares(study, name: str) -> tuple[float, float]:
-    """Of all heads' attention to the context: on the query's state; on the action that each head attends to most."""
+    """Shares of all heads' attention to the context: on the query's state, on each head's most attended action."""
     weight_XNHET = study.readings[name].attention[:, :, :, :-1]
     episodes, total_XH = study.rows.episodes, weight_XNHET.sum((1, 3, 4))
     here_NET = np.asarray(episodes.observation)[:, :-1, :-1] == study.rows.queries[:, None, None]
@@ -83,7 +83,7 @@ def attended_shares(study, name: str) -> tuple[float, float]:
 
 
 def p_value(study, head: tuple[int, int], permutations: int, rng) -> float:
-    """Share of deals of the second half's readings to other tasks that correlate at least as well."""
+    """Share of random assignments of the second half's readings to tasks that correlate at least as well."""
     layer, number = head
     half = len(study.rows.queries) // 2
     attention = study.readings["fine_tuned"].attention[layer : layer + 1, :, number : number + 1]
@@ -94,7 +94,7 @@ def p_value(study, head: tuple[int, int], permutations: int, rng) -> float:
 
 
 def references(rows) -> dict[str, np.ndarray]:
-    """Correlations that need no model, (N,): of all steps alike, and of those at the query's state alike."""
+    """Correlations that need no model, (N,): equal weights of all steps, or of those at the query's state."""
     state_NET = np.asarray(rows.episodes.observation)[..., :-1]
     here_NET = (state_NET == rows.queries[:, None, None]).astype(float)
 

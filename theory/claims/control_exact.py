@@ -1,6 +1,6 @@
 """The control counterpart of in-context TD: layers that take fitted-Q steps, and the price of the max.
 
-A transition j is held by A columns, one for each next action a: [phi_j; gamma phi'_ja; y_ja]. The last row is
+A columns hold a transition j, one for each next action a: [phi_j; gamma phi'_ja; y_ja]. The last row is
 the TD error that j would have if a were taken next, y_ja = R_j + gamma w^T phi'_ja - w^T phi_j. A gate p_ja
 over the columns of one transition, as the diagonal of the attention mask, makes one layer
 
@@ -8,8 +8,8 @@ over the columns of one transition, as the diagonal of the attention mask, makes
 
 Hard attention, p one-hot at the largest y_ja, is the fitted-Q step exactly. Softmax attention p ~ exp(beta
 y) falls short of the max by at most W((A - 1) / e) / beta (W: Lambert's function; attained when A - 1
-actions tie below the best). Linear attention has no gate: its output is a polynomial of the prompt, the max
-is none, and the best it can do within this layout is the uniform gate, the backup of the uniform policy.
+actions tie below the best). Linear attention has no gate: its output is a polynomial of the prompt, which the
+max is not. Its best gate within this layout is the uniform one, the backup of the uniform policy.
 """
 
 import jax
@@ -71,7 +71,7 @@ def random_contexts(config):
 
 
 def tables_of(config):
-    """Deterministic MDPs, one-hot features, every (s, a) shown once, C = n I: value iteration."""
+    """Deterministic MDPs, one-hot features, every (s, a) once in the context, C = n I: value iteration."""
     rng, actions = np.random.default_rng(config.seed + 1), config.actions
     cells = config.states * actions
     goes_to = rng.integers(0, config.states, (config.trials, cells))

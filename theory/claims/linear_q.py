@@ -50,7 +50,7 @@ def sample(config):
 
 
 def backward(transition_NTSAY, reward_NTSA, value_of):
-    """Tabular backward induction, which knows nothing of features; Q (N, T, S, A)."""
+    """Tabular backward induction, which does not use the features; Q (N, T, S, A)."""
     q = np.empty_like(reward_NTSA)
     value_NS = np.zeros(reward_NTSA.shape[:1] + reward_NTSA.shape[2:3])
     for h in reversed(range(reward_NTSA.shape[1])):

@@ -1,12 +1,12 @@
-"""The logits of a transformer fine-tuned on Boltzmann labels are Q-functions, as far as its context tells them.
+"""The logits of a transformer fine-tuned on Boltzmann labels are Q-functions, as far as its context determines them.
 
 Logit differences z(a) - z(a') are regressed, through the origin and over all pairs of actions, on (Q(a) - Q(a')) / tau;
 this is the regression of centred logits on centred Q / tau. Q is the task's own Q*, or that of the posterior-mean
 planner that has read the same steps, the current episode's included. All decisions of the episode that follows 1 to K
 context episodes count; those of its first and its last step are also reported apart. Intervals are over tasks.
 
-Cross-entropy is least at log E[softmax(Q*/tau) | context], which is not quite linear in either; how much of the
-planner's Q this minimiser itself explains is computed from posterior draws and reported beside the model's.
+Cross-entropy is least at log E[softmax(Q*/tau) | context], which is not quite linear in either. The share of the
+planner's Q that this minimiser explains is computed from posterior draws and reported beside the model's.
 """
 
 import numpy as np
@@ -49,7 +49,7 @@ def check(config) -> tuple[Claim, Figure]:
     claim = book.close(
         id="logits_are_q",
         claim="action-logit differences of the fine-tuned transformer are Q differences over the temperature, as far "
-        "as the context tells them",
+        "as the context determines them",
         source="derived here; Lee et al., NeurIPS 2023 (the method)",
         metric="R2 and slope of logit differences on Q differences / temperature, over the decisions of the episode "
         "that follows all context episodes, mean over seeds, against the posterior-mean planner (reader) and the "

@@ -6,9 +6,8 @@ has R = 0 outside the block "label row, feature rows", where it is U^T. Twelve l
 Gaussian, simplex and one-hot features x isotropic and empirical task priors x labels without and with noise.
 
 Training starts near the theorem's start, W_PV = s diag(0, 1), W_KQ = s diag(Theta Theta^T, 0), with a random
-number added to every entry. From a start that is random altogether the free layer may instead end in a
-second minimum, in which R lives outside the block and the effective matrix has rank one; the control
-reports how often.
+number added to every entry. From an entirely random start the free layer may end in a second minimum, in
+which R lies outside the block and the effective matrix has rank one; the control reports how often.
 """
 
 import functools
@@ -124,8 +123,8 @@ def population_moments(features: laws.Law, tasks: laws.Law, noise: float, n: int
     """The population squared error as a quadratic form r^T Q r - 2 l^T r in r = vec(p_a W_bc).
 
     With S = E E^T / n, the query's own column included, Q holds E[S_ab x_c S_a'b' x_c'] and l holds
-    E[S_ab x_c <w, x>] (x the query). Both are finite sums over the laws' rules, so nothing of the closed
-    form enters.
+    E[S_ab x_c <w, x>] (x the query). Both are finite sums over the laws' rules, so they do not
+    use the closed form.
     """
     (x, x_weight), (w, w_weight) = features.rule(), tasks.rule()
     d, (e, e_weight) = x.shape[1], np.polynomial.hermite_e.hermegauss(3)

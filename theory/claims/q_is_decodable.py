@@ -3,9 +3,9 @@
 For each stream at the query (the embedding, then after every layer) a ridge regression on the standardised stream
 predicts Q*(s, .) of the task, fitted on one half of the tasks and scored on the other: R2 against the mean over the
 first half, where the strength of the ridge is chosen too. The control target is Q*(s, .) of another task at the same
-query: what a probe finds of it says nothing of the context, and R2 less the control's is the probe's selectivity. The
+query: a probe's R2 for it owes nothing to the context, and R2 less the control's is the probe's selectivity. The
 perfect reader's R2 is that of a regression on the posterior-mean planner's Q(s, .) in the stream's place. The last
-stream, chosen beforehand, decides. Q* less its mean over actions, all that training asks for, is probed beside it.
+stream, chosen beforehand, decides. Q* less its mean over actions, to which training is limited, is probed beside it.
 """
 
 import numpy as np
@@ -47,7 +47,7 @@ def check(config) -> tuple[Claim, Figure]:
         curves[layout] = found | {"another_task": other_task, "perfect_reader": [reader_NR2] * len(other_task)}
     claim = book.close(
         id="q_is_decodable",
-        claim="a linear probe of the last residual stream at the query tells Q*(s, a) of tasks it was not fitted on",
+        claim="a linear probe of the last residual stream at the query finds Q*(s, a) on tasks it was not fitted on",
         source="Hewitt and Liang, EMNLP 2019 (selectivity)",
         metric="R2 of Q*(s, .) on unseen tasks, mean over seeds; selectivity: less the R2 of another task's Q*; share "
         "of the perfect reader's R2; margin over the strongest control; differences: Q* less its mean over actions",
@@ -56,7 +56,7 @@ def check(config) -> tuple[Claim, Figure]:
 
 
 def another_task(rows) -> np.ndarray:
-    """Q*_0(s, .) of the next row's task that is asked about the same state s, (N, A)."""
+    """Q*_0(s, .) of the next row's task with the same query state s, (N, A)."""
     target, other = rows.true_q(), np.empty(rows.true_q().shape)
     for state in np.unique(rows.queries):
         here = np.flatnonzero(rows.queries == state)

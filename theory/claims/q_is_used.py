@@ -1,12 +1,12 @@
-"""The Q-function that the transformer reads from its context is what it acts on: two interventions.
+"""The transformer acts on the Q-function that it reads from its context: two interventions.
 
 Flips. One reward of each context is replaced by its opposite, at a step in the query's own state (or, reported beside
-it, in another state, whence it can matter through planning alone). The change of centred logits times tau is compared
+it, in another state, from which it matters through planning alone). The change of centred logits times tau is compared
 with the change of the posterior-mean planner's centred Q: sign agreement on the action that the planner moves most,
 R2 and slope through the origin over all actions.
 
-Ablations. What the heads that read Q best (claim attention_reads_returns, chosen on one half of the tasks) write into
-the stream is set to 0, and so is that of as many other heads, set after set. The optimality gap is the regret of the
+Ablations. The output of the heads that read Q best (claim attention_reads_returns, chosen on one half of the tasks)
+is set to 0, and so is that of as many other heads, set after set. The optimality gap is the regret of the
 greedy decisions in the recorded query episode over that of uniformly random ones, on the other half of the tasks.
 """
 
@@ -83,8 +83,8 @@ class Flip:
 
     Attributes:
       rows_M: which M of the N rows have such a step.
-      episode_M, step_M: where.
-      q_change: (M, A) what it does to the posterior-mean planner's centred Q at the query.
+      episode_M, step_M: its place.
+      q_change: (M, A) the change of the posterior-mean planner's centred Q at the query.
     """
 
     rows_M: np.ndarray

@@ -1,9 +1,9 @@
-"""How many episodes a given gap takes: 1/eps^2 at test, 1/eps in training, for the hardest tasks.
+"""The number of episodes that a gap takes: 1/eps^2 at test, 1/eps in training, for the hardest tasks.
 
 The tasks' optimal weights are w*_h = 1 + delta xi_h, xi_h ~ N(0, I): as the features are on the simplex, the
-first part is the same for all actions, and delta is the scale of what there is to choose. A guarantee must
+first part is the same for all actions, and delta is the scale of the differences between actions. A guarantee must
 hold at every delta, so the gap at a budget is the largest over delta. With one delta for all tasks the gap
-falls faster, for errors far below the typical action gap cost nothing: the control reports those exponents.
+falls faster, because errors far below the typical action gap cost nothing: the control reports those exponents.
 A test episode gives every step one pair, hence M = test episodes; likewise N.
 """
 

@@ -1,4 +1,4 @@
-"""What may change between training and test: the task and the query may, the features' scale may not."""
+"""The task and the query may change between training and test; the features' scale may not."""
 
 import jax
 import numpy as np

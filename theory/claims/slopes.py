@@ -1,4 +1,4 @@
-"""How the two errors fall: as 1/M in the length of the test prompt, as 1/N^2 in that of training."""
+"""The two errors fall as 1/M in the length of the test prompt, and as 1/N^2 in that of training."""
 
 import jax
 import numpy as np
@@ -54,7 +54,7 @@ def test_errors(config, covariance, u) -> np.ndarray:
 
 
 def bias_errors(config, covariance, lengths) -> np.ndarray:
-    """(x_q^T (U_N Lambda - I) w)^2, what an endless test prompt leaves, (prompts, lengths), common draws."""
+    """(x_q^T (U_N Lambda - I) w)^2, the error at an endless test prompt, (prompts, lengths), common draws."""
     rng, d = np.random.default_rng(config.seed), len(covariance)
     query, w = (
         rng.normal(size=(config.prompts, d)) @ np.sqrt(covariance),

@@ -81,7 +81,7 @@ def measure(problems, n: int, m: int, rng) -> dict:
 
 
 def shrinkage(problems, n: int) -> dict:
-    """What an endless prompt leaves: the squared bias, the shares of it that cannot change an argmax, the
+    """The error at an endless prompt: the squared bias, the shares of it that cannot change an argmax, the
     gap.
 
     `common` is the share explained by Qhat = c_h Q*; `harmless` by Qhat = c_h Q* + b(s), any b.

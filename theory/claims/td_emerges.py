@@ -1,4 +1,4 @@
-"""Trained from random weights to predict values, a linear transformer becomes temporal-difference learning.
+"""A linear transformer that is trained from random weights to predict values becomes temporal-difference learning.
 
 Every seed trains one shared layer, applied `layers` times, with semi-gradient TD: an update for each of the
 `walks` walks on a Boyan chain, then on to the next chain; all seeds run side by side. It is compared, on
@@ -10,7 +10,7 @@ loss. Measures, all of Wang et al., ICLR 2025:
     SS   sum_s d(s) cosine(grad_phi v_TF(s), w_TD)
 
 VD is relative, as both values are near 0 before training. Linear attention's value is linear in the query,
-which nobody attends to, so that IWS and SS agree here.
+to which no position attends, so IWS and SS agree here.
 """
 
 import functools

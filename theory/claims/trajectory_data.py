@@ -1,13 +1,13 @@
 """Prompts that are trajectories: correlated features, and the oracle's own, which do not span the space.
 
 Along a trajectory the x_i depend on each other, and the best U is S_w Lambda E[G S_w G]^-1 with the second
-moment of the trajectory, not of independent pairs. States stay put with probability `stickiness`, so that
-the correlation can be turned up. For a stationary chain with kernel K over pairs the moment is exact,
+moment of the trajectory, not of independent pairs. States stay put with probability `stickiness`, which
+sets the correlation. For a stationary chain with kernel K over pairs the moment is exact,
 
     E[G S G] = (1/N) E[x x^T S x x^T] + (1/N^2) sum_{k=1}^{N-1} (N - k) (C_k + C_k^T),
     C_k = sum_{c, c'} d(c) K^k(c, c') x_c x_c^T S x_c' x_c'^T,
 
-which checks the simulated one. When the context is the oracle's own, only optimal pairs occur: Lambda is
+which checks the simulated one. Only optimal pairs occur if the context is the oracle's own: Lambda is
 singular and the estimate of every other pair stays at the prior's mean, zero.
 """
 
@@ -119,7 +119,7 @@ def lagged_moment(law: laws.Finite, kernel, n: int) -> np.ndarray:
 
 
 def oracle_context(config) -> dict:
-    """Tabular Q of one step, shown the optimal pairs only, or uniform ones; rewards in [0, 1] or costs."""
+    """Tabular Q of one step from contexts of optimal pairs only, or of uniform ones; rewards in [0, 1] or costs."""
     rng = np.random.default_rng(config.seed + 1)
     states, actions, tables = config.states, config.actions, config.tables
     q = rng.uniform(size=(tables, states, actions))

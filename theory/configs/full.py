@@ -1,4 +1,4 @@
-"""The full grids: every claim at the size its statement asks for, over all the devices JAX sees."""
+"""The full grids: every claim at the size that its statement needs, over all of JAX's devices."""
 
 from theory.configs import quick
 

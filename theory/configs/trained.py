@@ -1,10 +1,10 @@
-"""The runs that claims 12-15 look into: random MDPs, Boltzmann labels, ten uniform episodes, in either layout.
+"""The runs that claims 12-15 examine: random MDPs, Boltzmann labels, ten uniform episodes, in either layout.
 
     python -m experiments.run --config=theory/configs/trained.py:interleaved --workdir=runs/interleaved
 
 Cross-entropy with softmax(Q*/tau) is least at the logits log E[softmax(Q*/tau) | context]. They are the posterior
-mean of Q*/tau, up to a constant, only where tau is large against the posterior's spread. At tau = 0.5 97 % of the
-variance of their differences is explained by the posterior-mean planner's Q, at the 0.1 of other configs 89 %.
+mean of Q*/tau, up to a constant, only where tau is large against the posterior's spread. At tau = 0.5 the
+posterior-mean planner's Q explains 97 % of the variance of their differences, at the 0.1 of other configs 89 %.
 """
 
 from experiments.configs import random_mdp

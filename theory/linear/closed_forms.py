@@ -5,8 +5,8 @@ A prompt holds n labelled features y_i = <w, x_i> + noise and a query x_q; the r
     Qhat(x_q) = x_q^T U (1/n) sum_i y_i x_i,    U = W_PV[last, last] * W_KQ[features, features]^T.
 
 N is the length of the prompts it was trained on, M that of its test prompts. Sources: [Z] Zhang, Frei,
-Bartlett, "Trained Transformers Learn Linear Models In-Context", JMLR 25(49), 2024; [P] arXiv 2605.09009; what
-has no source is derived here and checked by Monte Carlo in the tests.
+Bartlett, "Trained Transformers Learn Linear Models In-Context", JMLR 25(49), 2024; [P] arXiv 2605.09009.
+Formulas without a source are derived here and checked by Monte Carlo in the tests.
 """
 
 import numpy as np
@@ -77,7 +77,7 @@ def upper_bound(covariance: np.ndarray, n: int, m: int) -> float:
 
 
 def check_lengths(dimension: int, *lengths) -> None:
-    """Refuses prompts shorter than the features' dimension, from which no weight can be told.
+    """Refuses prompts shorter than the features' dimension, which do not determine the weights.
 
     Raises:
       UserError: naming the dimension and the length.

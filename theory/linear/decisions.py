@@ -1,8 +1,8 @@
-"""Greedy decisions from attention's estimate of Q in linear MDPs, and what they cost.
+"""Greedy decisions from attention's estimate of Q in linear MDPs, and their cost.
 
 Every step h has a prompt of its own: M pairs (phi(s_i, a_i), Q*_h(s_i, a_i)) with (s_i, a_i) uniform, from
-which the reduced layer estimates w_h. As the features are finitely many, a prompt enters only by how often
-each pair occurs, so that prompts of any length cost the same. Axis letters: R problems, T steps, S states,
+which the reduced layer estimates w_h. There are finitely many features, so a prompt enters only by how
+often each pair occurs, and prompts of any length cost the same. Axis letters: R problems, T steps, S states,
 A actions, F features, C = S A pairs.
 """
 

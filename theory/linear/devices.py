@@ -1,4 +1,4 @@
-"""Independent simulations over whatever devices JAX sees."""
+"""Independent simulations over all of JAX's devices."""
 
 import functools
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def spread(tree):
-    """Puts the leading axis of every array across all devices (on one, where it does not divide evenly)."""
+    """Puts the leading axis of every array across all devices (on one, if it does not divide evenly)."""
     devices = np.array(jax.devices())
     if jax.tree.leaves(tree)[0].shape[0] % len(devices):
         devices = devices[:1]

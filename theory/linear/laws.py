@@ -1,4 +1,4 @@
-"""Laws of vectors: what the features of a prompt and the weights of a task are drawn from.
+"""Laws of vectors: the distributions of a prompt's features and a task's weights.
 
 A law offers `sample(key, shape)`, its second moment E[x x^T], the fourth-order moment E[x x^T S x x^T], and
 a `rule`: points and weights whose finite sums give every moment up to degree 7 exactly. Closed forms need

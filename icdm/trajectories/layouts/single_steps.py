@@ -1,4 +1,4 @@
-"""Steps shown as single-step episodes: for records of independent steps."""
+"""Every step as an episode of its own: for records of independent steps."""
 
 import dataclasses
 
@@ -14,8 +14,8 @@ from icdm.trajectories.trajectory import Step
 class SingleStepsLayout(TransitionLayout):
     """Two positions: the end of a one-step episode, o + a + r + o', and the beginning of another, the observation.
 
-    A model that has learned from independent steps has never seen a second step. So each step is shown to it as an
-    episode of its own, and whatever is observed next begins another; the model acts there. Source: the contexts of
+    A model that has learned from independent steps has never read a second step. So each step is written as an episode
+    of its own, and whatever is observed next begins another; the model acts there. Source: the contexts of
     Lee et al., "Supervised Pretraining Can Learn In-Context Reinforcement Learning" (NeurIPS 2023).
     """
 
