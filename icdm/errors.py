@@ -12,6 +12,20 @@ class UserError(Exception):
     """What the user gave cannot be used; the message says what and what to do instead."""
 
 
+class TooLarge(UserError):
+    """A method refuses a problem because of its size.
+
+    Attributes:
+      size: what the method would need.
+      limit: the most that it accepts.
+      what: what `size` and `limit` count.
+    """
+
+    def __init__(self, size: int, limit: int, what: str):
+        super().__init__(f"too large: {size:,} {what}, the limit is {limit:,}")
+        self.size, self.limit, self.what = size, limit, what
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """An error for a name that is not among the `known` ones, naming the nearest."""
     known = sorted(known)

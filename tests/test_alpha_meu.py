@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_problems import random_pomdp, tiger
 
-from icdm.errors import UserError
+from icdm.errors import TooLarge, UserError
 from icdm.oracles.alpha_meu import committed, recursive_at_points, shown_recursive, solve_recursive
 from icdm.oracles.backward_induction import plan
 from icdm.oracles.belief import belief_model, start_belief
@@ -160,5 +160,6 @@ def test_refusals():
     with pytest.raises(UserError, match="generations"):
         solve_recursive(alone(make_ambiguous([tiger()], pessimism=0)), jax.random.key(0), generations=0)
     big = [random_pomdp(seed, horizon=3) for seed in range(2)]
-    with pytest.raises(UserError, match="too large .*--form recursive"):
+    with pytest.raises(TooLarge, match="too large: [0-9,]+ candidates for exact alpha-vectors, the limit is") as caught:
         committed(make_ambiguous(big, pessimism=0.5), most=2)
+    assert caught.value.size > caught.value.limit

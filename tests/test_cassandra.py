@@ -165,7 +165,7 @@ def test_the_round_trip_is_exact(seed, n_states, n_actions, n_observations):
 
 def test_what_the_format_cannot_say_is_refused():
     problem = make_pomdp(np.ones((1, 1, 1)), [[1]], [1], np.ones((1, 1, 1)), discount=1, horizon=1, shows_reward=True)
-    with pytest.raises(UserError, match="rewards that are shown"):
+    with pytest.raises(UserError, match="observed rewards"):
         format_pomdp(NamedPOMDP(problem, ("0",), ("0",), ("0",)))
 
 

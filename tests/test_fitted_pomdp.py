@@ -14,6 +14,7 @@ from small_problems import batch, random_pomdp
 
 from icdm.problems.family import make_family, sample_tasks
 from icdm.problems.policy import uniform_policy
+from icdm.problems.spaces import Discrete
 from icdm.readers.fitted_pomdp import FittedPOMDP, Parameters, climb, fit, log_forward, random_parameters
 from icdm.trajectories.rollout import rollout
 from icdm.trajectories.trajectory import episodes_per_row
@@ -113,7 +114,7 @@ def parameters_of(problem) -> Parameters:
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    n_states, n_actions, n_observations, reward_range = 3, 2, 3, (0.0, 1.0)
+    n_states, n_actions, observation_space, reward_range = 3, 2, Discrete(3), (0.0, 1.0)
 
 
 @in_float64

@@ -1,4 +1,4 @@
-"""POMDPs, clouds of them, and the Bayes filter."""
+"""POMDPs, ambiguity sets of them, and the Bayes filter."""
 
 import dataclasses
 
@@ -34,7 +34,7 @@ def test_wrong_emissions_are_refused_by_name(fields, named):
         make_pomdp([np.eye(2)] * 3, np.zeros((2, 3)), [0.5, 0.5], discount=0.9, horizon=2, **good)
 
 
-def test_clouds_refuse_what_does_not_fit_together():
+def test_ambiguity_sets_refuse_what_does_not_fit_together():
     with pytest.raises(UserError, match="model 1 has .actions, states, observations. .2, 4, 3., model 0 .3, 2, 2."):
         make_ambiguous([tiger(), random_pomdp()], pessimism=0.5)
     for pessimism in (-0.1, 1.1, np.nan):
@@ -48,13 +48,13 @@ def test_clouds_refuse_what_does_not_fit_together():
         make_ambiguous([tiger(), tiger(0.7)], pessimism=0, nominal=2)
 
 
-def test_a_cloud_acts_as_its_nominal_model():
-    cloud = make_ambiguous([tiger(0.6), tiger(0.99)], pessimism=0.5, nominal=1)
+def test_an_ambiguous_problem_acts_as_its_nominal_model():
+    ambiguous = make_ambiguous([tiger(0.6), tiger(0.99)], pessimism=0.5, nominal=1)
     task_B, action_B = jnp.zeros(4000, int), jnp.zeros(4000, int)
-    state_B, _ = batch(cloud).reset(task_B, jax.random.key(0))
-    next_B, _, observation_B, _ = batch(cloud).step(task_B, state_B, action_B, jax.random.key(1))
+    state_B, _ = batch(ambiguous).reset(task_B, jax.random.key(0))
+    next_B, _, observation_B, _ = batch(ambiguous).step(task_B, state_B, action_B, jax.random.key(1))
     assert np.mean(next_B == observation_B) == pytest.approx(0.99, abs=0.01)
-    assert np.array_equal(cloud.model(0).emission, tiger(0.6).emission)
+    assert np.array_equal(ambiguous.model(0).emission, tiger(0.6).emission)
 
 
 def test_simulated_frequencies_are_the_model():

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_problems import random_pomdp, tiger
 
-from icdm.errors import UserError
+from icdm.errors import TooLarge, UserError
 from icdm.families.cassandra import read_pomdp
 from icdm.oracles.alpha_vectors import alpha_vectors, useful
 from icdm.oracles.backward_induction import optimal_value, plan
@@ -186,14 +186,16 @@ def test_pruning_keeps_what_is_best_somewhere():
     assert len(kept) <= len(winners) + 3  # what 20,000 beliefs may have missed
 
 
-def test_problems_too_large_for_the_exact_methods_name_the_other():
+def test_the_exact_methods_refuse_large_problems_with_size_and_limit():
     model = belief_model(random_pomdp(n_states=6, n_actions=4, n_observations=5))
-    for exact in (
-        lambda: alpha_vectors(model, 3, most=10),
-        lambda: tree_values(model, start_belief(model), 12),
+    for exact, what in (
+        (lambda: alpha_vectors(model, 3, most=10), "candidates for exact alpha-vectors"),
+        (lambda: tree_values(model, start_belief(model), 12), "numbers on one level of the exact belief tree"),
     ):
-        with pytest.raises(UserError, match="too large for .*--method bounds"):
+        with pytest.raises(TooLarge, match="too large: [0-9,]+ .*, the limit is [0-9,]+$") as caught:
             exact()
+        assert caught.value.what == what
+        assert caught.value.size > caught.value.limit
 
 
 @pytest.mark.parametrize("shows", [False, True])

@@ -1,5 +1,6 @@
 """`icdm solve`: what it prints, and what it says when it is used wrongly."""
 
+import functools
 import json
 import sys
 
@@ -8,6 +9,9 @@ from small_problems import random_pomdp, tiger
 
 from icdm.cli import main
 from icdm.families.cassandra import NamedPOMDP, write_pomdp
+from icdm.oracles import solve
+from icdm.oracles.alpha_meu import committed
+from icdm.oracles.alpha_vectors import alpha_vectors
 
 NAMES = (("left", "right"), ("listen", "open-left", "open-right"), ("hear-left", "hear-right"))
 
@@ -97,7 +101,7 @@ def test_large_clouds_are_interpolated_with_their_error(icdm):
         ("solve tiger.POMDP --infinite --pessimism 0", "give --horizon"),
         ("solve tiger.POMDP --infinite --method tree", "needs a finite horizon"),
         ("solve tiger.POMDP --horizon 3 --tolerance 0", "positive"),
-        ("solve large.POMDP --horizon 12 --method tree", "--method bounds"),
+        ("solve large.POMDP --horizon 12 --method tree", "use the bounds of the point-based oracle (--method bounds)"),
         ("slove tiger.POMDP", "did you mean 'solve'"),
     ],
 )
@@ -105,6 +109,20 @@ def test_mistakes_are_one_line(icdm, line, message):
     code, out, error = icdm(line)
     assert code == 2 and not out
     assert message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "line, oracle, advice",
+    [
+        ("--method alpha-vectors", alpha_vectors, "use the bounds of the point-based oracle (--method bounds)"),
+        ("--pessimism 0 --form committed", committed, "use the recursive objective (--form recursive)"),
+    ],
+)
+def test_a_refusal_by_size_names_the_flag_of_another_method(icdm, monkeypatch, line, oracle, advice):
+    monkeypatch.setattr(solve, oracle.__name__, functools.partial(oracle, most=2))
+    code, out, error = icdm(f"solve large.POMDP --horizon 3 {line}")
+    assert code == 2 and not out
+    assert "too large" in error and "the limit is" in error and advice in error and error.count("\n") == 1
 
 
 def test_help_lists_the_commands(icdm):

@@ -1,9 +1,9 @@
-"""Cassandra's `.POMDP` files, read and written.
+"""Reads and writes Cassandra's `.POMDP` files.
 
-The format (A. Cassandra, pomdp.org/code/pomdp-file-spec.html): a preamble of `discount`, `values`,
-`states`, `actions` and `observations`, a `start`, and statements `T`, `O` and `R` in which later ones
-overrule earlier ones. Also understood: the row keyword `reset` (the start distribution) and a list of
-names after `start:` (uniform over them).
+The format (A. Cassandra, pomdp.org/code/pomdp-file-spec.html) is a preamble of `discount`, `values`, `states`,
+`actions` and `observations`, a `start`, and statements `T`, `O` and `R`; later statements overrule earlier ones.
+The reader also accepts the row keyword `reset` (the start distribution) and a list of names after `start:` (the
+uniform distribution over them).
 """
 
 import dataclasses
@@ -18,9 +18,9 @@ from icdm.errors import UserError
 from icdm.problems.mdp import MDP, check_horizon
 from icdm.problems.pomdp import POMDP, silent_start
 
-ROUNDED = 1e-4  # rows that miss 1 by less were rounded by their author
+ROUNDED = 1e-4  # rows that miss 1 by less are renormalised with a warning
 EXACT = 1e-12  # rows that miss 1 by less are kept as written
-LARGEST = 20_000_000  # entries of a table; keeps a mistyped count from filling the memory
+LARGEST = 20_000_000  # most entries of a table, so that a mistyped count does not fill the memory
 
 _TOKEN = re.compile(r":|[^\s:]+")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -30,7 +30,7 @@ _STATEMENTS = ("discount", "values", "states", "actions", "observations", "start
 
 @dataclasses.dataclass(frozen=True)
 class NamedPOMDP:
-    """A POMDP with the names that its file gives (the numbers, where it gives none)."""
+    """A POMDP with the names in its file, or with numbers if the file has no names."""
 
     problem: POMDP
     states: tuple[str, ...]
@@ -38,15 +38,18 @@ class NamedPOMDP:
     observations: tuple[str, ...]
 
 
-def read_pomdp(path, *, horizon: int, discount: float | None = None) -> NamedPOMDP:
-    """Reads a `.POMDP` file; the file's discount is used where none is given.
+def read_pomdp(path: str | pathlib.Path, *, horizon: int, discount: float | None = None) -> NamedPOMDP:
+    """Reads a `.POMDP` file.
 
-    Rewards are kept by their mean given (s, a), r(s, a) = sum P(s'|s,a) O(o|a,s') R(a, s, s', o), which is
-    all that matters to a decider who is not shown them; costs are negated. Rows that miss 1 by less than
-    1e-4 are renormalised with a warning.
+    The problem keeps the mean rewards given (s, a), r(s, a) = sum P(s'|s,a) O(o|a,s') R(a, s, s', o), which
+    determine the values because the decider does not observe the rewards. Costs are negated. Rows that miss 1 by
+    less than 1e-4 are renormalised with a warning.
+
+    Args:
+      discount: replaces the file's discount unless it is None.
 
     Raises:
-      UserError: `file:line: message` for whatever cannot be understood.
+      UserError: the file cannot be read, or breaks the format (`file:line: message`).
     """
     path = pathlib.Path(path)
     try:
@@ -58,18 +61,18 @@ def read_pomdp(path, *, horizon: int, discount: float | None = None) -> NamedPOM
 
 
 def parse_pomdp(text: str, *, horizon: int, discount: float | None = None, name: str = "text") -> NamedPOMDP:
-    """`read_pomdp` for the text of a file; `name` stands in the messages."""
+    """`read_pomdp` for the text of a file; messages call the file `name`."""
     check_horizon(horizon)
     if discount is not None and not 0 < discount <= 1:
         raise UserError(f"discount {discount}: give a number in (0, 1]")
     return _Reader(text, name).read(int(horizon), discount)
 
 
-def write_pomdp(named: NamedPOMDP, path) -> None:
+def write_pomdp(named: NamedPOMDP, path: str | pathlib.Path) -> None:
     """Writes a `.POMDP` file that `read_pomdp` reads back to the same numbers.
 
     Raises:
-      UserError: the format cannot say what the problem has (shown rewards, an observation before the first
+      UserError: the format cannot describe the problem (observed rewards, an observation before the first
         action, terminal states), or the file cannot be written.
     """
     try:
@@ -82,7 +85,7 @@ def format_pomdp(named: NamedPOMDP) -> str:
     """The text of a `.POMDP` file; see `write_pomdp`."""
     problem, mdp = named.problem, named.problem.mdp
     for fault, what in (
-        (problem.shows_reward, "rewards that are shown"),
+        (problem.shows_reward, "observed rewards"),
         (problem.observes_first, "an observation before the first action"),
         (bool(np.any(mdp.terminal)), "terminal states"),
     ):
@@ -106,14 +109,14 @@ def _listed(names: tuple[str, ...]) -> str:
     return str(len(names)) if names == tuple(map(str, range(len(names)))) else " ".join(names)
 
 
-def _numbers(row) -> str:
+def _numbers(row: np.ndarray) -> str:
     return " ".join(repr(float(number)) for number in row)
 
 
 class _Reader:
-    """One pass over the tokens of a file; every method consumes what it understands."""
+    """A recursive-descent parser; every method consumes the tokens of its statement or word."""
 
-    def __init__(self, text: str, name: str):
+    def __init__(self, text: str, name: str) -> None:
         self.name = name
         self.tokens = [
             (token, line)
@@ -163,31 +166,31 @@ class _Reader:
         problem = POMDP(mdp, emission, silent_start(n_states, n_observations))
         return NamedPOMDP(problem, *(tuple(self.names[kind]) for kind in ("states", "actions", "observations")))
 
-    # The preamble.
+    # The preamble
 
-    def read_discount(self):
+    def read_discount(self) -> None:
         self.colon()
         self.discount = self.number("the discount")
         if not 0 < self.discount <= 1:
             raise self.error(f"discount {self.discount:g}: give a number in (0, 1]")
 
-    def read_values(self):
+    def read_values(self) -> None:
         self.colon()
         word = self.word("reward or cost")
         if word not in ("reward", "cost"):
             raise self.error(f"values {word!r}: give reward or cost")
         self.sign = 1.0 if word == "reward" else -1.0
 
-    def read_states(self):
+    def read_states(self) -> None:
         self.read_names("states")
 
-    def read_actions(self):
+    def read_actions(self) -> None:
         self.read_names("actions")
 
-    def read_observations(self):
+    def read_observations(self) -> None:
         self.read_names("observations")
 
-    def read_names(self, kind: str):
+    def read_names(self, kind: str) -> None:
         if kind in self.names:
             raise self.error(f"{kind} are given twice")
         self.colon()
@@ -207,7 +210,7 @@ class _Reader:
                     raise self.error(f"{kind}: {word!r} is named twice")
         self.names[kind] = {word: i for i, word in enumerate(words)}
 
-    def read_start(self):
+    def read_start(self) -> None:
         names = self.declared("states")
         exclude = self.peek() == "exclude"
         chosen = exclude or self.peek() == "include"
@@ -230,10 +233,10 @@ class _Reader:
                 raise self.error("start excludes every state")
             self.start = member / member.sum()
 
-    # The tables.
+    # The tables
 
-    def tables(self):
-        """Makes the empty tables once the sizes are known."""
+    def tables(self) -> None:
+        """Allocates the tables if they do not exist yet; the sizes must be declared."""
         if self.transition is not None:
             return
         n_states, n_actions, n_observations = (
@@ -246,23 +249,23 @@ class _Reader:
         self.transition_line = np.full((n_actions, n_states), self.end)
         self.emission_line = np.full((n_actions, n_states), self.end)
 
-    def read_T(self):
+    def read_T(self) -> None:
         where = self.selectors("actions", "states", "states")
         words = ("uniform", "identity") if len(where) == 1 else ("uniform", "reset")
         self.assign(self.transition, self.transition_line, where, words)
 
-    def read_O(self):
+    def read_O(self) -> None:
         where = self.selectors("actions", "states", "observations")
         self.assign(self.emission, self.emission_line, where, ("uniform",))
 
-    def read_R(self):
+    def read_R(self) -> None:
         where = self.selectors("actions", "states", "states", "observations")
         shape = tuple(len(self.names[kind]) for kind in ("states", "observations"))[max(len(where) - 2, 0) :]
         if len(where) == 1:
             raise self.error("R needs at least an action and a state")
         self.rewards.append((where, self.block(shape)))
 
-    def assign(self, table, lines, where, words):
+    def assign(self, table: np.ndarray, lines: np.ndarray, where: tuple, words: tuple[str, ...]) -> None:
         shape = table.shape[len(where) :]
         word = self.peek()
         if shape and word in words:
@@ -282,11 +285,11 @@ class _Reader:
         lines[where[:2]] = self.lines_of_rows(*shape) if rows_read else self.line()
 
     def lines_of_rows(self, n_rows: int, width: int) -> list[int]:
-        """The line on which each row of the block read last ends."""
+        """The line on which each row of the last block ends."""
         return [self.line(self.at - 1 - width * row) for row in reversed(range(n_rows))]
 
-    def mean_reward(self, transition, emission) -> np.ndarray:
-        """r(s, a); an axis of R that every statement stars is kept at length 1."""
+    def mean_reward(self, transition: np.ndarray, emission: np.ndarray) -> np.ndarray:
+        """r(s, a), (S, A); an axis of R has length 1 during the sum if every statement has a star there."""
         n_actions, n_states, n_observations = emission.shape
         starred = [
             all(len(where) > axis and where[axis] == slice(None) for where, _ in self.rewards) for axis in (2, 3)
@@ -304,8 +307,12 @@ class _Reader:
             return np.einsum("ast,ast->sa", transition, pay[..., 0])
         return np.einsum("ast,ato,asto->sa", transition, emission, pay)
 
-    def rows(self, what, table, lines) -> np.ndarray:
-        """The rows as distributions: kept, renormalised with a warning, or refused."""
+    def rows(self, what: str, table: np.ndarray, lines: np.ndarray) -> np.ndarray:
+        """The rows as distributions; rounded rows are renormalised with a warning.
+
+        Raises:
+          UserError: a row misses 1 by `ROUNDED` or more.
+        """
         total = table.sum(-1)
         miss = np.abs(total - 1)
         for index in np.argwhere(~(miss < ROUNDED))[:1]:
@@ -324,10 +331,10 @@ class _Reader:
         n_states = len(self.declared("states"))
         return np.full(n_states, 1 / n_states)
 
-    # Words.
+    # Words
 
     def selectors(self, *kinds: str) -> tuple:
-        """The `: action : state ...` of a statement, as an index; at least the action."""
+        """The index that `: action : state ...` of a statement selects; the action is required."""
         where = []
         for kind in kinds:
             if where and self.peek() != ":":
@@ -377,7 +384,7 @@ class _Reader:
         word = self.peek()
         return word in _STATEMENTS and (following == ":" or (word == "start" and following in ("include", "exclude")))
 
-    def colon(self):
+    def colon(self) -> None:
         if self.peek() != ":":
             raise self.error("a colon is missing", self.line(self.at))
         self.at += 1
@@ -392,7 +399,7 @@ class _Reader:
         return self.tokens[self.at - 1][0]
 
     def line(self, at: int | None = None) -> int:
-        """The line of the token at `at`, or of the one read last."""
+        """The line of the token at `at`, or of the last token if `at` is None."""
         at = max(self.at - 1, 0) if at is None else at
         return self.tokens[at][1] if at < len(self.tokens) else self.end
 

@@ -1,4 +1,4 @@
-"""The energy chain of arXiv 2605.09009: charge at a cost, or work while there is energy."""
+"""The energy chain of arXiv 2605.09009: a machine charges at a cost or works with its energy."""
 
 import dataclasses
 
@@ -24,15 +24,14 @@ WORDS = (
 @register("energy")
 @dataclasses.dataclass(frozen=True)
 class Energy:
-    """Ten energy levels; the chance p that an action has its effect is the task.
+    """Ten energy levels; the probability p that an action has its effect is the task.
 
     Actions 0 and 2 charge: level + 1 with probability p, cost 0.02. Action 1 works: reward s / 9 at
-    the current level s, level - 1 with probability p. At the ends the level stays. The first level is
+    the current level s, level - 1 with probability p. The level stays within 0 to 9. The first level is
     uniform, p ~ Uniform[0.5, 1).
 
-    Source: the MDP experiment of arXiv 2605.09009. The paper's text does not give every detail; this
-    variant reproduces its gaps of the uniform random policy (57.6 / 49.6 / 46.4 % at horizon 5 / 10 /
-    15; here 58.0 / 49.9 / 46.7 %).
+    Source: the MDP experiment of arXiv 2605.09009. The paper does not give every detail; this variant reproduces
+    its gaps of the uniform random policy (57.6 / 49.6 / 46.4 % at horizon 5 / 10 / 15; here 58.0 / 49.9 / 46.7 %).
     """
 
     horizon: int = 5
@@ -40,7 +39,7 @@ class Energy:
     n_states, n_actions, reward_range, n_tasks = LEVELS, 3, (-CHARGE_COST, 1.0), None
     observation_space, hides_state, shows_reward = Discrete(LEVELS), False, True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_horizon(self.horizon)
         if not 0 < self.discount <= 1:
             raise UserError(f"discount {self.discount}: give a number in (0, 1]")
@@ -70,22 +69,22 @@ class Energy:
         return WORDS + " The level is observed."
 
     def grid(self, n: int) -> tuple[MDP, jax.Array]:
-        """The tasks of n values of p, midpoints of equal parts of its range, and their prior weights."""
+        """The tasks of n values of p, the midpoints of equal parts of its range, and their prior weights (n,)."""
         return jax.vmap(self.problem)(midpoints(0.5, 1.0, n)), jnp.full(n, 1 / n)
 
     def posterior_mean(self, counts: Counts) -> MDP:
-        """The transition is linear in p, so the mean problem is the problem of the mean p."""
-        p_X, weight_X = self._posterior(counts)
-        return self.problem(p_X @ weight_X)
+        """The problem of the posterior mean of p: the transition is linear in p."""
+        p_G, weight_G = self._posterior(counts)
+        return self.problem(p_G @ weight_G)
 
     def posterior_sample(self, key: jax.Array, counts: Counts) -> MDP:
-        p_X, weight_X = self._posterior(counts)
-        return self.problem(jax.random.choice(key, p_X, p=weight_X))
+        p_G, weight_G = self._posterior(counts)
+        return self.problem(jax.random.choice(key, p_G, p=weight_G))
 
-    def _posterior(self, counts: Counts, n_points: int = 1000):
-        """Posterior weights of p on the midpoints of a grid over [0.5, 1)."""
-        p_X = 0.5 + (jnp.arange(n_points) + 0.5) / (2 * n_points)
+    def _posterior(self, counts: Counts, n_points: int = 1000) -> tuple[jax.Array, jax.Array]:
+        """Midpoints (G,) of a grid of p over [0.5, 1) and their posterior weights (G,)."""
+        p_G = 0.5 + (jnp.arange(n_points) + 0.5) / (2 * n_points)
         can_move = jnp.ones((3, LEVELS)).at[WORK, 0].set(0).at[jnp.array([0, 2]), LEVELS - 1].set(0)
         stayed = (jnp.diagonal(counts.transition, axis1=-2, axis2=-1) * can_move).sum()
         moved = (counts.transition.sum(-1) * can_move).sum() - stayed
-        return p_X, jax.nn.softmax(moved * jnp.log(p_X) + stayed * jnp.log1p(-p_X))
+        return p_G, jax.nn.softmax(moved * jnp.log(p_G) + stayed * jnp.log1p(-p_G))

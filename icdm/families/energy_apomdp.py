@@ -1,4 +1,4 @@
-"""The energy chain with a wrong meter and an uncertain model: a cloud around the nominal chain."""
+"""The energy chain with a noisy meter and an ambiguity set of models around the nominal chain."""
 
 import dataclasses
 
@@ -18,13 +18,13 @@ from icdm.problems.spaces import Discrete
 @register("energy_apomdp")
 @dataclasses.dataclass(frozen=True)
 class EnergyAPOMDP:
-    """A cloud of `n_models` chains of `EnergyPOMDP`; the first is nominal and generates the episodes.
+    """An ambiguity set of `n_models` chains of `EnergyPOMDP`; the first is nominal and generates the episodes.
 
-    Each further model draws every transition row from Dirichlet(concentration x nominal row) on the row's
-    support; a row farther than `radius` from the nominal one, in relative entropy KL(row | nominal), is
-    drawn back along the straight line to it until it is `radius` away.
+    Each further model draws every transition row from Dirichlet(concentration x nominal row) on the row's support.
+    A row is moved along the straight line to the nominal row until its relative entropy KL(row | nominal) is
+    `radius`, if it is larger.
 
-    Source: the ambiguous POMDP experiment of arXiv 2605.09009: clouds of 1, 3 and 5 models within
+    Source: the ambiguous POMDP experiment of arXiv 2605.09009: ambiguity sets of 1, 3 and 5 models within
     relative entropy 0.2, pessimism 0, 0.25, 0.5, 0.75 and 1. The concentration is this project's choice.
     """
 
@@ -38,11 +38,11 @@ class EnergyAPOMDP:
     n_states, n_actions, reward_range, n_tasks = LEVELS, 3, (-CHARGE_COST, 1.0), None
     observation_space, hides_state, shows_reward = Discrete(LEVELS), True, False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         Energy(self.horizon, self.discount)
         check_fidelity(self.fidelity)
         if self.n_models < 1:
-            raise UserError(f"n_models {self.n_models}: a cloud needs at least the nominal model")
+            raise UserError(f"n_models {self.n_models}: an ambiguity set needs at least the nominal model")
         if not 0 <= self.pessimism <= 1:
             raise UserError(f"pessimism {self.pessimism}: give alpha in [0, 1]")
         if self.radius <= 0 or self.concentration <= 0:
@@ -57,14 +57,14 @@ class EnergyAPOMDP:
         )
 
     def grid(self, n: int) -> tuple[POMDP, jax.Array]:
-        """That of the nominal model, which generates the episodes."""
+        """The grid of the nominal model, which generates the episodes."""
         return EnergyPOMDP(self.horizon, self.discount, self.fidelity).grid(n)
 
     def sample(self, key: jax.Array) -> AmbiguousPOMDP:
-        task_key, cloud_key = jax.random.split(key)
+        task_key, models_key = jax.random.split(key)
         nominal = EnergyPOMDP(self.horizon, self.discount, self.fidelity).sample(task_key)
         rows = nominal.mdp.transition
-        keys = jax.random.split(cloud_key, self.n_models)
+        keys = jax.random.split(models_key, self.n_models)
         drawn = jax.vmap(lambda key: dirichlet_draw(key, self.concentration * rows))(keys)
         perturbed = drawn_back(drawn, jnp.broadcast_to(rows, drawn.shape), self.radius)
         transition = perturbed.at[0].set(rows)
@@ -83,13 +83,13 @@ def relative_entropy(row: jax.Array, nominal: jax.Array) -> jax.Array:
 def drawn_back(row: jax.Array, nominal: jax.Array, radius: float) -> jax.Array:
     """nominal + w (row - nominal) with the largest w in [0, 1] whose relative entropy is at most `radius`."""
 
-    def halve(bracket, _):
+    def halve(bracket: tuple[jax.Array, jax.Array], _: None):
         low, high = bracket
         middle = (low + high) / 2
         inside = relative_entropy(mixed(middle), nominal) <= radius
         return (jnp.where(inside, middle, low), jnp.where(inside, high, middle)), None
 
-    def mixed(share):
+    def mixed(share: jax.Array) -> jax.Array:
         return nominal + share[..., None] * (row - nominal)
 
     within = relative_entropy(row, nominal) <= radius

@@ -1,4 +1,4 @@
-"""The ICU-Sepsis MDP, built from MIMIC-III records, and hospitals that differ from it."""
+"""The ICU-Sepsis MDP, built from MIMIC-III records, and a family of hospitals around it."""
 
 import dataclasses
 import functools
@@ -21,7 +21,7 @@ DEATH, SURVIVAL, AFTER = 713, 714, 715
 
 @functools.cache
 def icu_arrays() -> dict[str, np.ndarray]:
-    """The arrays that the package `icu-sepsis` ships; read as data, without importing the package.
+    """The arrays in the package `icu-sepsis`, read as data without importing the package.
 
     Raises:
       UserError: the package is not installed.
@@ -36,7 +36,7 @@ def icu_arrays() -> dict[str, np.ndarray]:
 
 @functools.lru_cache(maxsize=1)
 def nominal_mdp(horizon: int) -> MDP:
-    """The MDP of the package's arrays in float64; kept, since checking its 13 million entries takes a while."""
+    """The MDP of the package's arrays in float64; cached, because the check of its 13 million entries is slow."""
     arrays = icu_arrays()
     return make_mdp(
         transition=np.swapaxes(arrays["tx_mat"], 0, 1),
@@ -52,23 +52,24 @@ def nominal_mdp(horizon: int) -> MDP:
 @register("icu_sepsis")
 @dataclasses.dataclass(frozen=True)
 class ICUSepsis:
-    """Treating sepsis: 716 patient states, 25 doses of fluids and vasopressors, reward 1 for survival.
+    """Treatment of sepsis: 716 patient states, 25 doses of fluids and vasopressors, reward 1 for survival.
+
+    The episode ends in death or survival. `expert` is the clinicians' policy in the package. There is one task.
 
     Source: Choudhary, Gupta, Thomas, "ICU-Sepsis: A Benchmark MDP Built from Real Medical Data" (RLC
-    2024), the arrays of its package, version 2. The episode ends in death or survival. `expert` is the
-    clinicians' policy that ships with it. There is one task: nothing to adapt to.
+    2024), the arrays of its package, version 2.
     """
 
     horizon: int = 50
     n_states, n_actions, reward_range, n_tasks, discount = STATES, ACTIONS, (0.0, 1.0), 1, 1.0
     observation_space, hides_state, shows_reward = Discrete(STATES), False, True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_horizon(self.horizon)
 
     @property
     def expert(self) -> np.ndarray:
-        """(S, A) the clinicians' policy; uniform in the three absorbed states, where it says nothing."""
+        """(S, A) the clinicians' policy; uniform in the three absorbing states, where the data have none."""
         policy = icu_arrays()["expert_policy"]
         total = policy.sum(-1, keepdims=True)
         return np.where(total > 0, policy / np.where(total > 0, total, 1), 1 / ACTIONS)
@@ -81,16 +82,16 @@ class ICUSepsis:
 @register("icu_sepsis_hospitals")
 @dataclasses.dataclass(frozen=True)
 class ICUSepsisHospitals(ICUSepsis):
-    """Hospitals that differ: each draws its transition rows ~ Dirichlet(concentration x nominal row).
+    """Different hospitals: each draws its transition rows ~ Dirichlet(concentration x nominal row).
 
-    The nominal rows are those of ICU-Sepsis; a row keeps its support. The smaller the concentration,
-    the more hospitals differ.
+    The nominal rows are those of ICU-Sepsis, and a row keeps its support. Hospitals differ more if the
+    concentration is smaller.
     """
 
     concentration: float = 10.0
     n_tasks = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.concentration <= 0:
             raise UserError(f"concentration {self.concentration}: give a number above 0")
@@ -104,16 +105,16 @@ class ICUSepsisHospitals(ICUSepsis):
     def posterior_sample(self, key: jax.Array, counts: Counts) -> MDP:
         return self._draw(key, self._concentration(counts))
 
-    def _draw(self, key, concentration_ASS) -> MDP:
-        """Rows ~ Dirichlet, by Gamma variables for the tenth of the entries that can be positive."""
+    def _draw(self, key: jax.Array, concentration_ASS: jax.Array) -> MDP:
+        """Rows ~ Dirichlet, by Gamma variables for the support alone, a tenth of the entries."""
         support = np.nonzero(nominal_mdp(self.horizon).transition)
-        gamma_X = jnp.exp(jax.random.loggamma(key, concentration_ASS[support], dtype=jnp.float32))
-        drawn = jnp.zeros_like(concentration_ASS).at[support].set(gamma_X.astype(concentration_ASS.dtype))
+        gamma_I = jnp.exp(jax.random.loggamma(key, concentration_ASS[support], dtype=jnp.float32))
+        drawn = jnp.zeros_like(concentration_ASS).at[support].set(gamma_I.astype(concentration_ASS.dtype))
         return self._with_rows(drawn / drawn.sum(-1, keepdims=True))
 
-    def _concentration(self, counts):
+    def _concentration(self, counts: Counts) -> jax.Array:
         return self.concentration * nominal_mdp(self.horizon).transition + counts.transition
 
-    def _with_rows(self, transition) -> MDP:
+    def _with_rows(self, transition: jax.Array) -> MDP:
         nominal = jax.tree.map(jnp.asarray, nominal_mdp(self.horizon))
         return dataclasses.replace(nominal, transition=transition)

@@ -1,12 +1,12 @@
-"""Linear MDPs: transitions and rewards are linear in known features, so every Q-function is too.
+"""Linear MDPs: transitions, rewards and therefore all Q-functions are linear in known features.
 
     P_h(s' | s, a) = <phi(s, a), mu_h(s')>,    r_h(s, a) = <phi(s, a), theta_h>
     Q*_h(s, a) = <phi(s, a), w*_h>,    w*_h = theta_h + sum_s' mu_h(s') V*_{h+1}(s')
 
 Features on the simplex and measures mu_h whose d coordinates are distributions over states make every
 P_h(. | s, a) a distribution. Source: Jin, Yang, Wang, Jordan, "Provably Efficient Reinforcement Learning
-with Linear Function Approximation", COLT 2020, Assumption A and Proposition 2.3. Axis letters: T steps,
-S states, A actions, F features.
+with Linear Function Approximation", COLT 2020, Assumption A and Proposition 2.3. Axis letters as
+in docs/axes.md.
 """
 
 import dataclasses
@@ -52,7 +52,7 @@ class LinearMDP:
 
 
 def simplex_features(key: jax.Array, states: int, actions: int, dimension: int) -> jax.Array:
-    """phi(s, a) ~ Dirichlet(1, ..., 1), independent over (s, a); (S, A, F)."""
+    """phi(s, a) ~ Dirichlet(1, ..., 1), independent over (s, a), (S, A, F)."""
     return jax.random.dirichlet(key, jnp.ones(dimension), (states, actions))
 
 
@@ -68,7 +68,7 @@ def sample_linear_mdp(key: jax.Array, features: jax.Array, horizon: int, concent
 def optimal_weights(problem: LinearMDP) -> jax.Array:
     """w*_h = theta_h + sum_s' mu_h(s') max_a <phi(s', a), w*_{h+1}>, by backward recursion; (T, F)."""
 
-    def back(value_S, step):
+    def back(value_S: jax.Array, step: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         measure_FS, theta_F = step
         weight_F = theta_F + measure_FS @ value_S
         return jnp.max(problem.features @ weight_F, axis=-1), weight_F
@@ -78,7 +78,7 @@ def optimal_weights(problem: LinearMDP) -> jax.Array:
 
 
 def with_optimal_weights(problem: LinearMDP, weights_TF: jax.Array) -> LinearMDP:
-    """The linear MDP with the same dynamics whose optimal weights are the given ones.
+    """The linear MDP with the same dynamics and the optimal weights `weights_TF`.
 
     theta_h = w_h - sum_s' mu_h(s') max_a <phi(s', a), w_{h+1}>.
     """
@@ -91,7 +91,7 @@ def with_optimal_weights(problem: LinearMDP, weights_TF: jax.Array) -> LinearMDP
 def time_augmented(problem: LinearMDP) -> MDP:
     """The same problem as a stationary MDP over pairs (step, state), numbered step * S + state.
 
-    Its observation tells the time, which the step-dependent P_h and r_h require.
+    Its observation contains the step, which determines P_h and r_h.
     """
     horizon, states, actions, _ = problem.transition().shape
     next_step = jnp.eye(horizon, k=1).at[-1, -1].set(1.0)
@@ -111,11 +111,11 @@ def time_augmented(problem: LinearMDP) -> MDP:
 @register("linear_mdp")
 @dataclasses.dataclass(frozen=True)
 class LinearMDPFamily:
-    """Linear MDPs that share their features; mu_h and theta_h are the task.
+    """Linear MDPs with common features; mu_h and theta_h are the task.
 
-    Observations are pairs (step, state), so the number of states of the tabular problem is
-    horizon * states. Source: see the file's docstring; Dirichlet measures and uniform theta_h are this
-    project's choice.
+    Observations are pairs (step, state), so the tabular problem has horizon * states states.
+
+    Source: see the file's docstring; Dirichlet measures and uniform theta_h are this project's choice.
     """
 
     states: int = 8
@@ -125,7 +125,7 @@ class LinearMDPFamily:
     feature_seed: int = 0
     reward_range, n_tasks, discount, hides_state, shows_reward = (0.0, 1.0), None, 1.0, False, True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_horizon(self.horizon)
         if min(self.states, self.actions, self.dimension) < 1:
             raise UserError(f"{self}: states, actions and dimension must be at least 1")
@@ -147,5 +147,5 @@ class LinearMDPFamily:
         return time_augmented(sample_linear_mdp(key, features, self.horizon))
 
 
-def _linear(features_SAF, weights_TF):
+def _linear(features_SAF: jax.Array, weights_TF: jax.Array) -> jax.Array:
     return jnp.einsum("saf,tf->tsa", features_SAF, weights_TF)

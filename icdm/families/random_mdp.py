@@ -1,4 +1,4 @@
-"""Random tabular MDPs, where nothing can be memorised: the context is all there is."""
+"""Random tabular MDPs."""
 
 import dataclasses
 
@@ -29,7 +29,7 @@ class RandomMDP:
     concentration: float = 0.2
     reward_range, n_tasks, hides_state, shows_reward = (0.0, 1.0), None, False, True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_horizon(self.horizon)
         if self.states < 1 or self.actions < 1 or self.concentration <= 0 or not 0 < self.discount <= 1:
             raise UserError(f"{self}: sizes must be at least 1, concentration above 0, discount in (0, 1]")
@@ -66,7 +66,7 @@ class RandomMDP:
         failures = counts.visits - counts.reward_sum
         return self._problem(transition, jax.random.beta(reward_key, 1 + counts.reward_sum, 1 + failures))
 
-    def _problem(self, transition, reward) -> MDP:
+    def _problem(self, transition: jax.Array, reward: jax.Array) -> MDP:
         return MDP(
             transition=transition,
             reward=reward,

@@ -1,4 +1,4 @@
-"""Random POMDPs: the random MDP behind random emissions."""
+"""Random POMDPs: random MDPs with random emissions."""
 
 import dataclasses
 
@@ -18,8 +18,8 @@ from icdm.problems.spaces import Discrete
 class RandomPOMDP:
     """The MDP of `RandomMDP`; emission rows ~ Dirichlet(emission_concentration), shared by all actions.
 
-    The same emission shows the first state. Bernoulli rewards are shown: the context could not tell the
-    reward means otherwise. Small concentrations make states easy to tell apart.
+    The first observation has the same emission. The decider observes the Bernoulli rewards, because the context does
+    not identify the reward means otherwise. States are easier to distinguish if the concentration is smaller.
 
     Source: the prior over POMDPs of Ross, Pineau, Chaib-draa and Kreitmann, "A Bayesian approach for
     learning and planning in partially observable MDPs", JMLR 12 (2011), made symmetric.
@@ -35,8 +35,8 @@ class RandomPOMDP:
     shows_reward: bool = True
     reward_range, n_tasks, hides_state = (0.0, 1.0), None, True
 
-    def __post_init__(self):
-        self._mdp_family()  # checks what it holds
+    def __post_init__(self) -> None:
+        self._mdp_family()  # checks its own parameters
         if self.observations < 1 or self.emission_concentration <= 0:
             raise UserError(f"{self}: give at least 1 observation and an emission_concentration above 0")
 

@@ -1,4 +1,4 @@
-"""A problem that is known from recorded trajectories alone."""
+"""Problems without a simulator, which are known only from recorded trajectories."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from icdm.problems.spaces import Discrete
 @register("recorded")
 @dataclasses.dataclass(frozen=True)
 class Recorded:
-    """Sizes of a log; nothing can be sampled from it. `describe` tells them of a file."""
+    """The sizes of a log; it has no simulator. `icdm describe` prints the sizes of a file."""
 
     states: int = 1
     actions: int = 2
@@ -20,7 +20,7 @@ class Recorded:
     reward_high: float = 1.0
     n_tasks, discount, hides_state, shows_reward = None, 1.0, False, True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_horizon(self.horizon)
         if self.states < 1 or self.actions < 1 or not self.reward_low < self.reward_high:
             raise UserError(f"{self}: sizes must be at least 1, and reward_low below reward_high")

@@ -1,4 +1,4 @@
-"""Tiger: listen, or open one of two doors."""
+"""The tiger problem: a decider listens, or opens one of two doors."""
 
 import dataclasses
 
@@ -12,18 +12,18 @@ from icdm.problems.pomdp import POMDP, silent_start
 from icdm.problems.spaces import Discrete
 
 LISTEN_COST = 1.0
-PAYS = 5  # points along the bite and along the treasure in a grid of tasks
+PAYS = 5  # values of the bite and of the treasure in a grid of tasks
 
 
 @register("tiger")
 @dataclasses.dataclass(frozen=True)
 class Tiger:
-    """A tiger waits behind one of two doors, a treasure behind the other; listening tells where, not surely.
+    """A tiger is behind one of two doors, a treasure behind the other; the tiger's side is the hidden state.
 
-    Action 0 listens (cost 1) and hears the right side with probability `accuracy`; actions 1 and 2 open the
-    left and the right door, which pays the treasure or costs the bite, and the tiger is placed anew. The
-    task: accuracy ~ Uniform[0.6, 0.95), bite ~ Uniform[50, 100), treasure ~ Uniform[5, 10). Rewards are
-    shown; as the tiger moves after a door is opened, they tell nothing of where it is.
+    Action 0 listens (cost 1) and observes the tiger's side correctly with probability `accuracy`. Actions 1 and 2
+    open the left and the right door, which pays the treasure or costs the bite; then the tiger's side is drawn
+    uniformly. The task: accuracy ~ Uniform[0.6, 0.95), bite ~ Uniform[50, 100), treasure ~ Uniform[5, 10). The
+    decider observes the rewards, which carry no information about the tiger's new side.
 
     Source: Kaelbling, Littman and Cassandra, "Planning and acting in partially observable stochastic
     domains", Artificial Intelligence 101 (1998), where accuracy is 0.85, bite 100, treasure 10.
@@ -34,7 +34,7 @@ class Tiger:
     n_states, n_actions, reward_range, n_tasks = 2, 3, (-100.0, 10.0), None
     observation_space, hides_state, shows_reward = Discrete(2), True, True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_horizon(self.horizon)
         if not 0 < self.discount <= 1:
             raise UserError(f"discount {self.discount}: give a number in (0, 1]")
@@ -52,12 +52,12 @@ class Tiger:
         )
 
     def grid(self, n: int) -> tuple[POMDP, jax.Array]:
-        """n accuracies x 5 bites x 5 treasures, midpoints of equal parts of their ranges, and their prior weights."""
+        """Tasks of n accuracies x 5 bites x 5 treasures, midpoints of equal parts of the ranges, and prior weights."""
         axes = midpoints(0.6, 0.95, n), midpoints(50.0, 100.0, PAYS), midpoints(5.0, 10.0, PAYS)
         points = jnp.meshgrid(*axes, indexing="ij")
         return jax.vmap(self.problem)(*map(jnp.ravel, points)), jnp.full(n * PAYS**2, 1 / (n * PAYS**2))
 
-    def problem(self, accuracy, bite, treasure) -> POMDP:
+    def problem(self, accuracy: jax.Array | float, bite: jax.Array | float, treasure: jax.Array | float) -> POMDP:
         """The task with these parameters."""
         anew = jnp.full((2, 2), 0.5)
         hears = jnp.stack([jnp.stack([accuracy, 1 - accuracy]), jnp.stack([1 - accuracy, accuracy])])

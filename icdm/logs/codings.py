@@ -1,6 +1,6 @@
-"""What the codes 0, 1, ... of a column stand for: integers, words, or intervals of real numbers.
+"""Codings: maps between the values of a column (integers, words or real vectors) and codes 0, 1, ... .
 
-A coding is fitted once to a column, stored with the table as JSON, and turns values into codes and back.
+A coding is fitted to a column and stored with the table as JSON. I counts values, D their dimensions.
 """
 
 import dataclasses
@@ -9,14 +9,14 @@ import numpy as np
 
 from icdm.errors import UserError, unknown
 
-UNKNOWN = -2  # the code of a value that the vocabulary does not hold
+UNKNOWN = -2  # code of a value that the coding does not contain
 BINNINGS = ("quantile", "uniform")
-MOST_INTEGERS = 2**20
+MOST_INTEGERS = 2**20  # most codes of a column
 
 
 @dataclasses.dataclass(frozen=True)
 class Integers:
-    """Integers 0 <= x < n stand for themselves."""
+    """The code of an integer 0 <= x < n is x."""
 
     n: int
 
@@ -33,7 +33,7 @@ class Integers:
 
 @dataclasses.dataclass(frozen=True)
 class Words:
-    """Code i is the i-th of the sorted words."""
+    """Code i is the i-th of the sorted words, counted from 0."""
 
     words: tuple[str, ...]
 
@@ -55,14 +55,14 @@ class Words:
 
 @dataclasses.dataclass(frozen=True)
 class Bins:
-    """A grid of intervals over d real numbers; code = sum_j bin_j prod_{i>j} n_i (row-major).
+    """A grid of intervals over D real numbers; code = sum_j bin_j prod_{i>j} n_i (row-major).
 
-    A value is in bin i of its dimension if edge_i <= x < edge_{i+1}; beyond the ends it is in the first or
+    A value is in bin i of its dimension if edge_i <= x < edge_{i+1}; a value outside the edges is in the first or the
     last bin. A code decodes to the midpoint of its cell, and the midpoint encodes to the code.
 
     Attributes:
-      edges: for each dimension its n + 1 increasing edges.
-      scalar: values are numbers, not vectors of one number.
+      edges: the n + 1 increasing edges of each dimension.
+      scalar: whether the values are numbers rather than vectors.
     """
 
     edges: tuple[tuple[float, ...], ...]
@@ -77,15 +77,15 @@ class Bins:
         return int(np.prod(self.shape))
 
     def encode(self, values: np.ndarray) -> np.ndarray:
-        value_XD = np.asarray(values, np.float64).reshape(len(values), len(self.edges))
-        bin_DX = [np.searchsorted(e[1:-1], x, side="right") for e, x in zip(self.edges, value_XD.T)]
-        return np.where(np.isfinite(value_XD).all(1), np.ravel_multi_index(bin_DX, self.shape), UNKNOWN)
+        value_ID = np.asarray(values, np.float64).reshape(len(values), len(self.edges))
+        bin_DI = [np.searchsorted(e[1:-1], x, side="right") for e, x in zip(self.edges, value_ID.T)]
+        return np.where(np.isfinite(value_ID).all(1), np.ravel_multi_index(bin_DI, self.shape), UNKNOWN)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        bin_DX = np.unravel_index(np.asarray(codes), self.shape)
+        bin_DI = np.unravel_index(np.asarray(codes), self.shape)
         middle_D = [(np.asarray(e[1:]) + np.asarray(e[:-1])) / 2 for e in self.edges]
-        value_XD = np.stack([middle[i] for middle, i in zip(middle_D, bin_DX)], -1)
-        return value_XD[..., 0] if self.scalar else value_XD
+        value_ID = np.stack([middle[i] for middle, i in zip(middle_D, bin_DI)], -1)
+        return value_ID[..., 0] if self.scalar else value_ID
 
     def as_json(self) -> dict:
         return {"kind": "bins", "edges": [list(e) for e in self.edges], "scalar": self.scalar}
@@ -95,6 +95,7 @@ Coding = Integers | Words | Bins
 
 
 def coding_from_json(content: dict) -> Coding:
+    """The coding that `as_json` wrote."""
     kind = content["kind"]
     if kind == "integers":
         return Integers(content["n"])
@@ -104,25 +105,27 @@ def coding_from_json(content: dict) -> Coding:
 
 
 def fit_bins(values: np.ndarray, n_bins: int, binning: str) -> Bins:
-    """At most n_bins intervals of each dimension of (X,) or (X, D) values.
+    """At most n_bins intervals of each dimension of values (I,) or (I, D).
 
-    quantile: edges at the quantiles i / n_bins (equal ones are merged); uniform: equally wide.
+    Args:
+      binning: "quantile" puts the edges at the quantiles i / n_bins and merges equal edges; "uniform" makes the
+        intervals equally wide.
 
     Raises:
-      UserError: an unknown binning, fewer than 2 bins, or more than 2**20 cells in all.
+      UserError: the binning is unknown, n_bins is below 2, or the grid has more than 2**20 cells.
     """
     if binning not in BINNINGS:
         raise unknown("binning", binning, BINNINGS)
     if n_bins < 2:
         raise UserError(f"--bins {n_bins}: give at least 2")
-    value_XD = np.asarray(values, np.float64).reshape(len(values), -1)
-    value_XD = value_XD[np.isfinite(value_XD).all(1)]
-    if n_bins ** value_XD.shape[1] > MOST_INTEGERS:
+    value_ID = np.asarray(values, np.float64).reshape(len(values), -1)
+    value_ID = value_ID[np.isfinite(value_ID).all(1)]
+    if n_bins ** value_ID.shape[1] > MOST_INTEGERS:
         raise UserError(
-            f"{n_bins} bins of {value_XD.shape[1]} numbers each make more than {MOST_INTEGERS} codes: lower --bins"
+            f"{n_bins} bins of {value_ID.shape[1]} numbers each make more than {MOST_INTEGERS} codes: lower --bins"
         )
     edges_D = []
-    for x in value_XD.T:
+    for x in value_ID.T:
         low, high = (x.min(), x.max()) if x.size else (0.0, 1.0)
         high = high if high > low else low + 1.0
         inner = np.linspace(low, high, n_bins + 1)[1:-1]

@@ -1,4 +1,4 @@
-"""`icdm convert`: a table of recorded steps out of another file, or a Minari data set or CSV file out of a table."""
+"""`icdm convert`: converts files of recorded steps into a table, a CSV file or a Minari data set."""
 
 import argparse
 import pathlib
@@ -9,27 +9,41 @@ import pyarrow.csv
 from icdm.errors import UserError
 from icdm.logs.files import coded_parts, fit_codings, open_source
 from icdm.logs.minari import write_minari
-from icdm.logs.table import NOTHING, Report, as_batch, checked, is_table, open_table, write_table
+from icdm.logs.table import NOTHING, Report, Table, as_batch, checked, is_table, open_table, write_table
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Converts as the arguments of `icdm convert` say."""
+    """Runs `icdm convert` with the parsed arguments."""
     options = {name: value for name, value in vars(arguments).items() if name not in ("command", "source", "out")}
     print(convert(arguments.source, arguments.out, **options))
 
 
-def convert(source, out, *, repair=None, bins=16, binning="quantile", split="", minari="hdf5") -> str:
-    """Converts one file; returns a line that says what was done.
+def convert(
+    source: str | pathlib.Path,
+    out: str | pathlib.Path,
+    *,
+    repair: str | None = None,
+    bins: int = 16,
+    binning: str = "quantile",
+    split: str = "",
+    minari: str = "hdf5",
+) -> str:
+    """Converts one file and returns a line that describes the result.
+
+    Args:
+      out: a .parquet file for a table, a .csv file, or a directory for a Minari data set.
+      repair, bins, binning, split: as in `to_table`.
+      minari: format of the Minari data set, hdf5 or arrow.
 
     Raises:
-      UserError: a defect of the source (file, row, column), or a place that cannot be written.
+      UserError: the source has a defect (the message names file, row and column), or `out` cannot be written.
     """
     out = pathlib.Path(out)
     if out.suffix == ".parquet":
         table, report = to_table(source, out, repair=repair, bins=bins, binning=binning, split=split)
         return f"{out}: {table.n_rows} rows, {table.n_observations} observations, {table.n_actions} actions; {report}"
     if out.suffix not in ("", ".csv"):
-        raise UserError(f"{out}: end it in .parquet or .csv, or name a directory for Minari")
+        raise UserError(f"{out}: give a name that ends in .parquet or .csv, or a directory for Minari")
     between = out.with_name(out.name + ".table.parquet")
     try:
         table, report = to_table(source, between, repair=repair, bins=bins, binning=binning, split=split)
@@ -41,8 +55,26 @@ def convert(source, out, *, repair=None, bins=16, binning="quantile", split="", 
         between.unlink(missing_ok=True)
 
 
-def to_table(source, out, *, repair=None, bins=16, binning="quantile", split=""):
-    """(table, what a repair left out) of any file that can be read; a table keeps its codings."""
+def to_table(
+    source: str | pathlib.Path,
+    out: str | pathlib.Path,
+    *,
+    repair: str | None = None,
+    bins: int = 16,
+    binning: str = "quantile",
+    split: str = "",
+) -> tuple[Table, Report]:
+    """Writes any readable file as a table; returns it and the report of the repair.
+
+    Args:
+      source: a file that `open_source` reads, or a table, whose codings are kept.
+      repair: as in `checked`.
+      bins, binning: as in `fit_codings`.
+      split: as in `open_source`.
+
+    Raises:
+      UserError: the source has a defect (the message names file, row and column), or `out` cannot be written.
+    """
     source, out, report = pathlib.Path(source), pathlib.Path(out), Report()
     if is_table(source):
         table = open_table(source)
@@ -53,8 +85,12 @@ def to_table(source, out, *, repair=None, bins=16, binning="quantile", split="")
     return write_table(out, chunks, codings), report
 
 
-def write_csv(out, table) -> int:
-    """Writes the rows of a table with their codes turned back into values; returns how many."""
+def write_csv(out: str | pathlib.Path, table: Table) -> int:
+    """Writes the decoded rows of a table; returns their number.
+
+    Raises:
+      UserError: a column holds vectors.
+    """
     writer = None
     for rows in table.chunks():
         batch = as_batch(rows)

@@ -1,4 +1,4 @@
-"""What a data file gives an experiment: a log to learn from, a log that is held out, and unseen tasks if it can."""
+"""Data sets of experiments: a training log, a held-out log, and unseen tasks if the family has a simulator."""
 
 import dataclasses
 import pathlib
@@ -21,10 +21,10 @@ class DataSet:
     """An opened data file.
 
     Attributes:
-      train, test: what is learned from, and what is held out.
-      problem: N problems in float64 to act in, or None without a simulator.
-      contexts: (N, R, K) episodes of `test` to show in each of them, or None.
-      names_best_actions: whether the labels are the actions of which the family's `best_action_probabilities` speaks.
+      train, test: the training log and the held-out log.
+      problem: N unseen problems in float64, or None without a simulator.
+      contexts: (N, E, K) episodes of `test`, the contexts of E evaluation episodes in each problem; or None.
+      names_best_actions: whether the labels are the actions of the family's `best_action_probabilities`.
     """
 
     train: Log
@@ -37,13 +37,15 @@ class DataSet:
 def open_dataset(
     path: pathlib.Path, family: Family, workdir: pathlib.Path, *, seed: int, tasks: int, episodes: int
 ) -> DataSet:
-    """Reads a data file; what is not a table yet is converted into the work directory.
+    """Reads a data file; a file of another format is converted to a table in the work directory.
 
     Args:
-      tasks, episodes: N unseen tasks to draw where the family has a simulator, R episodes in each.
+      seed: random seed of the unseen tasks.
+      tasks: number of unseen tasks if the family has a simulator.
+      episodes: number of evaluation episodes in each task.
 
     Raises:
-      UserError: no such file, a defect of it, or a file that does not fit the family.
+      UserError: the file does not exist, has a defect, or does not fit the family.
     """
     if not path.exists():
         raise UserError(f"--config.data={path}: no such file")

@@ -1,27 +1,29 @@
-"""`icdm describe`: what a file of recorded steps holds, and every defect in it."""
+"""`icdm describe`: statistics of a file of recorded steps, and its defects."""
 
 import argparse
 import json
+import pathlib
 
 import numpy as np
 
+from icdm.logs.codings import Coding
 from icdm.logs.files import coded_parts, fit_codings, open_source
 from icdm.logs.table import NOTHING, find_defects, is_table, open_table
 
-SHOWN = 12  # actions in the table
+SHOWN = 12  # most actions that `show` lists
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Describes the file that the arguments of `icdm describe` name."""
-    found = describe(arguments.file, arguments.split)
-    print(json.dumps(found)) if arguments.json else show(found)
+    """Runs `icdm describe` with the parsed arguments."""
+    description = describe(arguments.file, arguments.split)
+    print(json.dumps(description)) if arguments.json else show(description)
 
 
-def describe(path, split: str = "") -> dict:
-    """What the file holds, as one JSON object; reads it row group by row group.
+def describe(path: str | pathlib.Path, split: str = "") -> dict:
+    """Statistics of a file as one JSON object; about one row group is in memory at a time.
 
     Raises:
-      UserError: the file cannot be read at all. Defects of rows are counted in `defects`, not raised.
+      UserError: the file cannot be read. Defects of rows are counted in `defects` and raise nothing.
     """
     if is_table(path):
         table = open_table(path)
@@ -35,8 +37,8 @@ def describe(path, split: str = "") -> dict:
     lengths, rewards, returns, tasks, defects = [], [], [], set(), {}
     rows_before = labelled = queries = 0
     probable = terminal = 0
-    for rows, found in find_defects(parts):
-        for column, row, message in found:
+    for rows, row_defects in find_defects(parts):
+        for column, row, message in row_defects:
             entry = defects.setdefault(column, {"rows": 0, "first_row": rows_before + row + 1, "first": message})
             entry["rows"] += 1
         starts, acted = rows.starts, rows.acted
@@ -78,7 +80,7 @@ def describe(path, split: str = "") -> dict:
     }
 
 
-def _spread(values) -> dict:
+def _spread(values: np.ndarray) -> dict:
     finite = values[np.isfinite(values)]
     if not finite.size:
         return {}
@@ -89,8 +91,8 @@ def _spread(values) -> dict:
     }
 
 
-def _least_covered(codings, pairs) -> list[dict]:
-    """The five states most often visited in which some action was never tried."""
+def _least_covered(codings: dict[str, Coding], pairs: np.ndarray) -> list[dict]:
+    """The five most visited observations with an untried action."""
     visits = pairs.sum(1)
     order = [s for s in np.argsort(-visits) if visits[s] and (pairs[s] == 0).any()][:5]
     state = codings["observation"].decode
@@ -104,29 +106,31 @@ def _least_covered(codings, pairs) -> list[dict]:
     ]
 
 
-def show(found: dict) -> None:
-    """Prints a description for people."""
+def show(description: dict) -> None:
+    """Prints a description as text."""
 
-    def spread(numbers):
+    def spread(numbers: dict[str, float]) -> str:
         return "  ".join(f"{name} {value:.4g}" for name, value in numbers.items()) or "none"
 
-    print(f"{found['file']}: {found['rows']} rows, {found['steps']} steps")
-    print(f"tasks {found['tasks']}, episodes {found['episodes']} ({found['terminal_episodes']} end in a terminal step)")
-    print(f"episode length: {spread(found['length'])}")
-    print(f"reward: {spread(found['reward'])}\nreturn: {spread(found['return'])}")
-    shown = sorted(found["actions"].items(), key=lambda item: -item[1])
-    rest = sum(count for _, count in shown[SHOWN:])
-    shares = [f"{name}: {count / max(found['steps'], 1):.1%}" for name, count in shown[:SHOWN]]
-    print("actions: " + ", ".join(shares) + (f", others: {rest / found['steps']:.1%}" if rest else ""))
+    print(f"{description['file']}: {description['rows']} rows, {description['steps']} steps")
+    ends = f"{description['terminal_episodes']} end in a terminal step"
+    print(f"tasks {description['tasks']}, episodes {description['episodes']} ({ends})")
+    print(f"episode length: {spread(description['length'])}")
+    print(f"reward: {spread(description['reward'])}\nreturn: {spread(description['return'])}")
+    counts = sorted(description["actions"].items(), key=lambda item: -item[1])
+    rest = sum(count for _, count in counts[SHOWN:])
+    shares = [f"{name}: {count / max(description['steps'], 1):.1%}" for name, count in counts[:SHOWN]]
+    print("actions: " + ", ".join(shares) + (f", others: {rest / description['steps']:.1%}" if rest else ""))
     print(
-        f"coverage: {found['observations_seen']} of {found['observations']} observations were acted in; "
-        f"{found['pairs_seen']} pairs seen, {found['pair_coverage']:.1%} of the actions in those states"
+        f"coverage: {description['observations_seen']} of {description['observations']} observations were acted in; "
+        f"{description['pairs_seen']} pairs seen, {description['pair_coverage']:.1%} of the actions in those states"
     )
-    for state in found["least_covered"]:
+    for state in description["least_covered"]:
         print(f"  observation {state['observation']}: {state['visits']} visits, {state['untried']} actions never tried")
-    print(f"labels: {found['rows_with_oracle_action']} rows with an oracle action, {found['queries']} of them queries")
-    print(f"behaviour probabilities: {found['steps_with_behavior_probability']} of {found['steps']} steps")
-    if not found["defects"]:
+    queries = f"{description['queries']} of them queries"
+    print(f"labels: {description['rows_with_oracle_action']} rows with an oracle action, {queries}")
+    print(f"behaviour probabilities: {description['steps_with_behavior_probability']} of {description['steps']} steps")
+    if not description["defects"]:
         print("defects: none")
-    for column, entry in found["defects"].items():
+    for column, entry in description["defects"].items():
         print(f"defect: column {column}: {entry['rows']} rows, the first is row {entry['first_row']}: {entry['first']}")

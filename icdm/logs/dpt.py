@@ -1,10 +1,10 @@
-"""The data files of the Decision-Pretrained Transformer (Lee et al., NeurIPS 2023) as tables.
+"""The data files of the Decision-Pretrained Transformer (DPT; Lee et al., NeurIPS 2023) as tables.
 
-Bandit: {train,test,eval}_{actions (N, T), rewards (N, T), optimal (N,), means (N, A)}: one episode of T
-pulls a task, and the best arm as the oracle's action of every row, the closing one included.
-Dark Room: {train,test}_{states (N, T, 2), actions, next_states, rewards, query (N, 2), optimal (N,), goal}:
-T independent steps a task, each an episode of its own, and the query as an episode without a step, which
-carries the oracle's action.
+Bandit: {train,test,eval}_{actions (N, T), rewards (N, T), optimal (N,), means (N, A)}. A task is one episode of T
+pulls; the best arm is the oracle's action of every row, the last row included.
+Dark Room: {train,test}_{states (N, T, 2), actions, next_states, rewards, query (N, 2), optimal (N,), goal}. A task is
+T independent steps, each an episode of its own, and the query, an episode without a step that has the oracle's
+action. Axis letters as in docs/axes.md.
 """
 
 import pathlib
@@ -29,10 +29,10 @@ DARK_ROOM = ("states", "actions", "next_states", "rewards", "query", "optimal", 
 
 
 def arrays_of(path: pathlib.Path, split: str) -> dict[str, np.ndarray]:
-    """The arrays of one split by their names without it.
+    """The arrays of one split; their names omit the split.
 
     Raises:
-      UserError: not an .npz file, a split that it does not hold, arrays that are neither of the two.
+      UserError: the file is no .npz, does not hold the split, or holds the arrays of neither experiment.
     """
     try:
         with np.load(path) as file:
@@ -42,14 +42,14 @@ def arrays_of(path: pathlib.Path, split: str) -> dict[str, np.ndarray]:
     splits = sorted({name.split("_")[0] for name in arrays})
     if split not in splits:
         raise unknown(f"split of {path}", split, splits)
-    found = {name.removeprefix(split + "_"): x for name, x in arrays.items() if name.startswith(split + "_")}
-    if not any(set(kind.arrays) <= set(found) for kind in KINDS):
-        raise UserError(f"{path} holds {', '.join(sorted(found))}: neither the bandit's arrays nor Dark Room's")
-    return found
+    of_split = {name.removeprefix(split + "_"): x for name, x in arrays.items() if name.startswith(split + "_")}
+    if not any(set(kind.arrays) <= set(of_split) for kind in KINDS):
+        raise UserError(f"{path} holds {', '.join(sorted(of_split))}: neither the bandit's arrays nor Dark Room's")
+    return of_split
 
 
 def rows_of(path: pathlib.Path, split: str) -> Rows:
-    """The rows of one split, a task for each of its contexts."""
+    """The rows of one split; each of its contexts is a task."""
     arrays = arrays_of(path, split)
     return kind_of(arrays).rows(arrays)
 
@@ -57,17 +57,22 @@ def rows_of(path: pathlib.Path, split: str) -> Rows:
 def split(
     path: pathlib.Path, family: Family, workdir: pathlib.Path, seed: int, episodes: int
 ) -> tuple[Log, Log, Any, np.ndarray | None]:
-    """(the log of the training split, that of the test split, N unseen problems, episodes of the test split to show in
-    each of them, (N, R, K), or None); tables of both splits are written into the work directory.
+    """Training log, held-out log, N unseen problems, and episodes (N, E, K) of the held-out log for their contexts.
+
+    The episodes are None if the problems need no contexts. Tables of both splits are written into the work directory.
+
+    Args:
+      seed: random seed of the shifts of Dark Room's training contexts (see `shifted`).
+      episodes: E, the number of evaluation episodes in each problem.
 
     Raises:
-      UserError: a file that goes with another family, or too few contexts for R episodes in each task.
+      UserError: the file belongs to another family, or a task has fewer than E contexts.
     """
     arrays = {name: arrays_of(path, name) for name in ("train", "test")}
     kind = kind_of(arrays["train"])
     if not isinstance(family, kind.family):
         fits, given = (cls.__name__ for cls in (kind.family, type(family)))
-        raise UserError(f"{path} goes with the family {fits}, not {given}: set config.family accordingly")
+        raise UserError(f"{path} needs the family {fits}, not {given}: set config.family accordingly")
     rows = {
         "train": kind.training_rows(arrays["train"], np.random.default_rng(seed)),
         "test": kind.rows(arrays["test"]),
@@ -79,28 +84,30 @@ def split(
 
 
 def bandit_tasks(path: pathlib.Path, family: Bandit, test: Log, episodes: int) -> tuple[Any, None]:
-    """The tasks of the split `eval`, which are acted in from an empty history."""
+    """The tasks of the split `eval`; their episodes need no contexts."""
     means = arrays_of(path, "eval")["means"].astype(np.float64)
     return jax.vmap(family.problem)(jnp.asarray(means)), None
 
 
 def dark_room_tasks(path: pathlib.Path, family: DarkRoom, test: Log, episodes: int) -> tuple[Any, np.ndarray]:
-    """The goals of the split `test`, each with R of the contexts that were recorded for it."""
+    """The tasks of the goals of the split `test`, each with E of the contexts that were recorded for it."""
     goals = arrays_of(path, "test")["goal"].astype(int)
     goals, which = np.unique(goals[:, 0] * family.size + goals[:, 1], return_inverse=True)
     problem = jax.vmap(family.problem)(jax.nn.one_hot(jnp.asarray(goals), family.n_states))
     rows = [np.flatnonzero(which == i) for i in range(len(goals))]
     fewest = min(map(len, rows))
     if fewest < episodes:
-        raise UserError(f"evaluation.episodes {episodes}: {path} holds contexts for {fewest} in each task")
+        raise UserError(f"evaluation.episodes {episodes}: {path} holds only {fewest} contexts of a task")
     return problem, np.stack([[test.contexts[row] for row in of_goal[:episodes]] for of_goal in rows])
 
 
 def reader(path: pathlib.Path, split: str) -> Callable[[], Iterator[pa.RecordBatch]]:
+    """A function that starts a pass over the raw batches of one split."""
     return lambda: iter([as_batch(rows_of(path, split))])
 
 
 def bandit_rows(arrays: dict[str, np.ndarray]) -> Rows:
+    """The rows of the bandit's arrays: one task and one episode for each row of the arrays."""
     n, steps = arrays["actions"].shape
     closing = np.full((n, 1), NOTHING)
     return _rows(
@@ -115,27 +122,27 @@ def bandit_rows(arrays: dict[str, np.ndarray]) -> Rows:
 
 
 def dark_room_rows(arrays: dict[str, np.ndarray], by_goal: bool = False) -> Rows:
-    """A task for each recorded context; `by_goal`, one for each goal, with all steps and queries that have it."""
+    """The rows of Dark Room's arrays: one task for each recorded context, or for each goal if `by_goal`."""
     n, steps = arrays["actions"].shape
     side = _side(arrays)
 
-    def cell(x):
+    def cell(x: np.ndarray) -> np.ndarray:
         return x[..., 0].astype(np.int64) * side + x[..., 1]
 
     query = cell(arrays["query"])[:, None]
     nothing_query, nothing = np.full((n, 1), NOTHING), np.full((n, steps), NOTHING)
 
-    def in_order(step, after, asked):
-        """The query first, then each step with the row after it."""
-        return np.concatenate([asked, np.stack([step, after], -1).reshape(n, -1)], 1).ravel()
+    def in_order(step: np.ndarray, after: np.ndarray, query: np.ndarray) -> np.ndarray:
+        """The query, then each step and the row after it, (I,)."""
+        return np.concatenate([query, np.stack([step, after], -1).reshape(n, -1)], 1).ravel()
 
     task = np.unique(arrays["goal"], axis=0, return_inverse=True)[1].ravel() if by_goal else np.arange(n)
-    asked_episode = np.arange(n)[:, None] * (steps + 1)
-    episode = asked_episode + np.arange(1, steps + 1)
+    query_episode = np.arange(n)[:, None] * (steps + 1)
+    episode = query_episode + np.arange(1, steps + 1)
     zeros = np.zeros((n, steps), np.int64)
     return _rows(
         task_id=np.repeat(task, 2 * steps + 1),
-        episode_id=in_order(episode, episode, asked_episode),
+        episode_id=in_order(episode, episode, query_episode),
         t=in_order(zeros, zeros + 1, np.zeros((n, 1), np.int64)),
         observation=in_order(cell(arrays["states"]), cell(arrays["next_states"]), query),
         action=in_order(arrays["actions"], nothing, nothing_query),
@@ -145,24 +152,24 @@ def dark_room_rows(arrays: dict[str, np.ndarray], by_goal: bool = False) -> Rows
 
 
 def shifted(arrays: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Dark Room's contexts, each moved by an offset of its own on the grid closed to a torus.
+    """Dark Room's contexts, each shifted by its own random offset on the torus of the grid, so that goals are uniform.
 
-    What a context tells is where a reward was seen and where not, and what the oracle answers depends on the way
-    from the query to the goal alone: both move with the grid. So every cell comes to be a goal as often as any
-    other. The answer to a moved query is the one that was recorded for the same way, NOTHING where none was.
-    Steps that cross the border come out as jumps; which cells they reached is what counts.
+    The shift preserves the labels: a context informs only about the cells with and without a reward, and the oracle's
+    action depends only on the difference between goal and query. The label of a shifted query is the recorded label of
+    the same difference, or NOTHING if there is none. Steps across the border become jumps, which is harmless because
+    only the reached cells are informative.
     """
     side = _side(arrays)
-    way = arrays["goal"].astype(np.int64) - arrays["query"] + side - 1
-    answer = np.full((2 * side - 1, 2 * side - 1), NOTHING)
-    answer[tuple(way.T)] = arrays["optimal"]
-    offset = rng.integers(side, size=(len(way), 2))
+    difference = arrays["goal"].astype(np.int64) - arrays["query"] + side - 1
+    label = np.full((2 * side - 1, 2 * side - 1), NOTHING)
+    label[tuple(difference.T)] = arrays["optimal"]
+    offset = rng.integers(side, size=(len(difference), 2))
     moved = {name: (arrays[name] + offset) % side for name in ("query", "goal")}
     moved |= {name: (arrays[name] + offset[:, None]) % side for name in ("states", "next_states")}
-    return arrays | moved | {"optimal": answer[tuple((moved["goal"] - moved["query"] + side - 1).T)]}
+    return arrays | moved | {"optimal": label[tuple((moved["goal"] - moved["query"] + side - 1).T)]}
 
 
-def _side(arrays) -> int:
+def _side(arrays: dict[str, np.ndarray]) -> int:
     return 1 + int(max(arrays["states"].max(), arrays["next_states"].max(), arrays["query"].max()))
 
 
@@ -178,7 +185,13 @@ def _rows(**columns: np.ndarray) -> Rows:
 
 
 class Kind(NamedTuple):
-    """One of the two experiments: its arrays, its family, and how its rows and unseen tasks are made."""
+    """One of the two experiments.
+
+    arrays: names of its arrays.
+    family: its family.
+    rows, training_rows: convert the arrays of a split to rows; `training_rows` augments them.
+    unseen: the unseen problems, and their contexts or None.
+    """
 
     arrays: tuple[str, ...]
     family: type
@@ -200,5 +213,5 @@ KINDS = (
 
 
 def kind_of(arrays: dict[str, np.ndarray]) -> Kind:
-    """Which of the two it is."""
+    """The experiment with these arrays."""
     return next(kind for kind in KINDS if set(kind.arrays) <= set(arrays))

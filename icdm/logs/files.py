@@ -1,10 +1,12 @@
-"""Outside files as streams of raw rows: CSV, Parquet, the peer's .npz, Minari; and rows as Arrow batches.
+"""Files of other formats (CSV, Parquet, the .npz of DPT (Lee et al., 2023), Minari) as streams of raw Arrow batches.
 
-A raw batch has the table's columns by name, with whatever values the file holds. A column is of one kind:
-integers, reals or words; what a cell holds against its kind is told cell by cell.
+A raw batch has the table's columns by name, with the values of the file. A column has one kind: integers, reals or
+words. A cell that breaks its column's kind has a fault, a message for the user; the faults of a column are an object
+array (I,) with None for cells without a fault. I counts rows.
 """
 
 import csv
+import functools
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -17,28 +19,33 @@ import pyarrow.csv
 from icdm.errors import UserError, unknown
 from icdm.logs import dpt, minari
 from icdm.logs.codings import MOST_INTEGERS, UNKNOWN, Coding, Integers, Words, fit_bins
-from icdm.logs.table import NOTHING, OPTIONAL, REQUIRED, Rows, parquet_batches, unreadable
+from icdm.logs.table import NOTHING, OPTIONAL, REQUIRED, Rows, faulty, parquet_batches, unreadable
 
 NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
 KINDS = ("integers", "reals", "words")
 
 
 class Source(NamedTuple):
-    """A file that can be read from the start again and again; `kinds` of its four coded columns."""
+    """A file that can be read several times.
+
+    path: the file or directory.
+    batches: starts a new pass over the raw batches.
+    kinds: the kind of each of the four coded columns.
+    """
 
     path: pathlib.Path
     batches: Callable[[], Iterator[pa.RecordBatch]]
     kinds: dict[str, str]
 
 
-def open_source(path, split: str = "") -> Source:
+def open_source(path: str | pathlib.Path, split: str = "") -> Source:
     """The raw rows of a file or Minari directory.
 
     Args:
-      split: of the peer's .npz, which of its parts: train, test or eval.
+      split: the part of an .npz of DPT: train, test or eval.
 
     Raises:
-      UserError: a file that does not exist, cannot be read, or lacks a column.
+      UserError: the file does not exist, cannot be read, lacks a column, or has an unknown column.
     """
     path = pathlib.Path(path)
     if not path.exists():
@@ -48,9 +55,9 @@ def open_source(path, split: str = "") -> Source:
     elif path.suffix == ".npz":
         batches = dpt.reader(path, split or "train")
     elif path.suffix == ".csv":
-        batches = lambda: _csv_batches(path)  # noqa: E731
+        batches = functools.partial(_csv_batches, path)
     elif path.suffix in (".parquet", ".pq"):
-        batches = lambda: parquet_batches(path)  # noqa: E731
+        batches = functools.partial(parquet_batches, path)
     else:
         raise UserError(f"{path}: give a .parquet, .csv or .npz file, or a Minari directory")
     first = next(iter(batches()), None)
@@ -68,21 +75,28 @@ def open_source(path, split: str = "") -> Source:
 
 
 def fit_codings(source: Source, n_bins: int, binning: str) -> dict[str, Coding]:
-    """Codings that hold every value of the source; one pass over it."""
-    found: dict[str, list] = {name: [] for name in source.kinds}
+    """Codings of all values of the source, in one pass over it.
+
+    Args:
+      n_bins, binning: number and kind of the intervals of real columns (see `fit_bins`).
+
+    Raises:
+      UserError: a column cannot be coded.
+    """
+    values_of: dict[str, list] = {name: [] for name in source.kinds}
     for batch in source.batches():
         for name, kind in source.kinds.items():
             columns = [batch.column(name)]
             if name == "action" and "oracle_action" in batch.schema.names:
                 columns.append(batch.column("oracle_action"))
             for column in columns:
-                values, there, told = raw_values(column, kind)
-                values = values[there & (told == None)]  # noqa: E711 (by element)
-                found[name].append(values if kind == "reals" else np.unique(values))
-    return {name: _fitted(source, name, found[name], n_bins, binning) for name in source.kinds}
+                values, there, faults = raw_values(column, kind)
+                values = values[there & ~faulty(faults)]
+                values_of[name].append(values if kind == "reals" else np.unique(values))
+    return {name: _fitted(source, name, values_of[name], n_bins, binning) for name in source.kinds}
 
 
-def _fitted(source, name, parts, n_bins, binning):
+def _fitted(source: Source, name: str, parts: list[np.ndarray], n_bins: int, binning: str) -> Coding:
     values = np.concatenate(parts)
     if source.kinds[name] == "reals":
         if name in ("task_id", "episode_id"):
@@ -99,23 +113,30 @@ def _fitted(source, name, parts, n_bins, binning):
 
 
 def coded_parts(source: Source, codings: dict[str, Coding]) -> Iterator[tuple[Rows, dict]]:
-    """The source's rows as codes, with what is wrong in cells that could not be read."""
+    """The source's rows as codes, with the faults of cells by column."""
     for batch in source.batches():
         yield code(batch, source.kinds, codings)
 
 
 def code(batch: pa.RecordBatch, kinds: dict[str, str], codings: dict[str, Coding]) -> tuple[Rows, dict]:
+    """The rows of one raw batch as codes, with the faults of cells by column.
+
+    Args:
+      kinds: the kind of each coded column.
+      codings: the coding of each coded column.
+    """
     cells, codes = {}, {}
 
-    def column(name, kind, needed):
+    def column(name: str, kind: str, needed: bool) -> tuple[np.ndarray, np.ndarray]:
         if name not in batch.schema.names:
             return np.full(batch.num_rows, np.nan), np.zeros(batch.num_rows, bool)
-        values, there, told = raw_values(batch.column(name), kind)
+        values, there, faults = raw_values(batch.column(name), kind)
         if needed:
-            told[~there] = "missing"
-        if (told != None).any():  # noqa: E711 (by element)
-            cells[name] = told
-        return values, there & (told == None)  # noqa: E711
+            faults[~there] = "missing"
+        wrong = faulty(faults)
+        if wrong.any():
+            cells[name] = faults
+        return values, there & ~wrong
 
     for name in ("task_id", "episode_id", "observation", "action", "oracle_action"):
         coding = codings["action" if name == "oracle_action" else name]
@@ -125,8 +146,8 @@ def code(batch: pa.RecordBatch, kinds: dict[str, str], codings: dict[str, Coding
         coded[there] = coding.encode(values[there])
         strange = coded == UNKNOWN
         if strange.any():
-            told = cells.setdefault(name, np.full(batch.num_rows, None, object))
-            told[strange] = [f"{value} is not among the {coding.n} values known" for value in values[strange]]
+            faults = cells.setdefault(name, np.full(batch.num_rows, None, object))
+            faults[strange] = [f"{value} is not among the {coding.n} values known" for value in values[strange]]
         codes[name] = np.where(strange, NOTHING, coded)
     t, there = column("t", "integers", True)
     reward, paid = column("reward", "reals", False)
@@ -134,8 +155,8 @@ def code(batch: pa.RecordBatch, kinds: dict[str, str], codings: dict[str, Coding
     terminal, marked = column("terminal", "reals", False)
     acted = codes["action"] != NOTHING
     if (paid & ~acted).any():
-        told = cells.setdefault("action", np.full(batch.num_rows, None, object))
-        told[paid & ~acted & (told == None)] = "missing, though there is a reward"  # noqa: E711 (by element)
+        faults = cells.setdefault("action", np.full(batch.num_rows, None, object))
+        faults[paid & ~acted & ~faulty(faults)] = "missing, though there is a reward"
     rows = Rows(
         task_id=codes["task_id"],
         episode_id=codes["episode_id"],
@@ -151,48 +172,49 @@ def code(batch: pa.RecordBatch, kinds: dict[str, str], codings: dict[str, Coding
 
 
 def raw_values(column: pa.Array, kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(values, whether there is one, what is wrong with it or None), each (X,)."""
+    """(values, whether the cell has a value, faults) of a column, each (I,); vectors of D numbers are (I, D)."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    told = np.full(len(column), None, object)
+    faults = np.full(len(column), None, object)
+    legible = np.ones(len(column), bool)
     there = column.is_valid().to_numpy(zero_copy_only=False)
     if _is_vector(column.type):
         width = column.type.list_size
         values = column.flatten().to_numpy(zero_copy_only=False) if width else column.to_numpy(zero_copy_only=False)
-        return np.asarray(values, np.float64).reshape(len(column), -1), there, told
+        return np.asarray(values, np.float64).reshape(len(column), -1), there, faults
     if _is_text(column.type):
         there &= pc.not_equal(pc.utf8_trim_whitespace(column.fill_null("")), "").to_numpy(zero_copy_only=False)
         if kind == "words":
-            return np.asarray(column.fill_null("").to_pylist(), str), there, told
+            return np.asarray(column.fill_null("").to_pylist(), str), there, faults
         truth = pc.is_in(column, pa.array(["true", "True", "false", "False"])).to_numpy(zero_copy_only=False)
         if truth.any():
             column = pc.replace_substring_regex(column, "^[Tt]rue$", "1")
             column = pc.replace_substring_regex(column, "^[Ff]alse$", "0")
         legible = pc.match_substring_regex(column.fill_null(""), NUMBER).to_numpy(zero_copy_only=False)
-        told[there & ~legible] = [
+        faults[there & ~legible] = [
             f"{x!r} is not a number" for x in column.filter(pa.array(there & ~legible)).to_pylist()
         ]
         digits = pc.if_else(pa.array(there & legible), pc.utf8_trim_whitespace(column), "0")
         values = digits.cast(pa.float64()).to_numpy(zero_copy_only=False)
     elif kind == "words":
-        return np.asarray(column.cast(pa.string()).fill_null("").to_pylist(), str), there, told
+        return np.asarray(column.cast(pa.string()).fill_null("").to_pylist(), str), there, faults
     else:
         values = column.cast(pa.int8()) if pa.types.is_boolean(column.type) else column
         values = values.fill_null(0).to_numpy(zero_copy_only=False)
     if kind == "integers":
         with np.errstate(invalid="ignore"):
             whole = np.where(np.isfinite(values.astype(np.float64)), values, 0.5)
-        bad = there & (told == None) & ((whole != np.floor(whole)) | (values < 0))  # noqa: E711
-        told[bad] = [f"{x:g} is not an integer from 0" for x in values[bad]]
-        return np.where(bad, 0, values).astype(np.int64), there, told
+        bad = there & legible & ((whole != np.floor(whole)) | (values < 0))
+        faults[bad] = [f"{x:g} is not an integer from 0" for x in values[bad]]
+        return np.where(bad, 0, values).astype(np.int64), there, faults
     values = values.astype(np.float64)
-    bad = there & (told == None) & ~np.isfinite(values)  # noqa: E711
-    told[bad] = [f"{x} is not a finite number" for x in values[bad]]
-    return values, there, told
+    bad = there & legible & ~np.isfinite(values)
+    faults[bad] = [f"{x} is not a finite number" for x in values[bad]]
+    return values, there, faults
 
 
 def _kind(column: pa.Array) -> str:
-    """The kind of a column from its type, or, of text, from its first batch."""
+    """The kind of a column: from its type, or from the values of its first batch if it is text."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if _is_vector(column.type) or pa.types.is_floating(column.type):
@@ -218,10 +240,10 @@ def _is_vector(type: pa.DataType) -> bool:
 
 
 def _csv_batches(path: pathlib.Path) -> Iterator[pa.RecordBatch]:
-    """All columns as text, so that every cell can be told of by its row and column."""
+    """Batches with all columns as text, so that messages can name the row and column of a cell."""
     ragged = []
 
-    def refuse(row):
+    def refuse(row: pa.csv.InvalidRow) -> str:
         ragged.append(row)
         return "error"
 

@@ -1,6 +1,7 @@
-"""What to learn from a log: the oracle's actions if it has them, or what can be had in their place.
+"""Labels of a log: the oracle's actions, or substitutes for a log without them.
 
-S observations, A actions, T steps of the longest episode; X rows.
+Axis letters as in docs/axes.md; the states of the tabular model are the observations, T is the length of the longest
+episode.
 """
 
 import dataclasses
@@ -10,22 +11,26 @@ import numpy as np
 from icdm.errors import UserError, unknown
 from icdm.logs.log import Log
 from icdm.logs.table import NOTHING
+from icdm.problems.family import Family
 
 LABELS = {
     "oracle": "the oracle_action column",
     "imitation": "the recorded actions",
     "best_return": "the recorded actions of the best quarter of each task's episodes by return",
-    "pessimistic": "the best actions of a tabular model fitted to each task, doubtful of rare pairs",
+    "pessimistic": "the best actions of a tabular model of each task, with a lower confidence bound on its values",
 }
 BEST_SHARE = 0.25
-DOUBT = 0.1  # chance that a value is overestimated
+DOUBT = 0.1  # probability that a value is overestimated
 
 
-def relabelled(log: Log, labels: str, family) -> Log:
-    """The log with labels of that kind.
+def relabelled(log: Log, labels: str, family: Family) -> Log:
+    """The log with labels of one kind.
+
+    Args:
+      labels: a key of LABELS.
 
     Raises:
-      UserError: an unknown kind, or the oracle's actions of a log that has none.
+      UserError: the kind is unknown, or the oracle's actions are asked of a log without them.
     """
     if labels not in LABELS:
         raise unknown("data_labels", labels, LABELS)
@@ -52,7 +57,7 @@ def relabelled(log: Log, labels: str, family) -> Log:
 
 
 def best_episodes(log: Log, episodes: np.ndarray) -> np.ndarray:
-    """The quarter with the highest sums of rewards, at least one; those that tie with the last come along."""
+    """The quarter of the episodes with the highest returns (at least one), and the episodes that tie with its last."""
     total = np.array([log.reward[log.first[e] : log.first[e] + log.steps[e]].sum() for e in episodes])
     least = np.sort(total)[::-1][max(1, int(BEST_SHARE * len(total))) - 1]
     return episodes[total >= least]
@@ -63,8 +68,8 @@ def pessimistic_q(log: Log, episodes: np.ndarray, reward_low: float, reward_high
 
         Q_t(s, a) = r(s, a) + sum_s' P(s'|s,a) V_{t+1}(s') - (T - t)(high - low) sqrt(ln(2 / delta) / (2 n(s, a))),
 
-    cut to what T - t rewards can sum to; an action that was never tried is worth the least. After an
-    episode's last step nothing more is expected. Undiscounted.
+    clipped to the range of a sum of T - t rewards; an untried action has the lowest value. The value after an
+    episode's last step is 0. Undiscounted.
 
     Source: Jin, Yang, Wang, "Is Pessimism Provably Efficient for Offline RL?" (ICML 2021), algorithm 1,
     with Hoeffding's bound.
@@ -73,25 +78,25 @@ def pessimistic_q(log: Log, episodes: np.ndarray, reward_low: float, reward_high
     rows, t = _rows(log, episodes)
     last = np.concatenate([np.arange(n) == n - 1 for n in log.steps[episodes]])
     pair = log.observation[rows] * A + log.action[rows]
-    n_X = np.bincount(pair, minlength=S * A)
-    reward_X = np.bincount(pair, log.reward[rows], S * A) / np.maximum(n_X, 1)
-    # Where a step leads, once for each distinct (s, a, s'); the last one leads to S, which is worth nothing.
+    n_C = np.bincount(pair, minlength=S * A)
+    reward_C = np.bincount(pair, log.reward[rows], S * A) / np.maximum(n_C, 1)
+    # The distinct (s, a, s') and their counts; an episode's last step leads to the extra state S of value 0.
     following = np.where(last, S, log.observation[np.minimum(rows + 1, len(log.action) - 1)])
     distinct, count = np.unique(pair.astype(np.int64) * (S + 1) + following, return_counts=True)
-    from_X, to_X = np.divmod(distinct, S + 1)
-    doubt_X = (reward_high - reward_low) * np.sqrt(np.log(2 / DOUBT) / (2 * np.maximum(n_X, 1)))
+    from_I, to_I = np.divmod(distinct, S + 1)
+    doubt_C = (reward_high - reward_low) * np.sqrt(np.log(2 / DOUBT) / (2 * np.maximum(n_C, 1)))
     q_TSA, v_S = np.empty((T, S, A)), np.zeros(S + 1)
     for step in reversed(range(T)):
         left = T - step
-        future_X = np.bincount(from_X, count * v_S[to_X], S * A) / np.maximum(n_X, 1)
-        q_X = np.clip(reward_X + future_X - left * doubt_X, left * reward_low, left * reward_high)
-        q_TSA[step] = np.where(n_X > 0, q_X, left * reward_low - 1).reshape(S, A)
+        future_C = np.bincount(from_I, count * v_S[to_I], S * A) / np.maximum(n_C, 1)
+        q_C = np.clip(reward_C + future_C - left * doubt_C, left * reward_low, left * reward_high)
+        q_TSA[step] = np.where(n_C > 0, q_C, left * reward_low - 1).reshape(S, A)
         v_S[:S] = np.maximum(q_TSA[step].max(-1), left * reward_low)
     return q_TSA
 
 
 def _rows(log: Log, episodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the episodes' steps, and which step of its episode each is."""
+    """Rows of the episodes' steps (I,), and the index t of each step in its episode (I,)."""
     steps = log.steps[episodes]
     t = np.arange(steps.sum()) - np.repeat(np.cumsum(steps) - steps, steps)
     return np.repeat(log.first[episodes], steps) + t, t

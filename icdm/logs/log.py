@@ -1,6 +1,6 @@
-"""A table in memory: columns (20 bytes a row), episodes and tasks, and which of them are held out.
+"""A table in memory (20 bytes per row), with its episodes and tasks, and the split into training and held-out logs.
 
-X rows, N episodes.
+Axis letters as in docs/axes.md: I rows of the table, E episodes of the table.
 """
 
 import dataclasses
@@ -20,12 +20,12 @@ class Log:
     """The columns of a table, its episodes and tasks.
 
     Attributes:
-      observation, action, label: (X,) int32; reward: (X,) float32.
-      behavior: (X,) float32 probability of the recorded action; nan where it is not known.
-      first: (N + 1,) row where each of N episodes begins, and the end.
-      steps: (N,) how many steps each has; 0 is a query: an observation and what should be done on it.
-      contexts, queries: for each task, its episodes with steps, and those without.
-      end: the observation END.
+      observation, action, label: (I,) int32; reward: (I,) float32.
+      behavior: (I,) float32 probability of the recorded action; nan if unknown.
+      first: (E + 1,) first row of each episode, and the number of rows.
+      steps: (E,) number of steps of each episode; an episode with 0 steps is a query, an observation with a label.
+      contexts, queries: the episodes of each task with steps, and those without.
+      end: the observation code END.
     """
 
     observation: np.ndarray
@@ -49,23 +49,23 @@ class Log:
 
     @functools.cached_property
     def asks(self) -> bool:
-        """Whether some task has a query."""
+        """Whether a task has a query."""
         return any(len(q) for q in self.queries)
 
-    def tasks(self, index) -> "Log":
-        """The log of some of the tasks."""
+    def tasks(self, index: np.ndarray) -> "Log":
+        """The log of the tasks `index`."""
         return dataclasses.replace(
             self, contexts=[self.contexts[i] for i in index], queries=[self.queries[i] for i in index]
         )
 
 
 def load(table: Table) -> Log:
-    """Reads a table, row group by row group, into a log whose labels are the oracle's actions."""
+    """Reads a table into a log; the labels are the oracle's actions."""
     return log_of(table.chunks(), table.n_observations)
 
 
 def log_of(chunks: Iterable[Rows], n_observations: int) -> Log:
-    """The log of rows that come as whole episodes."""
+    """The log of chunks of whole episodes."""
     parts, firsts, steps, tasks, row = [], [], [], [], 0
     for rows in chunks:
         columns = (rows.observation, rows.action, rows.oracle_action)
@@ -94,10 +94,13 @@ def log_of(chunks: Iterable[Rows], n_observations: int) -> Log:
 
 
 def hold_out(log: Log) -> tuple[Log, Log]:
-    """(what is learned from, what is held out): other tasks, or other episodes where there is only one task.
+    """The training log and the held-out log.
+
+    Every tenth task is held out, or the last task if there are fewer than ten, or every tenth episode if there is
+    only one task.
 
     Raises:
-      UserError: a single task with too few episodes.
+      UserError: the only task has fewer than ten episodes.
     """
     if log.n_tasks >= 2:
         index = np.arange(log.n_tasks)

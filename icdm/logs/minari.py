@@ -1,8 +1,8 @@
-"""Minari data sets (HDF5 and Arrow) as tables and back, from the files alone.
+"""Conversion of Minari data sets (HDF5 and Arrow) to tables and back, without the package Minari.
 
-An episode of T steps has T + 1 observations and T actions, rewards, terminations and truncations. The task,
-the oracle's actions and the behaviour's probabilities, which Minari does not know, are kept in the episode's
-metadata (`task_id`, `episode_id`) and in `infos` (`oracle_action` (T + 1,), `behavior_probability` (T + 1,)).
+An episode of T steps has U = T + 1 observations and T actions, rewards, terminations and truncations. Minari has no
+fields for tasks, oracle's actions and behaviour probabilities; they are in the episode's metadata (`task_id`,
+`episode_id`) and in `infos` (`oracle_action` (U,), `behavior_probability` (U,)).
 
 Source of the format: Younis et al., "Minari" (2024), data sets of format version 0.5.
 """
@@ -28,10 +28,10 @@ EXTRA = ("oracle_action", "behavior_probability")
 
 
 def reader(path: pathlib.Path) -> Callable[[], Iterator[pa.RecordBatch]]:
-    """Raw batches, one episode each, of a Minari directory (the one with `data/`, or that itself).
+    """A function that starts a pass over the raw batches, one per episode, of a Minari directory or its `data/`.
 
     Raises:
-      UserError: not a Minari directory, a format or space that is not supported, a damaged episode.
+      UserError: the directory is no Minari data set, its format or a space is not supported, or an episode is damaged.
     """
     path = path if (path / "metadata.json").exists() else path / "data"
     try:
@@ -48,17 +48,19 @@ def reader(path: pathlib.Path) -> Callable[[], Iterator[pa.RecordBatch]]:
     codings = {name: coding_from_json(content) for name, content in header.get("codings", {}).items()}
     words = {name: coding for name, coding in codings.items() if isinstance(coding, Words)}
     episodes = {"hdf5": _hdf5_episodes, "arrow": _arrow_episodes}[form]
-    return lambda: (_episode_batch(path, words, *found) for found in episodes(path, header["total_episodes"]))
+    return lambda: (_episode_batch(path, words, *episode) for episode in episodes(path, header["total_episodes"]))
 
 
-def _episode_batch(path, words, number, columns, metadata) -> pa.RecordBatch:
-    """T + 1 raw rows; the last one has no action and no reward."""
+def _episode_batch(
+    path: pathlib.Path, words: dict[str, Words], number: int, columns: dict, metadata: dict
+) -> pa.RecordBatch:
+    """U raw rows; the last row has no action and no reward."""
     steps = len(columns["rewards"])
-    found = tuple(len(columns[name]) for name in ("observations", "actions", "terminations"))
-    if found != (steps + 1, steps, steps):
+    lengths = tuple(len(columns[name]) for name in ("observations", "actions", "terminations"))
+    if lengths != (steps + 1, steps, steps):
         raise UserError(
-            f"{path}: episode {number} has {steps} rewards, and observations, actions, terminations {found}: "
-            f"{(steps + 1, steps, steps)} are due"
+            f"{path}: episode {number} has {steps} rewards, but {lengths} observations, actions, terminations "
+            f"instead of {(steps + 1, steps, steps)}"
         )
     batch = {
         "task_id": np.full(steps + 1, int(metadata.get("task_id", 0))),
@@ -77,7 +79,7 @@ def _episode_batch(path, words, number, columns, metadata) -> pa.RecordBatch:
 
 
 def _column(values: np.ndarray, n: int, words: Words | None) -> pa.Array:
-    """An Arrow column of n rows; those without a value, which hold NOTHING or nan or are not there, are null."""
+    """An Arrow column of n rows; a row is null if its value is NOTHING, nan or absent."""
     values = np.asarray(values)
     missing = np.arange(n) >= len(values)
     values = np.concatenate([values, np.zeros((n - len(values), *values.shape[1:]), values.dtype)])
@@ -91,7 +93,7 @@ def _column(values: np.ndarray, n: int, words: Words | None) -> pa.Array:
     return pa.array(values if words is None else words.decode(np.where(missing, 0, values)), mask=missing)
 
 
-def _hdf5_episodes(path, n):
+def _hdf5_episodes(path: pathlib.Path, n: int) -> Iterator[tuple[int, dict, dict]]:
     h5py = _h5py()
     try:
         with h5py.File(path / MAIN, "r") as file:
@@ -101,10 +103,10 @@ def _hdf5_episodes(path, n):
                 columns["infos"] = {k: x[()] for k, x in group.get("infos", {}).items() if k in EXTRA}
                 yield number, columns, dict(group.attrs)
     except (OSError, KeyError) as error:
-        raise UserError(f"{path / MAIN} cannot be read ({str(error)[:100]}): it may be cut short") from None
+        raise UserError(f"{path / MAIN} cannot be read ({str(error)[:100]}): it may be incomplete") from None
 
 
-def _arrow_episodes(path, n):
+def _arrow_episodes(path: pathlib.Path, n: int) -> Iterator[tuple[int, dict, dict]]:
     try:
         for number in range(n):
             directory = path / str(number)
@@ -122,19 +124,19 @@ def _arrow_episodes(path, n):
 
 
 def write_minari(path: pathlib.Path, table: Table, form: str, dataset_id: str) -> None:
-    """Writes a table as a Minari data set.
+    """Writes a table as a Minari data set; an interrupted write leaves no directory.
 
-    Integers and words become Discrete spaces of codes (the words are kept in the metadata), bins become Box
-    spaces of midpoints. Whole or not at all.
+    Integers and words become Discrete spaces of codes (the metadata hold the words), bins become Box spaces of
+    midpoints.
 
     Raises:
-      UserError: an unknown format, a directory that is taken, an episode without the observation after its
-        last step (naming it).
+      UserError: the format is unknown, the directory exists, or an episode lacks the observation after its last step
+        (the message names the episode).
     """
     if form not in FORMATS:
         raise unknown("Minari format", form, FORMATS)
     if path.exists():
-        raise UserError(f"{path} is there already: choose another name")
+        raise UserError(f"{path} exists already: choose another name")
     data = path.with_name(path.name + ".tmp") / "data"
     data.mkdir(parents=True)
     try:
@@ -144,7 +146,7 @@ def write_minari(path: pathlib.Path, table: Table, form: str, dataset_id: str) -
         shutil.rmtree(data.parent, ignore_errors=True)
 
 
-def _write(data, table, form, dataset_id):
+def _write(data: pathlib.Path, table: Table, form: str, dataset_id: str) -> None:
     n_episodes, n_steps = {"hdf5": _write_hdf5, "arrow": _write_arrow}[form](data, _episodes(table), table.codings)
     spaces = {f"{name}_space": json.dumps(_space(table.codings[name])) for name in ("observation", "action")}
     header = {
@@ -185,14 +187,14 @@ def _columns(episode: Rows, codings: dict[str, Coding]) -> dict[str, np.ndarray]
 
 
 def _infos(episode: Rows, codings: dict[str, Coding]) -> dict[str, np.ndarray]:
-    """What Minari does not know, (T + 1,); no oracle's action is NOTHING, or nan where actions are real."""
+    """The `infos` of an episode, (U,); an absent oracle's action is NOTHING, or nan if actions are real."""
     nothing = episode.oracle_action == NOTHING
     oracle = np.array(codings["action"].decode(np.maximum(episode.oracle_action, 0)))
     oracle[nothing] = np.nan if oracle.dtype.kind == "f" else NOTHING
     return {"oracle_action": oracle, "behavior_probability": episode.behavior_probability}
 
 
-def _write_hdf5(data, episodes: Iterable[Rows], codings) -> tuple[int, int]:
+def _write_hdf5(data: pathlib.Path, episodes: Iterable[Rows], codings: dict[str, Coding]) -> tuple[int, int]:
     n, steps = 0, 0
     plain = _as_discrete(codings)
     with _h5py().File(data / MAIN, "w", track_order=True) as file:
@@ -207,7 +209,7 @@ def _write_hdf5(data, episodes: Iterable[Rows], codings) -> tuple[int, int]:
     return n, steps
 
 
-def _write_arrow(data, episodes: Iterable[Rows], codings) -> tuple[int, int]:
+def _write_arrow(data: pathlib.Path, episodes: Iterable[Rows], codings: dict[str, Coding]) -> tuple[int, int]:
     n, steps = 0, 0
     plain = _as_discrete(codings)
     for n, episode in enumerate(episodes, 1):
@@ -231,14 +233,14 @@ def _metadata(number: int, episode: Rows) -> dict:
 
 
 def _padded(values: np.ndarray, n: int) -> pa.Array:
-    """Minari pads the columns of T entries with a zero, and writes vectors as lists of a fixed size."""
+    """A column with zeros appended up to n entries; vectors become lists of a fixed size."""
     values = np.concatenate([values, np.zeros((n - len(values), *values.shape[1:]), values.dtype)])
     if values.ndim == 1:
         return pa.array(values)
     return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
 
 
-def _numpy(column) -> np.ndarray:
+def _numpy(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
     column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if pa.types.is_fixed_size_list(column.type):
         return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
@@ -246,7 +248,7 @@ def _numpy(column) -> np.ndarray:
 
 
 def _as_discrete(codings: dict[str, Coding]) -> dict[str, Coding]:
-    """Words are written as their codes."""
+    """The codings with words replaced by their codes."""
     return {k: coding if isinstance(coding, Bins) else Integers(coding.n) for k, coding in codings.items()}
 
 

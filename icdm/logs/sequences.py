@@ -1,10 +1,10 @@
-"""Episodes of a log side by side, as a model reads them, with what should have been done.
+"""Sequences of episodes of a log, with their labels, as inputs of a model.
 
-B rows of a batch, E episodes of a row, T steps of the longest episode, K context episodes.
+Axis letters as in docs/axes.md; T is the length of the log's longest episode.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,10 +18,9 @@ Symmetry = Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]
 class Sequences(NamedTuple):
     """Recorded episodes with their labels.
 
-    trajectories: (B, E, T ...) steps; what was observed after an episode's last step, where the table does not say,
-      is the observation `log.end`; NOTHING stands in a place without an episode.
-    label: (B, E, T + 1) int32 action to be learned on each observation, the last one included; NOTHING where there is
-      none.
+    trajectories: (B, E, T ...) steps; the observation after an episode's last step is `log.end` if the table has none;
+      the observations of an absent episode are NOTHING.
+    label: (B, E, U) int32 label of each observation; NOTHING if there is none.
     """
 
     trajectories: Trajectories
@@ -29,8 +28,11 @@ class Sequences(NamedTuple):
 
 
 def sequence_length(log: Log, context_episodes: int) -> int:
-    """E: with queries, one is asked before the first and after each of the K context episodes; without, the
-    K context episodes and one more follow one another."""
+    """E, the number of episodes of a sequence with K context episodes.
+
+    E = 2 K + 1 if the log has queries: one before the first and one after each context episode. E = K + 1 otherwise:
+    the context episodes and one more.
+    """
     return 2 * context_episodes + 1 if log.asks else context_episodes + 1
 
 
@@ -42,40 +44,41 @@ def sequences(
     symmetry: Symmetry | None = None,
     independent_steps: bool = False,
 ) -> Sequences:
-    """One sequence of each of some tasks.
+    """One sequence of each task in `task_B`.
 
-    Which episodes are shown, and which queries are asked, is drawn anew each time; all of a task's are shown in
-    their order where there are no more than the sequence holds. Steps keep their order always: a behaviour
-    that learned while it was recorded would be misread otherwise.
+    Episodes and queries are random; all episodes of a task appear in their order if the sequence has room for them. The
+    order of steps is never changed, because the recorded behaviour may have learned during the recording.
 
     Args:
-      symmetry: rng -> (relabelling of observations, of actions), drawn for each sequence.
-      independent_steps: every episode is one step, which does not follow the one before: see `as_one_episode`.
+      context_episodes: K.
+      symmetry: rng -> (relabelling of observations, relabelling of actions), drawn for each sequence.
+      independent_steps: whether every episode is one step that is independent of the others (see `as_one_episode`).
     """
     episode_BE = draw_episodes(log, task_B, context_episodes, rng)
     relabel = None if symmetry is None else [symmetry(rng) for _ in task_B]
-    found = assemble(log, episode_BE, relabel)
-    return as_one_episode(found, log.asks) if independent_steps else found
+    assembled = assemble(log, episode_BE, relabel)
+    return as_one_episode(assembled, log.asks) if independent_steps else assembled
 
 
 def draw_episodes(log: Log, task_B: np.ndarray, context_episodes: int, rng: np.random.Generator) -> np.ndarray:
-    """(B, E) which episodes a sequence of each task shows."""
+    """Random episodes of a sequence of each task, (B, E); NOTHING in an unused place."""
     E = sequence_length(log, context_episodes)
     places = np.arange(1, E, 2) if log.asks else np.arange(E)
     episode_BE = np.full((len(task_B), E), NOTHING)
     for row, task in enumerate(task_B):
-        shown = log.contexts[task]
-        if len(shown) > len(places):
-            shown = shown[rng.choice(len(shown), len(places), replace=False)]
-        episode_BE[row, places[: len(shown)]] = shown
+        context = log.contexts[task]
+        if len(context) > len(places):
+            context = context[rng.choice(len(context), len(places), replace=False)]
+        episode_BE[row, places[: len(context)]] = context
         if len(log.queries[task]):
-            asked = np.arange(0, 2 * len(shown) + 1, 2)
-            episode_BE[row, asked] = log.queries[task][rng.integers(len(log.queries[task]), size=len(asked))]
+            of_queries = np.arange(0, 2 * len(context) + 1, 2)
+            query = rng.integers(len(log.queries[task]), size=len(of_queries))
+            episode_BE[row, of_queries] = log.queries[task][query]
     return episode_BE
 
 
-def assemble(log: Log, episode_BE: np.ndarray, relabel=None) -> Sequences:
-    """The sequences of these episodes (NOTHING leaves a place empty), each relabelled in its own way."""
+def assemble(log: Log, episode_BE: np.ndarray, relabel: list[tuple[np.ndarray, np.ndarray]] | None = None) -> Sequences:
+    """The sequences of the episodes (B, E), NOTHING for an absent one; `relabel` holds the relabelling of each row."""
     T = log.longest
     there_BE1 = (episode_BE != NOTHING)[..., None]
     steps_BE1 = np.where(there_BE1, log.steps[episode_BE][..., None], 0)
@@ -84,7 +87,7 @@ def assemble(log: Log, episode_BE: np.ndarray, relabel=None) -> Sequences:
     row_BEU = np.minimum(log.first[episode_BE][..., None] + t, len(log.action) - 1)
     recorded_BEU = t < rows_BE1
 
-    def column(values, nothing):
+    def column(values: np.ndarray, nothing: int) -> np.ndarray:
         return np.where(recorded_BEU, values[row_BEU], nothing)
 
     observation, label = column(log.observation, log.end), column(log.label, NOTHING)
@@ -92,7 +95,7 @@ def assemble(log: Log, episode_BE: np.ndarray, relabel=None) -> Sequences:
     if relabel is not None:
         seen = np.stack([np.append(np.arange(log.end), log.end)] * len(relabel))
         seen[:, : relabel[0][0].size] = [o for o, _ in relabel]
-        done = np.stack([np.append(a, NOTHING) for _, a in relabel])  # its last entry, at -1, is NOTHING's
+        done = np.stack([np.append(a, NOTHING) for _, a in relabel])  # its last entry is the code of NOTHING = -1
         row = np.arange(len(relabel))[:, None, None]
         observation, action, label = seen[row, observation], done[row, action], done[row, label]
     valid = t[:-1] < steps_BE1
@@ -103,18 +106,19 @@ def assemble(log: Log, episode_BE: np.ndarray, relabel=None) -> Sequences:
         reward.astype(np.float32),
         valid,
     )
-    asked = there_BE1 & (t <= steps_BE1)
-    return Sequences(trajectories, np.where(asked, label, NOTHING).astype(np.int32))
+    labelled = there_BE1 & (t <= steps_BE1)
+    return Sequences(trajectories, np.where(labelled, label, NOTHING).astype(np.int32))
 
 
-def as_one_episode(found: Sequences, asks: bool) -> Sequences:
+def as_one_episode(episodes: Sequences, asks: bool) -> Sequences:
     """Episodes of one step each, (B, E, 1 ...), as one episode of independent steps.
 
-    With queries, episodes without a step, in every other place, (query, step, query, ..., step, query): the
-    observations of the one episode are the queries, which carry the labels. Without, a step's own observation comes
-    before it and nothing after the last.
+    Args:
+      asks: whether every other episode is a query, (query, step, query, ..., step, query). The observations of the one
+        episode are then the queries, with their labels. Otherwise each step's own observation precedes it, and
+        NOTHING follows the last step.
     """
-    trajectories, label = found
+    trajectories, label = episodes
     step = slice(1, None, 2) if asks else slice(None)
     taken = jax.tree.map(lambda x: x[:, step], trajectories)
     origin, arrival = taken.observation[..., 0], taken.observation[..., 1]
@@ -129,6 +133,6 @@ def as_one_episode(found: Sequences, asks: bool) -> Sequences:
     return Sequences(*(_with_one_episode(x) for x in (one, label)))
 
 
-def _with_one_episode(tree):
-    """The arrays with an axis of one episode after that of rows."""
+def _with_one_episode(tree: Any) -> Any:
+    """The arrays with an axis of one episode after the axis of rows."""
     return jax.tree.map(lambda x: x[:, None], tree)

@@ -1,11 +1,11 @@
-"""The long table of recorded steps: one row per step, checked, coded, and streamed in row groups.
+"""Tables of recorded steps: one row per step, checked, coded, and streamed in row groups.
 
     task_id, episode_id, t, observation, action, reward[, oracle_action, behavior_probability, terminal]
 
-Rows of an episode stand together, t = 0, 1, ... . An episode may end with a row that has no action and no
-reward: what was observed after its last step. Such a row may carry an oracle_action: a question (what should
-be done here?) that nobody acted on. A table is a Parquet file of integer codes whose metadata hold what the
-codes stand for; X counts rows.
+The rows of an episode are consecutive, t = 0, 1, ... . The last row of an episode may have no action and no reward;
+then it holds the observation after the last step. An oracle_action in such a row labels a query: an observation for
+which the best action is asked. A table is a Parquet file of integer codes with its codings in the metadata. I counts
+rows.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from icdm.errors import UserError, unknown
 from icdm.files import whole
 from icdm.logs.codings import UNKNOWN, Coding, Integers, coding_from_json
 
-NOTHING = -1  # no action, no oracle action
+NOTHING = -1  # code of an absent action or oracle action
 REQUIRED = ("task_id", "episode_id", "t", "observation", "action", "reward")
 OPTIONAL = ("oracle_action", "behavior_probability", "terminal")
 CODED = ("task_id", "episode_id", "observation", "action")
@@ -46,14 +46,14 @@ SCHEMA = pa.schema(
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """X coded rows.
+    """I coded rows.
 
     Attributes:
-      task_id, episode_id, t, observation: (X,) int64.
-      action, oracle_action: (X,) int64, NOTHING where there is none.
-      reward: (X,) float64, 0 in rows without an action.
-      behavior_probability: (X,) float64, how likely the recorded action was; nan where that is not known.
-      terminal: (X,) bool, the episode was over after this step.
+      task_id, episode_id, t, observation: (I,) int64.
+      action, oracle_action: (I,) int64, NOTHING if there is none.
+      reward: (I,) float64, 0 in rows without an action.
+      behavior_probability: (I,) float64, probability of the recorded action; nan if unknown.
+      terminal: (I,) bool, whether the episode ended after this step.
     """
 
     task_id: np.ndarray
@@ -72,19 +72,21 @@ class Rows:
 
     @property
     def starts(self) -> np.ndarray:
-        """Index of the first row of every run of rows of one episode."""
+        """Index of the first row of every episode."""
         new = (np.diff(self.task_id) != 0) | (np.diff(self.episode_id) != 0)
         return np.flatnonzero(np.concatenate([[self.n > 0], new])) if self.n else np.zeros(0, np.int64)
 
     @property
     def acted(self) -> np.ndarray:
+        """Whether the row has an action, (I,) bool."""
         return self.action != NOTHING
 
-    def __getitem__(self, index) -> "Rows":
+    def __getitem__(self, index: slice | np.ndarray) -> "Rows":
         return Rows(**{f.name: getattr(self, f.name)[index] for f in dataclasses.fields(self)})
 
 
 def join(parts: list[Rows]) -> Rows:
+    """The rows of the parts, one part after another."""
     return Rows(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in dataclasses.fields(Rows)})
 
 
@@ -94,9 +96,9 @@ class Table:
 
     Attributes:
       path: the Parquet file.
-      codings: what the codes of task_id, episode_id, observation and action stand for.
-      n_rows: rows of the file.
-      longest: steps of the longest episode.
+      codings: the codings of task_id, episode_id, observation and action.
+      n_rows: number of rows.
+      longest: number of steps of the longest episode.
       reward_low, reward_high: the range of its rewards.
     """
 
@@ -116,24 +118,24 @@ class Table:
         return self.codings["observation"].n
 
     def chunks(self) -> Iterator[Rows]:
-        """The rows, whole episodes at a time, checked; never much more than a row group in memory.
+        """The checked rows in parts of whole episodes; about one row group is in memory at a time.
 
         Raises:
-          UserError: a defect, with file, row and column.
+          UserError: a row has a defect (the message names file, row and column).
         """
         return checked(self.path, self.coded(), repair=None, report=Report())
 
     def coded(self) -> Iterator[tuple[Rows, dict]]:
-        """The rows as they lie in the file, unchecked, for `checked` and `find_defects`."""
+        """The unchecked rows of the file, for `checked` and `find_defects`."""
         for batch in parquet_batches(self.path):
             yield _rows(batch), {}
 
 
-def open_table(path) -> Table:
+def open_table(path: str | pathlib.Path) -> Table:
     """The table of a Parquet file that `write_table` made.
 
     Raises:
-      UserError: no such file, not Parquet, cut short, or without its vocabulary (naming the remedy).
+      UserError: the file does not exist, is no complete Parquet file, or has no codings.
     """
     path = pathlib.Path(path)
     try:
@@ -141,14 +143,14 @@ def open_table(path) -> Table:
     except (OSError, pa.ArrowException) as error:
         raise unreadable(path, error) from None
     if METADATA not in (file.metadata or {}):
-        raise UserError(f"{path} has no vocabulary: make a table of it with python -m icdm.logs.convert")
+        raise UserError(f"{path} has no codings: make a table of it with icdm convert")
     header = json.loads(file.metadata[METADATA])
     codings = {name: coding_from_json(content) for name, content in header.pop("codings").items()}
     return Table(path, codings, file.num_rows, **header)
 
 
-def is_table(path) -> bool:
-    """Whether the file is a Parquet file with a vocabulary."""
+def is_table(path: str | pathlib.Path) -> bool:
+    """Whether the file is a Parquet file with codings."""
     try:
         return METADATA in (pq.read_metadata(path).metadata or {})
     except (OSError, pa.ArrowException):
@@ -156,10 +158,10 @@ def is_table(path) -> bool:
 
 
 def write_table(path: str | pathlib.Path, chunks: Iterable[Rows], codings: dict[str, Coding]) -> Table:
-    """Writes whole episodes as they come, in row groups, whole or not at all; returns the table.
+    """Writes chunks of whole episodes in row groups and returns the table; an interrupted write leaves no file.
 
     Raises:
-      UserError: there is not a single step, or the place cannot be written.
+      UserError: the chunks hold no step, or the path cannot be written.
     """
     path = pathlib.Path(path)
     longest, low, high = 0, np.inf, -np.inf
@@ -172,7 +174,7 @@ def write_table(path: str | pathlib.Path, chunks: Iterable[Rows], codings: dict[
                 high = max(high, rows.reward[acted].max(initial=high))
                 writer.write_batch(as_batch(rows), row_group_size=ROW_GROUP)
             if longest == 0:
-                raise UserError(f"{path}: there is not a single step to write")
+                raise UserError(f"{path}: there are no steps to write")
             header = {"longest": longest, "reward_low": float(low), "reward_high": float(high)}
             header["codings"] = {name: coding.as_json() for name, coding in codings.items()}
             writer.add_key_value_metadata({METADATA: json.dumps(header).encode()})
@@ -182,6 +184,7 @@ def write_table(path: str | pathlib.Path, chunks: Iterable[Rows], codings: dict[
 
 
 def as_batch(rows: Rows) -> pa.RecordBatch:
+    """The rows as an Arrow batch of SCHEMA; absent actions, rewards and probabilities are null."""
     columns = []
     for field in SCHEMA:
         values, mask = getattr(rows, field.name), None
@@ -195,7 +198,8 @@ def as_batch(rows: Rows) -> pa.RecordBatch:
     return pa.record_batch(columns, schema=SCHEMA)
 
 
-def parquet_batches(path) -> Iterator[pa.RecordBatch]:
+def parquet_batches(path: str | pathlib.Path) -> Iterator[pa.RecordBatch]:
+    """The batches of a Parquet file; raises UserError if it cannot be read."""
     try:
         with pq.ParquetFile(path) as file:
             yield from file.iter_batches(batch_size=ROW_GROUP)
@@ -203,15 +207,18 @@ def parquet_batches(path) -> Iterator[pa.RecordBatch]:
         raise unreadable(path, error) from None
 
 
-def unreadable(path, error: Exception) -> UserError:
+def unreadable(path: str | pathlib.Path, error: Exception) -> UserError:
+    """The error of a file that does not exist or cannot be read."""
     if not pathlib.Path(path).exists():
         return UserError(f"{path}: no such file")
-    return UserError(f"{path} cannot be read ({str(error).splitlines()[0][:120]}): it may be cut short; make it again")
+    return UserError(
+        f"{path} cannot be read ({str(error).splitlines()[0][:120]}): it may be incomplete; write it again"
+    )
 
 
 @dataclasses.dataclass
 class Report:
-    """What a repair left out."""
+    """Numbers of episodes and rows that a repair changed, and the first defect."""
 
     episodes: int = 0
     rows: int = 0
@@ -223,17 +230,20 @@ class Report:
         return f"{self.episodes} episodes repaired, {self.rows} rows dropped (first defect: {self.first})"
 
 
-def checked(path, parts: Iterable[tuple[Rows, dict]], *, repair: str | None, report: Report) -> Iterator[Rows]:
+def checked(
+    path: str | pathlib.Path, parts: Iterable[tuple[Rows, dict]], *, repair: str | None, report: Report
+) -> Iterator[Rows]:
     """Whole episodes of the parts, without defects.
 
     Args:
-      parts: rows as they are read, and {column: (X,) what is wrong there, or None} of unreadable cells.
-      repair: None refuses the first defect; "drop" leaves out every episode that has one, "truncate"
-        leaves out its rows from the first defect on.
-      report: counts what is left out.
+      parts: rows, and {column: (I,) faults} of their cells, a message or None for each.
+      repair: None refuses the first defect; "drop" omits every episode with a defect; "truncate" omits the rows of an
+        episode from its first defect on.
+      report: counts the omitted rows.
 
     Raises:
-      UserError: `file: row, column: what is wrong`, rows counted from 1 without the header.
+      UserError: a row has a defect and `repair` is None (`file: row, column: fault`, rows counted from 1 without the
+        header).
     """
     if repair is not None and repair not in REPAIRS:
         raise unknown("repair", repair, REPAIRS)
@@ -241,10 +251,10 @@ def checked(path, parts: Iterable[tuple[Rows, dict]], *, repair: str | None, rep
     for rows, defects in find_defects(parts):
         n = rows.n
         if defects:
-            column, index, told = min(defects, key=lambda defect: defect[1])
-            where = f"{path}: row {row + index}, column {column}: {told}"
+            column, index, fault = min(defects, key=lambda defect: defect[1])
+            where = f"{path}: row {row + index}, column {column}: {fault}"
             if repair is None:
-                raise UserError(f"{where}; mend it, or repair with --repair drop or --repair truncate")
+                raise UserError(f"{where}; correct it, or repair with --repair drop or --repair truncate")
             report.first = report.first or where
             rows = _repaired(rows, np.unique([index for _, index, _ in defects]), repair, report)
         row += n
@@ -253,18 +263,23 @@ def checked(path, parts: Iterable[tuple[Rows, dict]], *, repair: str | None, rep
 
 
 def find_defects(parts: Iterable[tuple[Rows, dict]]) -> Iterator[tuple[Rows, list[tuple[str, int, str]]]]:
-    """Whole episodes of the parts, each time with their defects (column, row counted from 0, what is wrong)."""
+    """Whole episodes of the parts, with their defects (column, row counted from 0, fault)."""
     seen: set[tuple[int, int]] = set()
     for rows, cells in _whole_episodes(parts):
-        unreadable = [(name, i, told[i]) for name, told in cells.items() for i in np.flatnonzero(told != None)]  # noqa: E711
-        known = {(name, i) for name, i, _ in unreadable}
-        wrong = [
-            (name, i, told(i))
-            for name, mask, told in _faults(rows, seen)
+        in_cells = [(name, i, faults[i]) for name, faults in cells.items() for i in np.flatnonzero(faulty(faults))]
+        known = {(name, i) for name, i, _ in in_cells}
+        in_rows = [
+            (name, i, describe(i))
+            for name, mask, describe in _contradictions(rows, seen)
             for i in np.flatnonzero(mask)
             if (name, i) not in known
         ]
-        yield rows, unreadable + wrong
+        yield rows, in_cells + in_rows
+
+
+def faulty(faults: np.ndarray) -> np.ndarray:
+    """Whether each entry of an object array of messages or None is a message, (I,) bool."""
+    return np.array([fault is not None for fault in faults], bool)
 
 
 def _repaired(rows: Rows, bad_rows: np.ndarray, repair: str, report: Report) -> Rows:
@@ -280,8 +295,12 @@ def _repaired(rows: Rows, bad_rows: np.ndarray, repair: str, report: Report) -> 
     return rows[~left_out]
 
 
-def _faults(rows: Rows, seen: set) -> list[tuple[str, np.ndarray, Callable[[int], str]]]:
-    """(column, mask of rows, what is wrong in a row) of everything that contradicts the form of a table."""
+def _contradictions(rows: Rows, seen: set) -> list[tuple[str, np.ndarray, Callable[[int], str]]]:
+    """(column, mask of rows, message of a row) of each rule of a table that some rows may break.
+
+    Args:
+      seen: (task_id, episode_id) of the episodes of earlier parts; those of these rows are added.
+    """
     starts = rows.starts
     lengths = np.diff(np.append(starts, rows.n))
     expected = np.arange(rows.n) - np.repeat(starts, lengths)
@@ -303,29 +322,29 @@ def _faults(rows: Rows, seen: set) -> list[tuple[str, np.ndarray, Callable[[int]
         (
             "episode_id",
             again,
-            lambda i: f"episode {rows.episode_id[i]} of task {rows.task_id[i]} goes on after others",
+            lambda i: f"episode {rows.episode_id[i]} of task {rows.task_id[i]} continues after other episodes",
         ),
         (
             "t",
             rows.t != expected,
-            lambda i: f"{rows.t[i]} where {expected[i]} is due: a step is missing or doubled",
+            lambda i: f"{rows.t[i]} instead of {expected[i]}: a step is missing or repeated",
         ),
-        ("action", ~rows.acted & ~last, lambda i: "missing; only the last row of an episode may do without"),
+        ("action", ~rows.acted & ~last, lambda i: "missing; only the last row of an episode may have no action"),
         ("reward", rows.acted & ~np.isfinite(rows.reward), lambda i: "missing, or not a finite number"),
         ("terminal", over, lambda i: "a step after the terminal one"),
         ("behavior_probability", improbable, lambda i: f"{probability[i]:g} is not in (0, 1]"),
     ]
 
 
-def _whole_episodes(parts):
-    """Regroups parts so that each holds whole episodes."""
+def _whole_episodes(parts: Iterable[tuple[Rows, dict]]) -> Iterator[tuple[Rows, dict]]:
+    """The same rows in parts of whole episodes."""
     held: list[tuple[Rows, dict]] = []
     for rows, cells in parts:
         if not rows.n:
             continue
         cut = int(rows.starts[-1])
         same = held and held[-1][0].task_id[-1] == rows.task_id[0] and held[-1][0].episode_id[-1] == rows.episode_id[0]
-        if cut == 0 and same:  # one long episode goes on
+        if cut == 0 and same:  # the part continues one long episode
             held.append((rows, cells))
             continue
         if cut == 0:
@@ -333,23 +352,23 @@ def _whole_episodes(parts):
                 yield _joined(held)
             held = [(rows, cells)]
             continue
-        yield _joined([*held, (rows[:cut], {name: told[:cut] for name, told in cells.items()})])
-        held = [(rows[cut:], {name: told[cut:] for name, told in cells.items()})]
+        yield _joined([*held, (rows[:cut], {name: faults[:cut] for name, faults in cells.items()})])
+        held = [(rows[cut:], {name: faults[cut:] for name, faults in cells.items()})]
     if held:
         yield _joined(held)
 
 
-def _joined(held):
+def _joined(held: list[tuple[Rows, dict]]) -> tuple[Rows, dict]:
     cells = {}
-    for name in {name for _, told in held for name in told}:
-        cells[name] = np.concatenate([told.get(name, np.full(rows.n, None, object)) for rows, told in held])
+    for name in {name for _, faults in held for name in faults}:
+        cells[name] = np.concatenate([faults.get(name, np.full(rows.n, None, object)) for rows, faults in held])
     return join([rows for rows, _ in held]), cells
 
 
 def _rows(batch: pa.RecordBatch) -> Rows:
-    """Rows of a file that `write_table` made."""
+    """The rows of a batch of SCHEMA."""
 
-    def integers(name, missing=NOTHING):
+    def integers(name: str, missing: int = NOTHING) -> np.ndarray:
         return batch.column(name).fill_null(missing).to_numpy(zero_copy_only=False).astype(np.int64)
 
     action = integers("action")
@@ -368,7 +387,7 @@ def _rows(batch: pa.RecordBatch) -> Rows:
 
 
 def plain_codings(n_observations: int, n_actions: int) -> dict[str, Coding]:
-    """Codings of a table whose columns are integers from the start."""
+    """Codings of a table whose columns are integers."""
     ids = Integers(2**62)
     return {
         "task_id": ids,

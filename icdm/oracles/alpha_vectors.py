@@ -4,8 +4,9 @@ With h decisions to go the optimal value is V_h(b) = max_{alpha in Gamma_h} b . 
 
     alpha = r_a + gamma sum_z K[a, z] alpha_z,   a an action, alpha_z in Gamma_{h-1},
 
-K[a, z] the joint kernel of `BeliefModel` (Sondik 1971). The sums over signals are built one signal at a
-time and pruned in between (incremental pruning, Cassandra, Littman and Zhang 1997). NumPy, float64.
+K[a, z] the joint kernel of `BeliefModel` (Sondik 1971). The sums over signals add one signal at a time and are
+pruned after each (incremental pruning, Cassandra, Littman and Zhang 1997). NumPy, float64. Axis letters as in
+docs/axes.md.
 """
 
 import dataclasses
@@ -14,20 +15,20 @@ import numpy as np
 from scipy import sparse
 from scipy.optimize import linprog
 
-from icdm.errors import UserError
+from icdm.errors import TooLarge
 from icdm.oracles.belief import BeliefModel
 
 BLOCK = 64  # linear programmes solved in one call
-SLACK = 1e-9  # a vector that beats the others nowhere by more than SLACK times their scale is dropped
+SLACK = 1e-9  # a vector is dropped if it exceeds the others nowhere by more than SLACK times their scale
 
 
 @dataclasses.dataclass(frozen=True)
 class AlphaVectors:
-    """V(b) = max_k b . vectors[k], with the first action of the plan behind each vector.
+    """V(b) = max_j b . vectors[j], with the first action of the plan of each vector.
 
     Attributes:
-      vectors: (K, S).
-      actions: (K,).
+      vectors: (J, S) alpha-vectors.
+      actions: (J,) first actions.
     """
 
     vectors: np.ndarray
@@ -46,7 +47,7 @@ def alpha_vectors(model: BeliefModel, horizon: int | None = None, *, most: int =
     """Gamma_0, ..., Gamma_horizon of one problem; entry h has h decisions to go.
 
     Raises:
-      UserError: a set of more than `most` candidate vectors for each signal would have to be pruned.
+      TooLarge: one pruning step has more than `most` candidate vectors per signal.
     """
     horizon = model.horizon if horizon is None else horizon
     n_states = model.reward.shape[0]
@@ -64,10 +65,7 @@ def _backup(model: BeliefModel, vectors: np.ndarray, most: int) -> AlphaVectors:
         total = np.zeros((1, vectors.shape[1]))
         for part in sorted(parts, key=len):
             if len(total) * len(part) > most * len(signals):
-                raise UserError(
-                    f"too large for exact alpha-vectors ({len(total)} x {len(part)} candidates): "
-                    "use the bounds of the point-based oracle (--method bounds)"
-                )
+                raise TooLarge(len(total) * len(part), most * len(signals), "candidates for exact alpha-vectors")
             total = prune((total[:, None] + part).reshape(-1, vectors.shape[1]))
         by_action.append(total + model.reward[:, action])
     vectors = np.concatenate(by_action)
@@ -77,15 +75,15 @@ def _backup(model: BeliefModel, vectors: np.ndarray, most: int) -> AlphaVectors:
 
 
 def prune(vectors: np.ndarray) -> np.ndarray:
-    """The vectors that are best at some belief, (K', S) of (K, S)."""
+    """The vectors that are best at some belief, (J', S) of (J, S)."""
     return vectors[useful(vectors)]
 
 
 def useful(vectors: np.ndarray) -> np.ndarray:
-    """Indices of vectors that attain max_k b . v_k for every belief b to within SLACK times their scale.
+    """Indices of vectors that attain max_j b . v_j for every belief b to within SLACK times their scale.
 
-    Vectors that win at a fixed set of witness beliefs are kept unasked; each other one is put to a linear
-    programme, which either finds a belief where it beats those kept, or discards it (Lark; White 1991).
+    The best vectors at a fixed set of witness beliefs are kept without a test. A linear programme for each other
+    vector either finds a belief where it exceeds the kept vectors, or discards it (Lark; White 1991).
     """
     slack = SLACK * max(1.0, np.abs(vectors).max())
     candidates = _undominated(vectors, slack)
@@ -94,20 +92,20 @@ def useful(vectors: np.ndarray) -> np.ndarray:
     kept = sorted(set(_winners(vectors, candidates, _witnesses(vectors.shape[1]))))
     waiting = [int(k) for k in candidates if k not in set(kept)]
     while waiting:
-        asked, waiting = waiting[:BLOCK], waiting[BLOCK:]
-        beliefs = _beliefs_where_better(vectors[asked], vectors[kept])
-        margin = (beliefs * vectors[asked]).sum(1) - (beliefs @ vectors[kept].T).max(1)
+        tested, waiting = waiting[:BLOCK], waiting[BLOCK:]
+        beliefs = _beliefs_where_better(vectors[tested], vectors[kept])
+        margin = (beliefs * vectors[tested]).sum(1) - (beliefs @ vectors[kept].T).max(1)
         better = margin > slack
         if better.any():
-            hopeful = np.array(sorted({k for k, good in zip(asked, better) if good} | set(waiting)))
-            found = sorted(set(_winners(vectors, hopeful, beliefs[better])))
-            kept += found
-            waiting = [int(k) for k in hopeful if k not in set(found)]
+            hopeful = np.array(sorted({k for k, good in zip(tested, better) if good} | set(waiting)))
+            winners = sorted(set(_winners(vectors, hopeful, beliefs[better])))
+            kept += winners
+            waiting = [int(k) for k in hopeful if k not in set(winners)]
     return np.array(sorted(kept))
 
 
 def _undominated(vectors: np.ndarray, slack: float) -> np.ndarray:
-    """Indices of vectors that no other one reaches in every state; of equal ones the first."""
+    """Indices of vectors that no other vector dominates in every state, and of the first of equal vectors."""
     order = np.argsort(-vectors.sum(1), kind="stable")
     kept = []
     for k in order:
@@ -127,7 +125,7 @@ def _winners(vectors: np.ndarray, candidates: np.ndarray, beliefs: np.ndarray) -
 
 
 def _beliefs_where_better(vectors: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """argmax_b min_k b . (vector - others[k]) for each of n vectors, (n, S): n programmes solved as one."""
+    """argmax_b min_j b . (vector - others[j]) for each of n vectors, (n, S); one block-diagonal linear programme."""
     n, n_states = vectors.shape
     difference = vectors[:, None] - others
     scale = np.maximum(np.abs(difference).max((1, 2), keepdims=True), 1e-300)

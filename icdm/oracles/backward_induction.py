@@ -1,8 +1,10 @@
-"""Exact finite-horizon planning and policy evaluation for one MDP; vmap it over tasks.
+"""Exact finite-horizon planning and policy evaluation for MDPs.
 
-The functions compute in the precision of the problem's arrays. `plan` is the entry for whole batches
-of tasks and runs them in float64.
+`backward_induction`, `evaluate` and `until_absorption` take one MDP, can be vmapped, and compute in the precision of
+its arrays. `plan`, `policy_value` and `optimal_value` take N tasks and compute in float64.
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +18,8 @@ def backward_induction(mdp: MDP) -> tuple[jax.Array, jax.Array]:
         Q*_t(s, a) = r(s, a) + gamma sum_s' P(s'|s,a) max_a' Q*_{t+1}(s', a'),    Q*_T = 0.
 
     Returns:
-      q: (T, S, A), q[t] is worth acting at step t with T - t decisions left.
-      v: (T, S), its maximum over actions.
+      q: (T, S, A); q[t] are the values at step t, with T - t decisions to go.
+      v: (T, S), the maximum of q over actions.
     """
     return _sweep(mdp, lambda q_SA, _: q_SA.max(-1))
 
@@ -29,17 +31,20 @@ def evaluate(mdp: MDP, policy_TSA: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def until_absorption(mdp: MDP, policy_SA: jax.Array | None = None, tolerance: float = 1e-12) -> jax.Array:
-    """V of the infinite horizon, (S,): the optimal policy's, or that of a stationary policy.
+    """V of the infinite horizon, (S,), under the optimal policy or under a stationary policy.
 
-    Value iteration until no entry moves by more than `tolerance`; for discount 1 every policy must
-    reach a terminal state with probability 1, else the sum need not be finite.
+    Value iteration stops when no entry changes by more than `tolerance`. Every policy must reach a terminal state
+    with probability 1 if the discount is 1; otherwise V may be infinite.
+
+    Args:
+      policy_SA: probabilities of the stationary policy; None for the optimal policy.
     """
-    reward_SA, transition_ZX = expected_reward(mdp), _by_next_state(mdp)
+    reward_SA, transition_SC = expected_reward(mdp), _by_next_state(mdp)
     choose = (lambda q_SA: q_SA.max(-1)) if policy_SA is None else (lambda q_SA: (policy_SA * q_SA).sum(-1))
 
-    def sweep(carry):
+    def sweep(carry: tuple[jax.Array, jax.Array]):
         v_S, _ = carry
-        new_S = choose(_backup(mdp, reward_SA, transition_ZX, v_S))
+        new_S = choose(_backup(mdp, reward_SA, transition_SC, v_S))
         return new_S, jnp.abs(new_S - v_S).max()
 
     zeros_S = jnp.zeros_like(mdp.initial)
@@ -65,13 +70,13 @@ def optimal_value(mdps: MDP, q_NTSA: jax.Array) -> jax.Array:
 
 
 @jax.jit
-def _plan_all(mdps):
+def _plan_all(mdps: MDP) -> jax.Array:
     return jax.lax.map(lambda mdp: backward_induction(mdp)[0], mdps, batch_size=_batch(mdps))
 
 
 @jax.jit
-def _value_all(mdps, policy_NTSA):
-    def value(pair):
+def _value_all(mdps: MDP, policy_NTSA: jax.Array) -> jax.Array:
+    def value(pair: tuple[MDP, jax.Array]) -> jax.Array:
         mdp, policy_TSA = pair
         return mdp.initial @ evaluate(mdp, policy_TSA.astype(mdp.initial.dtype))[1][0]
 
@@ -82,22 +87,24 @@ def _batch(mdps: MDP) -> int:
     return tasks_at_once(mdps.transition.shape[0], mdps.n_actions, mdps.n_states)
 
 
-def _sweep(mdp, choose, policy_TSA=None):
-    reward_SA, transition_ZX = expected_reward(mdp), _by_next_state(mdp)
+def _sweep(
+    mdp: MDP, choose: Callable[[jax.Array, jax.Array | None], jax.Array], policy_TSA: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
+    reward_SA, transition_SC = expected_reward(mdp), _by_next_state(mdp)
 
-    def step(v_S, pi_SA):
-        q_SA = _backup(mdp, reward_SA, transition_ZX, v_S)
+    def step(v_S: jax.Array, pi_SA: jax.Array | None):
+        q_SA = _backup(mdp, reward_SA, transition_SC, v_S)
         v_S = choose(q_SA, pi_SA)
         return v_S, (q_SA, v_S)
 
     return jax.lax.scan(step, jnp.zeros_like(mdp.initial), policy_TSA, length=mdp.horizon, reverse=True)[1]
 
 
-def _by_next_state(mdp):
-    """P(z | s, a) as a matrix (Z, S A): one product with V, six times as fast on CPU as an einsum over (A, S, Z)."""
+def _by_next_state(mdp: MDP) -> jax.Array:
+    """P(s' | s, a) as a matrix (S', C): its product with V is six times as fast on CPU as an einsum over (A, S, S')."""
     return mdp.transition.transpose(2, 1, 0).reshape(mdp.n_states, -1)
 
 
-def _backup(mdp, reward_SA, transition_ZX, v_S):
-    future_SA = (jnp.where(mdp.terminal, 0.0, v_S) @ transition_ZX).reshape(reward_SA.shape)
+def _backup(mdp: MDP, reward_SA: jax.Array, transition_SC: jax.Array, v_S: jax.Array) -> jax.Array:
+    future_SA = (jnp.where(mdp.terminal, 0.0, v_S) @ transition_SC).reshape(reward_SA.shape)
     return reward_SA + mdp.discount * jnp.where(mdp.terminal[:, None], 0.0, future_SA)

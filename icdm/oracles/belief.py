@@ -1,10 +1,9 @@
-"""Beliefs: what a decider who is shown everything the problem shows knows about the state.
+"""Beliefs: the distribution of the state given everything that the decider has observed.
 
-`first_belief` and `updated_belief` are the Bayes filter that deciders run, `first_filter` and
-`filter_step` the same with the likelihood of what was shown (the forward algorithm); `belief_model` is
-that knowledge in planning form, the one description that every oracle for hidden states reads. Axis letters:
-N problems, B rows, S states, A actions, O observations, Z signals (what a step shows: the observation,
-together with the reward where rewards are shown).
+`first_belief` and `updated_belief` are the Bayes filter of deciders. `first_filter` and `filter_step` also return the
+likelihood of the signals (the forward algorithm). `belief_model` converts a POMDP into the arrays that every oracle
+for partially observed problems uses. A signal is everything that the decider observes in a step: the observation,
+together with the reward if rewards are observed. Axis letters as in docs/axes.md.
 """
 
 import dataclasses
@@ -29,18 +28,32 @@ def first_filter(problem: POMDP, task_B: jax.Array, observation_B: jax.Array) ->
     return _normalised(prior_BS * problem.first_emission[task_B, :, observation_B], prior_BS)
 
 
-def updated_belief(problem: POMDP, task_B, belief_BS, action_B, observation_B, reward_B) -> jax.Array:
-    """Belief after a step, given that the episode goes on, (B, S).
+def updated_belief(
+    problem: POMDP,
+    task_B: jax.Array,
+    belief_BS: jax.Array,
+    action_B: jax.Array,
+    observation_B: jax.Array,
+    reward_B: jax.Array,
+) -> jax.Array:
+    """Belief after a step, given that the episode continues, (B, S).
 
-    b'(s') ∝ sum_s b(s) Pr(r | s, a, s') P(s' | s, a) E(o | a, s') for s' not terminal, the factor
-    Pr(r | ...) only where the problem shows rewards. A signal that the model holds impossible leaves
-    the prediction sum_s b(s) P(s' | s, a) as it is.
+    b'(s') ∝ sum_s b(s) Pr(r | s, a, s') P(s' | s, a) E(o | a, s') for s' not terminal; the factor Pr(r | ...)
+    is absent if rewards are not observed. The belief is the prediction sum_s b(s) P(s' | s, a) if the signal has
+    probability 0.
     """
     return filter_step(problem, task_B, belief_BS, action_B, observation_B, reward_B)[0]
 
 
-def filter_step(problem: POMDP, task_B, belief_BS, action_B, observation_B, reward_B):
-    """`updated_belief` (B, S), and the chance of what the step showed and that the episode goes on (B,)."""
+def filter_step(
+    problem: POMDP,
+    task_B: jax.Array,
+    belief_BS: jax.Array,
+    action_B: jax.Array,
+    observation_B: jax.Array,
+    reward_B: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """`updated_belief` (B, S), and the probability (B,) of the signal and that the episode continues."""
     transition_BSS = problem.mdp.transition[task_B, action_B]
     prediction_BS = jnp.einsum("bs,bst->bt", belief_BS, transition_BSS)
     if problem.shows_reward:
@@ -50,17 +63,17 @@ def filter_step(problem: POMDP, task_B, belief_BS, action_B, observation_B, rewa
     return _normalised(jnp.where(problem.mdp.terminal[task_B], 0, joint_BS), prediction_BS)
 
 
-def reward_likelihood(mdp: MDP, task_B, action_B, reward_B) -> jax.Array:
-    """Pr(r | s, a, s'), (B, S, S'): 1 or 0 for deterministic rewards, else the Bernoulli probability.
+def reward_likelihood(mdp: MDP, task_B: jax.Array, action_B: jax.Array, reward_B: jax.Array) -> jax.Array:
+    """Pr(r | s, a, s'), (B, S, S'): 1 or 0 for deterministic rewards, the Bernoulli probability for random ones.
 
-    Rewards are compared within 1e-6 of the problem's largest, so that float32 recordings are understood.
+    Two rewards are equal if they differ by at most 1e-6 of the problem's largest, because records are in float32.
     """
     mean_BS1 = mdp.reward[task_B, :, action_B][:, :, None]
     arrival_B1S = mdp.arrival_reward[task_B][:, None, :]
     scale_B = jnp.abs(mdp.reward[task_B]).max((1, 2)) + jnp.abs(mdp.arrival_reward[task_B]).max(1)
     tolerance_B11 = 1e-6 * jnp.maximum(scale_B, 1e-30)[:, None, None]
 
-    def equal(pay):
+    def equal(pay: jax.Array) -> jax.Array:
         return jnp.abs(pay - reward_B[:, None, None]) <= tolerance_B11
 
     if mdp.reward_noise == "bernoulli":
@@ -75,12 +88,12 @@ def reward_likelihood(mdp: MDP, task_B, action_B, reward_B) -> jax.Array:
 )
 @dataclasses.dataclass(frozen=True)
 class BeliefModel:
-    """A POMDP (or N of them along a leading axis) as its decider meets it, in float64.
+    """A POMDP (or N of them along a leading axis) in terms of beliefs, in float64.
 
     Attributes:
-      kernel: (A, Z, S, S) joint probabilities Pr(z, s' | s, a) of a signal and a state in which the
-        episode goes on; mass that is missing from 1 has ended the episode.
-      reward: (S, A) mean reward for acting.
+      kernel: (A, Z, S, S) joint probabilities Pr(z, s' | s, a) of a signal and a next state that is not terminal; the
+        missing mass is the probability that the episode ends.
+      reward: (S, A) mean reward of taking a in s.
       first: (O, S) joint probabilities of the first observation and state.
       discount: ().
       horizon: number of decisions.
@@ -94,10 +107,10 @@ class BeliefModel:
 
 
 def belief_model(problem: POMDP) -> BeliefModel:
-    """The planning form of concrete problems: signals enumerated, ended episodes dropped.
+    """The belief model of a POMDP, or of a batch: it enumerates the signals and omits terminal states.
 
-    Where rewards are shown, a signal is an observation together with one of the rewards that the problem
-    can pay, so that every oracle conditions on everything that a learner is shown.
+    A signal is an observation together with one of the possible rewards if rewards are observed, so that oracles and
+    learners condition on the same information.
     """
     mdp = jax.tree.map(np.asarray, problem.mdp)
     alive = ~mdp.terminal
@@ -111,7 +124,7 @@ def belief_model(problem: POMDP) -> BeliefModel:
 
 
 def start_belief(model: BeliefModel) -> np.ndarray:
-    """Belief before anything is shown, (S,)."""
+    """Belief before the first observation, (S,)."""
     return model.first.sum(-2)
 
 
@@ -143,7 +156,7 @@ def _with_reward_signals(mdp: MDP, kernel: np.ndarray) -> np.ndarray:
 
 
 def _with_signals(kernel: np.ndarray, n_signals: int) -> np.ndarray:
-    """The kernel with impossible signals added, up to `n_signals`."""
+    """The kernel with signals of probability 0 appended, up to `n_signals`."""
     more = n_signals - kernel.shape[-3]
     return np.pad(kernel, [(0, more if axis == kernel.ndim - 3 else 0) for axis in range(kernel.ndim)])
 

@@ -1,22 +1,22 @@
-"""Exact finite-horizon values at one belief: the tree of reachable beliefs, equal ones merged.
+"""Exact finite-horizon values at one belief, by the tree of reachable beliefs with equal beliefs merged.
 
-It knows nothing of alpha-vectors, and so checks them. Forward, the beliefs that every sequence of actions
-and signals leads to are listed level by level; backward, the Bellman recursion runs over the lists. The
-tree of a cloud of M models branches by the model as well and backs up the recursive alpha-maxmin value
+The method is independent of alpha-vectors, and so checks them. The forward pass lists the beliefs after every
+sequence of actions and signals, level by level; the backward pass runs the Bellman recursion over the lists. The tree
+of an ambiguity set of M models also branches by the model and backs up the recursive alpha-maxmin value
 
     V_t(b) = max_a { alpha min_m g_m + (1 - alpha) max_m g_m },
     g_m = b . r_m,a + gamma sum_z Pr(z | b, a, m) V_{t+1}(filter of model m)
 
 (Saghafian, "Ambiguous partially observable Markov decision processes", J. Econ. Theory 178, 2018); with
-one model that is the POMDP. NumPy, float64.
+M = 1 this is the value of the POMDP. NumPy, float64. Axis letters as in docs/axes.md.
 """
 
 import numpy as np
 
-from icdm.errors import UserError
+from icdm.errors import TooLarge
 from icdm.oracles.belief import BeliefModel
 
-DIGITS = 12  # beliefs that agree to so many digits are one
+DIGITS = 12  # beliefs are equal if they agree to so many digits
 
 
 def tree_values(
@@ -29,10 +29,15 @@ def tree_values(
 ) -> np.ndarray:
     """Q(belief, a) with `horizon` decisions to go, (A,).
 
-    `model` is one problem, or a cloud with a leading axis M on its arrays.
+    Args:
+      model: one problem, or an ambiguity set with a leading axis M on its arrays.
+      belief: (S,).
+      horizon: the model's horizon if it is None.
+      pessimism: alpha.
+      most: limit on the numbers on one level of the tree.
 
     Raises:
-      UserError: a level of the tree needs more than `most` numbers.
+      TooLarge: one level of the tree needs more than `most` numbers.
     """
     horizon = model.horizon if horizon is None else horizon
     kernel, reward = (
@@ -55,14 +60,11 @@ def tree_values(
     return q_values[0]
 
 
-def _expand(beliefs: np.ndarray, kernel: np.ndarray, most: int):
-    """Successors of n beliefs: unique ones (N, S), their chances (n, M, A, Z) and indices (n, M, A, Z)."""
+def _expand(beliefs: np.ndarray, kernel: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Successors of beliefs (P, S): the unique ones (P', S), and their probabilities and indices (P, M, A, Z)."""
     size = len(beliefs) * kernel[..., 0].size
     if size > most:
-        raise UserError(
-            f"too large for an exact belief tree ({len(beliefs)} beliefs on one level): "
-            "use the bounds of the point-based oracle (--method bounds)"
-        )
+        raise TooLarge(size, most, "numbers on one level of the exact belief tree")
     joint = np.einsum("ns,mazst->nmazt", beliefs, kernel)
     chance = joint.sum(-1)
     possible = chance > 1e-14

@@ -1,4 +1,4 @@
-"""The oracle of any batch of problems, and the bracket in which the optimal values lie."""
+"""The oracle of any batch of problems, and brackets of the optimal values."""
 
 import dataclasses
 import functools
@@ -19,17 +19,17 @@ from icdm.problems.mdp import MDP
 from icdm.problems.policy import Oracle, TableOracle
 from icdm.problems.pomdp import POMDP
 
-ERROR_PATHS = 32  # along which the error of a cloud's recursive value is estimated
+ERROR_PATHS = 32  # paths in the estimate of the error of a recursive alpha-maxmin value
 
 
 @dataclasses.dataclass(frozen=True)
 class OracleConfig:
-    """How exactly problems with hidden states are solved; shown states are always solved exactly.
+    """Precision of the oracles of partially observed problems; oracles of fully observed problems are exact.
 
     Attributes:
-      tolerance: the bracket of the optimal value is refined to this share of it (of 1, if the value is smaller).
-      points: the most belief points beside the corners of the simplex.
-      time_limit: seconds after which no refinement is begun.
+      tolerance: largest width of the bracket of the optimal value V, as a share of max(1, |V|).
+      points: most belief points, in addition to the corners of the simplex.
+      time_limit: seconds after which no refinement starts.
     """
 
     tolerance: float = 0.02
@@ -37,6 +37,7 @@ class OracleConfig:
     time_limit: float = math.inf
 
     def check(self, group: str) -> None:
+        """Raises UserError if a number of the configuration `group` is not above 0."""
         for name, value in dataclasses.asdict(self).items():
             if not value > 0:
                 raise UserError(f"{group}.{name} {value}: give a number above 0")
@@ -47,12 +48,12 @@ class Certified:
     """N solved problems, in float64.
 
     Attributes:
-      method: how, in words; of a cloud, which of its objectives.
-      oracle: what is imitated; of a cloud, the recursive alpha-maxmin oracle.
-      critic: an oracle whose Q and V are consistent with each other in the (nominal) problem.
+      method: the method in words, and the objective if the problems are ambiguous.
+      oracle: the oracle whose actions are imitated; the recursive alpha-maxmin oracle if the problems are ambiguous.
+      critic: an oracle whose Q and V satisfy Bellman's equation in the (nominal) problem.
       start_N: the critic's value at the start of each problem.
       lower_N, upper_N: bracket of the optimal value of the (nominal) problem.
-      error_N: estimated error of a cloud's recursive value at the start, else 0.
+      error_N: estimated error of the recursive alpha-maxmin value at the start; 0 without ambiguity.
     """
 
     method: str
@@ -66,17 +67,17 @@ class Certified:
 
 @functools.singledispatch
 def certify(problem: MDP | POMDP | AmbiguousPOMDP, config: OracleConfig, key: jax.Array) -> Certified:
-    """The oracle of N problems with the bracket of their optimal values.
+    """The oracle of N problems, with brackets of their optimal values.
 
-    By backward induction if the state is observed, by point-based alpha-vectors if it is hidden, by recursive
-    alpha-maxmin if the model is ambiguous.
+    The method is backward induction if the problem is fully observed, point-based alpha-vectors if it is partially
+    observed, and recursive alpha-maxmin if it is ambiguous.
     """
     raise TypeError(f"no oracle for problems of kind {type(problem).__name__}")
 
 
 @functools.singledispatch
 def oracle_of(problem: MDP | POMDP | AmbiguousPOMDP, config: OracleConfig, key: jax.Array) -> Oracle:
-    """The oracle of N problems alone, without what only their bracket needs."""
+    """The oracle of `certify`, without the computations for the bracket alone."""
     return certify(problem, config, key).oracle
 
 
@@ -111,14 +112,14 @@ def _(problem: AmbiguousPOMDP, config: OracleConfig, key: jax.Array) -> Oracle:
 
 
 def informed_critic(problem: POMDP) -> tuple[Oracle, np.ndarray]:
-    """A critic made without solving: V is the fast informed bound. Returns it with its values at the starts."""
+    """A critic whose V is the fast informed bound, which needs no point-based solution; and its start values (N,)."""
     model = belief_model(problem)
-    after_NHAS = np.swapaxes(np.asarray(fast_informed(model))[:, ::-1], -1, -2)
-    alpha = np.concatenate([np.zeros_like(after_NHAS[:, :1]), after_NHAS], 1)
+    after_NTAS = np.swapaxes(np.asarray(fast_informed(model))[:, ::-1], -1, -2)
+    alpha = np.concatenate([np.zeros_like(after_NTAS[:, :1]), after_NTAS], 1)
     return _oracle_of_vectors(problem, model, alpha)
 
 
-def _oracle_of_vectors(problem, model: BeliefModel, alpha) -> tuple[Oracle, np.ndarray]:
+def _oracle_of_vectors(problem: POMDP, model: BeliefModel, alpha: np.ndarray) -> tuple[Oracle, np.ndarray]:
     planner = AlphaVectors(model, alpha)
     with jax.enable_x64(True):
         start_N = np.asarray(jax.tree.map(jnp.asarray, planner).start_value())

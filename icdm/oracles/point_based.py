@@ -1,17 +1,16 @@
-"""Certified values of POMDPs: a lower and an upper bound on a set of belief points, refined until they meet.
+"""Certified values of POMDPs: a lower and an upper bound on belief points, refined to a tolerance.
 
-One set of P beliefs, the S corners of the simplex first, serves all stages. With h decisions to go,
+All stages use the same P beliefs, the S corners of the simplex first. With h decisions to go,
 
-    lower: V_h(b) >= max_k b . alpha_k, one alpha-vector backed up at each point (Pineau, Gordon, Thrun 2003);
+    lower: V_h(b) >= max_i b . alpha_i, one alpha-vector backed up at each point (Pineau, Gordon, Thrun 2003);
     upper: V_h(b) <= min(sawtooth(b), max_a b . F_h(., a)), values at the points interpolated by the
            sawtooth, and the fast informed bound F_h (both Hauskrecht 2000).
 
-The recursions start from a bracket of what is worth having when no decision is left (zero, at a finite
-horizon), so that every stage is a valid bracket whatever the points are; the points only decide how wide
-it is. New points are met by following the upper bound's greedy action from the start, signals drawn in
-proportion to how much of the bracket they carry (as heuristic search value iteration does, Smith and
-Simmons 2005). Float64. Axis letters: N problems, P points, W paths, H decisions to go, Z signals. A joint
-is an unnormalised belief, or an array of them, with its states in front: (S, ...).
+The recursions start from a bracket of the value with no decision to go (zero, if the horizon is finite), so every
+stage is a valid bracket for any points; the points determine only its width. New points are beliefs on paths from the
+start under the upper bound's greedy action; signals are drawn in proportion to their share of the bracket's width (as
+in heuristic search value iteration, Smith and Simmons 2005). Float64. Axis letters as in docs/axes.md, and W paths.
+A joint is an unnormalised belief, or an array of them with the states first, (S, ...).
 """
 
 import dataclasses
@@ -27,11 +26,11 @@ from icdm.errors import UserError
 from icdm.oracles.belief import BeliefModel
 from icdm.problems.mdp import draw
 
-FIRST_POINTS = 16  # beliefs added to the corners by the first refinement; each further one adds twice as many
-EXPLORED = 1024  # beliefs met by the paths of one refinement, about
-LARGEST = 2**27  # entries of a P x P x A x Z table, the largest
-CACHED = 2**19  # entries of the tables that are worked on side by side: of more, a CPU's cache holds too little
-CONTRACTION = 1e-3  # by how much one sweep of the infinite horizon shrinks the bracket that it starts from
+FIRST_POINTS = 16  # points that the first refinement adds; each further refinement adds twice as many
+EXPLORED = 1024  # approximate number of beliefs on the paths of one refinement
+LARGEST = 2**27  # most entries of a P x P x A x Z table
+CACHED = 2**19  # most entries of the tables that are processed in parallel, so that they fit a CPU's cache
+CONTRACTION = 1e-3  # factor by which one sweep of the infinite horizon contracts its first bracket
 
 Stage = tuple[jax.Array, jax.Array, jax.Array]  # alpha (P, S), upper (P,), informed (S, A)
 
@@ -43,14 +42,14 @@ Stage = tuple[jax.Array, jax.Array, jax.Array]  # alpha (P, S), upper (P,), info
 )
 @dataclasses.dataclass(frozen=True)
 class Bounds:
-    """A bracket of V_h at every belief, for one problem; a single stage (H = 0) holds for every h.
+    """A bracket of V_h at every belief, for one problem; a single stage (U = 1) is valid for every h.
 
     Attributes:
       points: (P, S), the corners first.
-      alpha: (H + 1, P, S) vectors of the lower bound.
-      alpha_action: (H + 1, P) the action behind each vector.
-      upper: (H + 1, P) the upper bound at the points.
-      informed: (H + 1, S, A) the fast informed bound.
+      alpha: (U, P, S) vectors of the lower bound.
+      alpha_action: (U, P) the first action of each vector's plan.
+      upper: (U, P) the upper bound at the points.
+      informed: (U, S, A) the fast informed bound.
     """
 
     points: jax.Array
@@ -59,17 +58,17 @@ class Bounds:
     upper: jax.Array
     informed: jax.Array
 
-    def lower_value(self, joint: jax.Array, stage) -> jax.Array:
-        """Lower bound at joints (S, ...), times their mass, with `stage` decisions to go."""
+    def lower_value(self, joint: jax.Array, stage: jax.Array | int) -> jax.Array:
+        """Lower bound of the value of joints (S, ...), times their mass, with `stage` decisions to go."""
         return jnp.tensordot(self.alpha[self._at(stage)], joint, 1).max(0)
 
-    def upper_value(self, joint: jax.Array, stage) -> jax.Array:
-        """Upper bound at joints (S, ...), times their mass, with `stage` decisions to go."""
+    def upper_value(self, joint: jax.Array, stage: jax.Array | int) -> jax.Array:
+        """Upper bound of the value of joints (S, ...), times their mass, with `stage` decisions to go."""
         informed = jnp.tensordot(self.informed[self._at(stage)].T, joint, 1).max(0)
         share = jnp.moveaxis(shares(joint, self.points), 0, -1)
         return jnp.minimum(informed, _sawtooth(joint, share, self.points, self.upper[self._at(stage)]))
 
-    def q_values(self, model: BeliefModel, belief: jax.Array, stage) -> tuple[jax.Array, jax.Array]:
+    def q_values(self, model: BeliefModel, belief: jax.Array, stage: jax.Array | int) -> tuple[jax.Array, jax.Array]:
         """Lower and upper bound of Q_h(belief, a) with h = `stage` >= 1 decisions to go, each (A,)."""
         joint = jnp.einsum("s,azst->taz", belief, model.kernel)
         gain = belief @ model.reward
@@ -77,18 +76,24 @@ class Bounds:
         return gain + model.discount * lower, gain + model.discount * upper
 
     def bracket(self, model: BeliefModel) -> tuple[jax.Array, jax.Array]:
-        """Bounds of the value before anything is shown."""
+        """Bounds of the value before the first observation."""
         return self.lower_value(model.first.T, model.horizon).sum(), self.upper_value(
             model.first.T, model.horizon
         ).sum()
 
-    def _at(self, stage):
+    def _at(self, stage: jax.Array | int) -> jax.Array:
         return jnp.minimum(stage, self.alpha.shape[0] - 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Solution:
-    """What `solve` reached: bounds of N problems (leading axis N) and the brackets at their starts, (N,)."""
+    """The result of `solve`.
+
+    Attributes:
+      bounds: the bounds of N problems (leading axis N).
+      lower, upper: (N,) brackets of the optimal values at the start.
+      seconds: duration.
+    """
 
     bounds: Bounds
     lower: np.ndarray
@@ -97,6 +102,7 @@ class Solution:
 
     @property
     def gap(self) -> np.ndarray:
+        """Widths of the brackets, (N,)."""
         return self.upper - self.lower
 
 
@@ -111,15 +117,17 @@ def solve(
 ) -> Solution:
     """Brackets the optimal values of N problems (leading axis N).
 
-    Each is refined until upper - lower <= tolerance x max(1, |lower|), or until another refinement would
-    pass the time limit (seconds) or `most_points`; then its bracket is as wide as it is.
+    Each bracket is refined until upper - lower <= tolerance x max(1, |lower|), or until another refinement would
+    exceed `time_limit` or `most_points`. The bracket is valid but wider in the second case.
 
     Args:
-      most_points: belief points, corners included; by default what fits in memory.
-      infinite: solve for the infinite horizon instead of `model.horizon`.
+      tolerance: largest width of a bracket, as a share of max(1, |lower|).
+      time_limit: seconds.
+      most_points: most belief points, corners included; as many as fit in memory if it is None.
+      infinite: the horizon is infinite instead of `model.horizon`.
 
     Raises:
-      UserError: an infinite horizon without discounting, a tolerance that is not positive.
+      UserError: the horizon is infinite and a discount is 1, or the tolerance is not positive.
     """
     if not tolerance > 0:
         raise UserError(f"tolerance {tolerance}: give a positive number")
@@ -137,7 +145,7 @@ def solve(
         while (wide := np.flatnonzero(upper - lower > tolerance * np.maximum(1, np.abs(lower)))).size:
             now = time.perf_counter()
             n_points = bounds.points.shape[1] + n_new
-            # Twice the points cost four times as much.
+            # The cost grows with the square of the number of points.
             if now - started + 4 * round_seconds > time_limit or n_points > most_points:
                 break
             rows = np.resize(wide, min(n_problems, -(-wide.size // 16) * 16))
@@ -157,19 +165,21 @@ def solve(
 
 
 def solve_at_points(model: BeliefModel, points: jax.Array, start: Stage) -> Bounds:
-    """Both bounds of one problem at points (P, S), by one backward sweep from the bracket `start`."""
+    """Both bounds of one problem at points (P, S), by one backward sweep from the bracket `start` of stage 0."""
     joint = jnp.einsum("ps,azst->tpaz", points, model.kernel)
     share = jnp.moveaxis(shares(joint, points), 0, -1)
     gain = points @ model.reward
     signal = jnp.arange(model.kernel.shape[1])[None]
 
-    def sweep(stage, _):
+    def sweep(stage: Stage, _: None):
         alpha, upper, informed = stage
         q_lower = gain + model.discount * jnp.tensordot(alpha, joint, 1).max(0).sum(-1)
         action = q_lower.argmax(-1)
         taken = jnp.take_along_axis(joint, action[None, :, None, None], 2)[:, :, 0]
         choice = _first_largest(jnp.tensordot(alpha, taken, 1))
-        backed_up = jnp.einsum("azst,pt->azps", model.kernel, alpha)  # of every vector: cheaper than of P kernels
+        backed_up = jnp.einsum(
+            "azst,pt->azps", model.kernel, alpha
+        )  # for every vector, which is cheaper than P kernels
         future = backed_up[action[:, None], signal, choice].sum(1)
         bound = jnp.minimum(jnp.tensordot(informed.T, joint, 1).max(0), _sawtooth(joint, share, points, upper))
         q_informed = jnp.einsum("azst,tb->basz", model.kernel, informed).max(0).sum(-1).T
@@ -186,55 +196,56 @@ def solve_at_points(model: BeliefModel, points: jax.Array, start: Stage) -> Boun
 
 
 def explore(model: BeliefModel, bounds: Bounds, key: jax.Array, n_new: int) -> jax.Array:
-    """The points of one problem and `n_new` further ones met where the bracket is open, (P + n_new, S)."""
+    """The points of one problem and `n_new` further points where the bracket is wide, (P + n_new, S)."""
     n_paths = max(4, EXPLORED // model.horizon)
+    uniform_TW = jax.random.uniform(key, (model.horizon, n_paths))
 
-    luck_TW = jax.random.uniform(key, (model.horizon, n_paths))
-
-    def step(belief_SW, step):
-        t, luck_W = step
+    def step(belief_SW: jax.Array, step: tuple[jax.Array, jax.Array]):
+        t, uniform_W = step
         stage = model.horizon - t
         joint = jnp.einsum("sw,azst->twaz", belief_SW, model.kernel)
         q_upper = belief_SW.T @ model.reward + model.discount * bounds.upper_value(joint, stage).sum(-1)
         taken = jnp.take_along_axis(joint, q_upper.argmax(-1)[None, :, None, None], 2)[:, :, 0]
-        next_SW, gap_W = _draw_signal(bounds, taken, stage, luck_W)
+        next_SW, gap_W = _draw_signal(bounds, taken, stage, uniform_W)
         return next_SW, (next_SW, gap_W * model.discount**t)
 
     first = jnp.broadcast_to(model.first.T[:, None], (model.first.shape[1], n_paths, model.first.shape[0]))
-    first_SW, first_gap_W = _draw_signal(bounds, first, model.horizon, luck_TW[0])
-    _, (met_TSW, gap_TW) = jax.lax.scan(step, first_SW, (jnp.arange(1, model.horizon), luck_TW[1:]))
-    met = jnp.concatenate([first_SW[None], met_TSW]).transpose(0, 2, 1).reshape(-1, first_SW.shape[0])
-    return add_distant(bounds.points, met, jnp.concatenate([first_gap_W[None], gap_TW]).ravel(), n_new)
+    first_SW, first_gap_W = _draw_signal(bounds, first, model.horizon, uniform_TW[0])
+    _, (later_TSW, gap_TW) = jax.lax.scan(step, first_SW, (jnp.arange(1, model.horizon), uniform_TW[1:]))
+    candidates = jnp.concatenate([first_SW[None], later_TSW]).transpose(0, 2, 1).reshape(-1, first_SW.shape[0])
+    return add_distant(bounds.points, candidates, jnp.concatenate([first_gap_W[None], gap_TW]).ravel(), n_new)
 
 
-def _draw_signal(bounds, joint, stage, luck_W):
-    """A successor of each of W beliefs, drawn from joints (S, W, Z) by mass x gap; and its gap (W,)."""
+def _draw_signal(
+    bounds: Bounds, joint: jax.Array, stage: jax.Array | int, uniform_W: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Successors (S, W) of W beliefs, drawn from joints (S, W, Z) in proportion to mass x gap; and their gaps (W,)."""
     mass = joint.sum(0)
     gap = jnp.where(mass > 1e-12, bounds.upper_value(joint, stage) - bounds.lower_value(joint, stage), 0)
-    signal = draw(jnp.maximum(gap, 0) + 1e-12 * mass, luck_W)
+    signal = draw(jnp.maximum(gap, 0) + 1e-12 * mass, uniform_W)
     taken = jnp.take_along_axis(joint, signal[None, :, None], 2)[:, :, 0]
     total = taken.sum(0)
     return taken / total[None], jnp.take_along_axis(gap, signal[:, None], 1)[:, 0] / total
 
 
-def add_distant(points, met, gap, n_new):
-    """The points and `n_new` beliefs met, each the largest in gap x L1 distance from all chosen before it."""
+def add_distant(points: jax.Array, candidates: jax.Array, gap: jax.Array, n_new: int) -> jax.Array:
+    """The points and `n_new` candidates, each with the largest gap x L1 distance from the earlier points."""
 
-    def add(distance, _):
-        chosen = met[(distance * gap).argmax()]
-        return jnp.minimum(distance, jnp.abs(met - chosen[None]).sum(1)), chosen
+    def add(distance: jax.Array, _: None):
+        chosen = candidates[(distance * gap).argmax()]
+        return jnp.minimum(distance, jnp.abs(candidates - chosen[None]).sum(1)), chosen
 
-    per_state = [jnp.abs(points[:, s, None] - met[None, :, s]) for s in range(points.shape[1])]
+    per_state = [jnp.abs(points[:, s, None] - candidates[None, :, s]) for s in range(points.shape[1])]
     distance = functools.reduce(jnp.add, per_state).min(0)
     _, chosen = jax.lax.scan(add, distance, length=n_new)
     return jnp.concatenate([points, chosen])
 
 
-def shares(joint, points):
-    """Largest c with c points[i] <= joint in every state, (P, ...) for joints (S, ...)."""
+def shares(joint: jax.Array, points: jax.Array) -> jax.Array:
+    """The largest c with c points[i] <= joint in every state, (P, ...) for joints (S, ...)."""
     flat = joint.reshape(joint.shape[0], -1)
 
-    def one_state(share, state):
+    def one_state(share: jax.Array, state: tuple[jax.Array, jax.Array]):
         mass, point = state
         ratio = mass[None] / jnp.where(point > 0, point, 1)[:, None]
         return jnp.where(point[:, None] > 0, jnp.minimum(share, ratio), share), None
@@ -243,21 +254,21 @@ def shares(joint, points):
     return share.reshape(-1, *joint.shape[1:])
 
 
-def _sawtooth(joint, share, points, upper):
+def _sawtooth(joint: jax.Array, share: jax.Array, points: jax.Array, upper: jax.Array) -> jax.Array:
     """sum_s joint(s) U(e_s) + min_i share_i (U(b_i) - sum_s b_i(s) U(e_s)), with shares (..., P)."""
     corner = upper[: points.shape[1]]
     drop = jnp.minimum(upper - points @ corner, 0)
     return jnp.tensordot(corner, joint, 1) + (share * jnp.expand_dims(drop, range(share.ndim - 1))).min(-1)
 
 
-def _first_largest(score):
-    """score.argmax(0), by a comparison with the maximum: XLA vectorises it on CPU, argmax it does not."""
+def _first_largest(score: jax.Array) -> jax.Array:
+    """score.argmax(0), by a comparison with the maximum, which XLA vectorises on CPU (it does not vectorise argmax)."""
     index = jnp.expand_dims(jnp.arange(len(score), dtype=jnp.int32), range(1, score.ndim))
     return jnp.where(score == score.max(0)[None], index, len(score)).min(0)
 
 
 def _nothing_left(model: BeliefModel, infinite: bool, n_points: int | None = None) -> Stage:
-    """Bracket of what follows the horizon, for N problems: 0, or the extreme rewards for ever."""
+    """The bracket of stage 0 for N problems: 0, or the extreme rewards for ever if the horizon is infinite."""
     n, n_states, n_actions = model.reward.shape
     scale = 1 / (1 - model.discount) if infinite else jnp.zeros(n)
     least = scale * jnp.minimum(model.reward.min((1, 2)), 0)
@@ -272,7 +283,7 @@ def _nothing_left(model: BeliefModel, infinite: bool, n_points: int | None = Non
 
 @jax.jit
 def _last_stage(bounds: Bounds, points: jax.Array) -> Stage:
-    """The bracket that N solved problems end with, at more points."""
+    """The last stage of the bounds of N problems, at more points."""
     upper = jax.vmap(lambda bounds, points: bounds.upper_value(points.T, 0))(bounds, points)
     return _padded(bounds, points.shape[1]).alpha[:, -1], upper, bounds.informed[:, -1]
 
@@ -280,7 +291,7 @@ def _last_stage(bounds: Bounds, points: jax.Array) -> Stage:
 def _sweep_length(model: BeliefModel) -> int:
     discount = float(model.discount.max())
     if discount >= 1:
-        raise UserError("an infinite horizon needs a discount below 1: give --discount, or a horizon")
+        raise UserError("an infinite horizon needs a discount below 1")
     return max(2, math.ceil(math.log(CONTRACTION) / math.log(discount)))
 
 
@@ -288,15 +299,17 @@ def _padded(bounds: Bounds, n_points: int) -> Bounds:
     """The same bounds of N problems with points and vectors repeated up to `n_points`."""
     more = n_points - bounds.points.shape[1]
 
-    def pad(leaf, axis):
+    def pad(leaf: jax.Array, axis: int) -> jax.Array:
         return jnp.pad(leaf, [(0, more if i == axis else 0) for i in range(leaf.ndim)], mode="edge")
 
     axes = {"points": 1, "alpha": 2, "alpha_action": 2, "upper": 2}
     return dataclasses.replace(bounds, **{name: pad(getattr(bounds, name), axis) for name, axis in axes.items()})
 
 
-def _solve_all(model, points, start, infinite):
-    """Bounds of N problems and NumPy brackets; of an infinite horizon only the last stage is kept."""
+def _solve_all(
+    model: BeliefModel, points: jax.Array, start: Stage, infinite: bool
+) -> tuple[Bounds, np.ndarray, np.ndarray]:
+    """Bounds of N problems and NumPy brackets; only the last stage is kept if the horizon is infinite."""
     bounds, lower, upper = _solved(model, points, start)
     if infinite:
         last = {name: getattr(bounds, name)[:, -1:] for name in ("alpha", "alpha_action", "upper", "informed")}
@@ -305,8 +318,8 @@ def _solve_all(model, points, start, infinite):
 
 
 @jax.jit
-def _solved(model, points, start):
-    def one(arguments):
+def _solved(model: BeliefModel, points: jax.Array, start: Stage) -> tuple[Bounds, jax.Array, jax.Array]:
+    def one(arguments: tuple):
         bounds = solve_at_points(*arguments)
         return bounds, *bounds.bracket(arguments[0])
 
@@ -314,14 +327,14 @@ def _solved(model, points, start):
 
 
 @functools.partial(jax.jit, static_argnames="n_new")
-def _explore_all(model, bounds, keys, n_new):
-    def one(arguments):
+def _explore_all(model: BeliefModel, bounds: Bounds, keys: jax.Array, n_new: int) -> jax.Array:
+    def one(arguments: tuple):
         return explore(*arguments, n_new)
 
     return jax.lax.map(one, (model, bounds, keys), batch_size=_side_by_side(model, bounds.points.shape[1]))
 
 
 def _side_by_side(model: BeliefModel, n_points: int) -> int:
-    """How many problems to solve at once: many with few points, or one with many."""
+    """Number of problems that are solved in parallel, such that their tables fit `CACHED`."""
     n, n_actions, n_signals = model.kernel.shape[:3]
     return max(1, min(n, CACHED // (n_points**2 * n_actions * n_signals)))

@@ -9,32 +9,38 @@ import warnings
 import jax
 import numpy as np
 
-from icdm.errors import UserError
+from icdm.errors import TooLarge, UserError
 from icdm.families.cassandra import read_pomdp
 from icdm.oracles import point_based
 from icdm.oracles.alpha_meu import committed, solve_recursive
 from icdm.oracles.alpha_vectors import alpha_vectors
-from icdm.oracles.belief import belief_model, start_belief
+from icdm.oracles.belief import BeliefModel, belief_model, start_belief
 from icdm.oracles.belief_tree import tree_values
 from icdm.problems.ambiguous import make_ambiguous
+from icdm.problems.pomdp import POMDP
+
+BOUNDS_INSTEAD = "use the bounds of the point-based oracle (--method bounds)"
+RECURSIVE_INSTEAD = "use the recursive objective (--form recursive)"
+
+Answer = tuple[float, float, int, str]  # lower bound, upper bound, first action, method
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Solves the problem that the arguments of `icdm solve` describe and prints what was found."""
+    """Solves the problem that the arguments of `icdm solve` describe and prints the answer."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found = solve(arguments)
+        answer = solve(arguments)
     for message in dict.fromkeys(str(warning.message) for warning in caught if warning.category is UserWarning):
         print(f"icdm: warning: {message}", file=sys.stderr)
-    print(json.dumps(found) if arguments.json else _text(found))
+    print(json.dumps(answer) if arguments.json else _text(answer))
 
 
 def solve(arguments: argparse.Namespace) -> dict:
     """The answer as the object that --json prints.
 
     Raises:
-      UserError: a file that cannot be read, arguments that do not fit together, a problem that is too
-        large for the method asked for.
+      UserError: a file cannot be read, arguments contradict each other, or the chosen method refuses the
+        problem because of its size.
     """
     _check(arguments)
     horizon = 1 if arguments.infinite else arguments.horizon
@@ -46,7 +52,7 @@ def solve(arguments: argparse.Namespace) -> dict:
     if arguments.pessimism is None:
         lower, upper, action, method = _one_model(named[0].problem, arguments)
     else:
-        lower, upper, action, method = _cloud([model.problem for model in named], arguments)
+        lower, upper, action, method = _ambiguity_set([model.problem for model in named], arguments)
     return {
         "lower": float(lower),
         "upper": float(upper),
@@ -58,26 +64,29 @@ def solve(arguments: argparse.Namespace) -> dict:
     }
 
 
-def _one_model(problem, arguments):
+def _one_model(problem: POMDP, arguments: argparse.Namespace) -> Answer:
     model = belief_model(problem)
     belief = start_belief(model)
     method = arguments.method
     if arguments.infinite or method == "bounds":
         return _bounds(model, arguments)
     if method == "alpha-vectors":
-        plans = alpha_vectors(model)[-1]
+        try:
+            plans = alpha_vectors(model)[-1]
+        except TooLarge as error:
+            raise UserError(f"{error}: {BOUNDS_INSTEAD}") from None
         value = plans.value(belief)
         return value, value, int(plans.action(belief)), f"exact: {len(plans.actions)} alpha-vectors"
     try:
         q_values = tree_values(model, belief)
-    except UserError:
+    except TooLarge as error:
         if method == "tree":
-            raise
+            raise UserError(f"{error}: {BOUNDS_INSTEAD}") from None
         return _bounds(model, arguments)
     return q_values.max(), q_values.max(), int(q_values.argmax()), "exact: belief tree"
 
 
-def _bounds(model, arguments):
+def _bounds(model: BeliefModel, arguments: argparse.Namespace) -> Answer:
     batch = jax.tree.map(lambda leaf: np.asarray(leaf)[None], model)
     solution = point_based.solve(
         batch,
@@ -96,18 +105,21 @@ def _bounds(model, arguments):
     return lower, upper, int(np.asarray(q_lower).argmax()), f"bounds on {bounds.points.shape[0]} belief points"
 
 
-def _cloud(problems, arguments):
-    cloud = make_ambiguous(problems, pessimism=arguments.pessimism)
+def _ambiguity_set(problems: list[POMDP], arguments: argparse.Namespace) -> Answer:
+    ambiguous = make_ambiguous(problems, pessimism=arguments.pessimism)
     if arguments.form == "committed":
-        policy = committed(cloud)
+        try:
+            policy = committed(ambiguous)
+        except TooLarge as error:
+            raise UserError(f"{error}: {RECURSIVE_INSTEAD}") from None
         return (
             policy.value,
             policy.value,
             policy.action,
             "committed alpha-maxmin: exact, alpha-vectors and linear programme",
         )
-    models = belief_model(cloud.models)
-    belief = start_belief(jax.tree.map(lambda leaf: leaf[cloud.nominal_index], models))
+    models = belief_model(ambiguous.models)
+    belief = start_belief(jax.tree.map(lambda leaf: leaf[ambiguous.nominal_index], models))
     try:
         q_values = tree_values(models, belief, pessimism=arguments.pessimism)
         return (
@@ -116,9 +128,9 @@ def _cloud(problems, arguments):
             int(q_values.argmax()),
             "recursive alpha-maxmin: exact, belief tree",
         )
-    except UserError:
+    except TooLarge:
         solution = solve_recursive(
-            jax.tree.map(lambda leaf: np.asarray(leaf)[None], cloud), jax.random.key(0), generations=8
+            jax.tree.map(lambda leaf: np.asarray(leaf)[None], ambiguous), jax.random.key(0), generations=8
         )
     value, error = solution.value[0], solution.error[0]
     with jax.enable_x64(True):
@@ -129,28 +141,28 @@ def _cloud(problems, arguments):
     return value - error, value + error, int(np.asarray(q_values).argmax()), method
 
 
-def _check(arguments) -> None:
+def _check(arguments: argparse.Namespace) -> None:
     if arguments.infinite == (arguments.horizon is not None):
         raise UserError("give either --horizon or --infinite")
     if arguments.tolerance <= 0 or arguments.time_limit <= 0:
         raise UserError("--tolerance and --time-limit need positive numbers")
     if arguments.models and arguments.pessimism is None:
-        raise UserError("several models need --pessimism, in [0, 1] (1 plans for the worst)")
+        raise UserError("several models need --pessimism, in [0, 1] (1 plans for the worst model)")
     if arguments.infinite and arguments.pessimism is not None:
         raise UserError("ambiguous problems are solved at a finite horizon: give --horizon")
     if arguments.infinite and arguments.method not in ("auto", "bounds"):
         raise UserError(f"--method {arguments.method} needs a finite horizon: give --horizon, or --method bounds")
 
 
-def _text(found: dict) -> str:
-    exact = found["upper"] - found["lower"] == 0
-    span = f"{found['lower']:.10g}" if exact else f"between {found['lower']:.10g} and {found['upper']:.10g}"
-    horizon = "infinite" if found["horizon"] is None else found["horizon"]
+def _text(answer: dict) -> str:
+    exact = answer["upper"] - answer["lower"] == 0
+    span = f"{answer['lower']:.10g}" if exact else f"between {answer['lower']:.10g} and {answer['upper']:.10g}"
+    horizon = "infinite" if answer["horizon"] is None else answer["horizon"]
     return "\n".join(
         [
-            f"value   {span}   (horizon {horizon}, discount {found['discount']:g})",
-            f"action  {found['action']}",
-            f"method  {found['method']}",
-            f"time    {found['seconds']:.2f} s",
+            f"value   {span}   (horizon {horizon}, discount {answer['discount']:g})",
+            f"action  {answer['action']}",
+            f"method  {answer['method']}",
+            f"time    {answer['seconds']:.2f} s",
         ]
     )

@@ -1,1 +1,1 @@
-"""What is decided: decision problems as immutable pytrees of arrays, and families that sample them."""
+"""Decision problems as immutable pytrees of arrays, and the families that sample them."""

@@ -1,4 +1,4 @@
-"""What a context says of a tabular MDP: sufficient statistics, and conjugate posteriors over them."""
+"""Sufficient statistics of a context of a tabular MDP, and Dirichlet posteriors given them."""
 
 import dataclasses
 import functools
@@ -10,11 +10,11 @@ import jax.numpy as jnp
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["transition", "reward_sum"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """How often each transition was seen, and what was paid.
+    """Numbers of recorded transitions, and sums of recorded rewards.
 
     Attributes:
-      transition: (A, S, S) number of times s' followed (s, a).
-      reward_sum: (S, A) sum of the rewards seen at (s, a).
+      transition: (A, S, S) number of times that s' followed (s, a).
+      reward_sum: (S, A) sum of the rewards after (s, a).
     """
 
     transition: jax.Array
@@ -22,24 +22,36 @@ class Counts:
 
     @property
     def visits(self) -> jax.Array:
-        """(S, A) number of times a was taken in s."""
+        """(S, A) number of times that a was taken in s."""
         return self.transition.sum(-1).T
 
 
-def count(state_X, action_X, reward_X, next_state_X, valid_X, n_states: int, n_actions: int) -> Counts:
-    """Counts of X recorded steps, those with `valid_X` false left out; float64 where x64 is enabled."""
-    one_X = valid_X.astype(jnp.result_type(float))
-    transition = jnp.zeros((n_actions, n_states, n_states)).at[action_X, state_X, next_state_X].add(one_X)
-    reward_sum = jnp.zeros((n_states, n_actions)).at[state_X, action_X].add(one_X * reward_X)
+def count(
+    state_I: jax.Array,
+    action_I: jax.Array,
+    reward_I: jax.Array,
+    next_state_I: jax.Array,
+    valid_I: jax.Array,
+    n_states: int,
+    n_actions: int,
+) -> Counts:
+    """Counts of the recorded steps with true `valid_I`; float64 if x64 is enabled."""
+    one_I = valid_I.astype(jnp.result_type(float))
+    transition = jnp.zeros((n_actions, n_states, n_states)).at[action_I, state_I, next_state_I].add(one_I)
+    reward_sum = jnp.zeros((n_states, n_actions)).at[state_I, action_I].add(one_I * reward_I)
     return Counts(transition, reward_sum)
 
 
-def dirichlet_mean(concentration_X: jax.Array) -> jax.Array:
-    return concentration_X / concentration_X.sum(-1, keepdims=True)
+def dirichlet_mean(concentration: jax.Array) -> jax.Array:
+    """Mean of Dirichlet distributions, concentration_i / sum_j concentration_j along the last axis."""
+    return concentration / concentration.sum(-1, keepdims=True)
 
 
-def dirichlet_draw(key: jax.Array, concentration_X: jax.Array) -> jax.Array:
-    """A draw by normalised Gamma variables in log space; entries of concentration 0 stay 0."""
-    support_X = concentration_X > 0
-    log_gamma_X = jax.random.loggamma(key, jnp.where(support_X, concentration_X, 1.0), dtype=concentration_X.dtype)
-    return jax.nn.softmax(jnp.where(support_X, log_gamma_X, -jnp.inf), axis=-1)
+def dirichlet_draw(key: jax.Array, concentration: jax.Array) -> jax.Array:
+    """Dirichlet draws along the last axis, by normalised Gamma variables in log space.
+
+    An entry with concentration 0 is 0.
+    """
+    support = concentration > 0
+    log_gamma = jax.random.loggamma(key, jnp.where(support, concentration, 1.0), dtype=concentration.dtype)
+    return jax.nn.softmax(jnp.where(support, log_gamma, -jnp.inf), axis=-1)

@@ -1,4 +1,4 @@
-"""Families: distributions over decision problems, what they can do beyond that, and their registry.
+"""Families: distributions over decision problems, their optional abilities, and their registry.
 
 A family is a frozen dataclass whose fields are its parameters. To add one, put a file into icdm/families:
 
@@ -19,6 +19,7 @@ import dataclasses
 import importlib
 import json
 import pkgutil
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -35,17 +36,17 @@ from icdm.problems.spaces import Space
 
 
 class Family(Protocol):
-    """What every family offers.
+    """The attributes of every family.
 
     Attributes:
       horizon: decisions in an episode.
       discount: of one step, in (0, 1].
       n_states, n_actions: sizes S and A.
-      observation_space: what a decider observes.
-      hides_state: whether an observation is anything but the state.
-      shows_reward: whether a decider sees the rewards.
+      observation_space: the space of the observations.
+      hides_state: whether the state is partially observed.
+      shows_reward: whether the decider observes the rewards.
       reward_range: (lowest, highest) reward of one step.
-      n_tasks: how many different tasks there are; None if there is no end of them.
+      n_tasks: number of different tasks; None if it is infinite.
     """
 
     horizon: int
@@ -61,15 +62,15 @@ class Family(Protocol):
 
 @runtime_checkable
 class CanSample(Protocol):
-    """Tasks can be drawn: there is a simulator, not only a record."""
+    """The family has a simulator, which draws tasks."""
 
     def sample(self, key: jax.Array) -> MDP | POMDP | AmbiguousPOMDP:
-        """One problem; float64 arrays if x64 is enabled. Pure, so it can be vmapped."""
+        """One problem, with float64 arrays if x64 is enabled. The function is pure and can be vmapped."""
 
 
 @runtime_checkable
 class HasPosterior(Protocol):
-    """The posterior over MDPs is known in closed form, or on a grid, given the counts of a context."""
+    """The family computes the posterior over its MDPs given the counts of a context, exactly or on a grid."""
 
     def posterior_mean(self, counts: Counts) -> MDP:
         """The MDP of the posterior means of transitions and rewards."""
@@ -80,15 +81,15 @@ class HasPosterior(Protocol):
 
 @runtime_checkable
 class HasGrid(Protocol):
-    """The task is a few numbers, so that a finite set of problems covers the family."""
+    """A finite grid of problems covers the family, because a task has few parameters."""
 
     def grid(self, n: int) -> tuple[MDP | POMDP, jax.Array]:
-        """G problems, n along the first number, and their prior weights (G,)."""
+        """G problems, n along the first parameter, and their prior weights (G,)."""
 
 
 @runtime_checkable
 class HasExpert(Protocol):
-    """A policy comes with the data that the family was built from."""
+    """The data from which the family is built contain an expert's policy."""
 
     expert: np.ndarray
     """(S, A) probabilities."""
@@ -96,7 +97,7 @@ class HasExpert(Protocol):
 
 @runtime_checkable
 class HasSymmetry(Protocol):
-    """Relabellings of observations and actions take tasks to equally likely tasks."""
+    """Some relabellings of observations and actions map tasks to equally likely tasks."""
 
     def symmetry(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """One relabelling, ((O,) new code of each observation, (A,) new code of each action)."""
@@ -104,7 +105,7 @@ class HasSymmetry(Protocol):
 
 @runtime_checkable
 class HasRules(Protocol):
-    """Published decision rules act without any context."""
+    """The family has published decision rules, which need no context."""
 
     def rules(self) -> dict[str, Policy]:
         """The rules by their names in results.json."""
@@ -112,29 +113,29 @@ class HasRules(Protocol):
 
 @runtime_checkable
 class HasBestActionPosterior(Protocol):
-    """The probability of each action being the one that the recorded oracle names is known, given what was recorded."""
+    """The family computes the probability that an action is the recorded oracle's, given the recorded steps."""
 
     def best_action_probabilities(self, trajectories: Any) -> np.ndarray:
-        """P(the oracle names a | what came before), (B, U, A) at each of the U observations of one episode a row.
+        """P(the oracle's action is a | the steps before), (B, U, A), at each observation of one episode per row.
 
         Args:
-          trajectories: B rows of one episode (`icdm.trajectories.trajectory`).
+          trajectories: B rows with one episode each (`icdm.trajectories.trajectory`).
         """
 
 
 @runtime_checkable
 class HasWords(Protocol):
-    """The problem can be told in words, to a reader of a report or to a language model."""
+    """The family describes its problems in words, for reports and for language models."""
 
     def words(self) -> str:
-        """What is observed, what the actions do, what pays: a few sentences."""
+        """A few sentences on the observations, the actions and the rewards."""
 
 
 _FAMILIES: dict[str, type] = {}
 
 
-def register(name: str):
-    """Class decorator that enters a family under a name."""
+def register(name: str) -> Callable[[type], type]:
+    """A class decorator that registers a family under a name."""
 
     def enter(family: type) -> type:
         _FAMILIES[name] = family
@@ -143,11 +144,12 @@ def register(name: str):
     return enter
 
 
-def make_family(name: str, **parameters) -> Family:
+def make_family(name: str, **parameters: Any) -> Family:
     """The family of that name with those parameters.
 
     Raises:
-      UserError: an unknown family or parameter (naming the nearest), or a value the family refuses.
+      UserError: the family or a parameter is unknown (the message names the nearest one), or the family
+        refuses a value.
     """
     _import_all()
     if name not in _FAMILIES:
@@ -166,14 +168,18 @@ def parse_family(text: str) -> Family:
     """'random_mdp:states=3,horizon=8' -> the family with these parameters.
 
     Raises:
-      UserError: text of another form, an unknown family or parameter.
+      UserError: the text has another form, or the family or a parameter is unknown.
     """
     name, parameters = parse_parameters(text)
     return make_family(name, **parameters)
 
 
 def parse_parameters(text: str) -> tuple[str, dict]:
-    """'random_mdp:states=3,horizon=8' -> ("random_mdp", {"states": 3, "horizon": 8}); raises UserError."""
+    """'random_mdp:states=3,horizon=8' -> ("random_mdp", {"states": 3, "horizon": 8}).
+
+    Raises:
+      UserError: the text has another form.
+    """
     name, _, rest = text.partition(":")
     parameters = {}
     for item in filter(None, rest.split(",")):
@@ -186,18 +192,19 @@ def parse_parameters(text: str) -> tuple[str, dict]:
 
 
 def family_names() -> list[str]:
+    """The names of all families, sorted."""
     _import_all()
     return sorted(_FAMILIES)
 
 
-def sample_tasks(family: Family, key: jax.Array, n: int):
-    """n tasks along a leading axis; large problems are drawn one after another to spare memory."""
+def sample_tasks(family: Family, key: jax.Array, n: int) -> MDP | POMDP | AmbiguousPOMDP:
+    """n tasks along a leading axis; large problems are drawn one after another to save memory."""
     batch = tasks_at_once(n, family.n_actions, family.n_states)
     return jax.lax.map(family.sample, jax.random.split(key, n), batch_size=batch)
 
 
 def midpoints(low: float, high: float, n: int) -> jax.Array:
-    """Midpoints of n equal parts of an interval, (n,): where a parameter's grid of tasks lies."""
+    """Midpoints of n equal parts of the interval [low, high], (n,)."""
     return low + (high - low) * (jnp.arange(n) + 0.5) / n
 
 

@@ -1,8 +1,7 @@
 """Finite-horizon Markov decision processes as immutable pytrees of arrays.
 
-A problem is data: a batch of N problems is the same dataclass with a leading axis N on every array,
-and `jax.vmap` over it is how everything scales. Axis letters: S states, A actions, N problems,
-B rows of a batch (each row acts in one of the N problems), T steps.
+A batch of N problems is the same dataclass with a leading axis N on every array, and functions of one problem
+extend to a batch by `jax.vmap`. Axis letters as in docs/axes.md.
 """
 
 import dataclasses
@@ -11,10 +10,11 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from icdm.errors import UserError
 
-TOLERANCE = 1e-6  # how far a row of probabilities may miss 1 before it is refused
+TOLERANCE = 1e-6  # largest accepted difference between the sum of a row of probabilities and 1
 
 
 @functools.partial(
@@ -27,16 +27,16 @@ class MDP:
     """A Markov decision process, or N of them along a leading axis of every array.
 
     A step from state s under action a draws s' from `transition[a, s]` and pays
-    `reward[s, a] + arrival_reward[s']`, the first term being the mean of a Bernoulli variable where
-    `reward_noise` is "bernoulli", of a normal one where it is "gaussian". In a `terminal` state the
-    episode is over: nothing more is paid.
+    `reward[s, a] + arrival_reward[s']`. The first term is the mean of a Bernoulli variable if `reward_noise` is
+    "bernoulli", and of a normal variable if it is "gaussian". The episode ends in a `terminal` state, which pays
+    nothing.
 
     Attributes:
       transition: (A, S, S) probabilities P(s' | s, a).
-      reward: (S, A) mean reward for acting.
-      arrival_reward: (S,) reward for arriving in a state.
+      reward: (S, A) mean reward of taking a in s.
+      arrival_reward: (S,) reward of arriving in a state.
       initial: (S,) distribution of the first state.
-      terminal: (S,) bool.
+      terminal: (S,) bool, whether the episode ends in the state.
       discount: () per step, in (0, 1].
       horizon: number of decisions in an episode.
       reward_noise: "none", "bernoulli" or "gaussian".
@@ -52,12 +52,12 @@ class MDP:
     horizon: int
     reward_noise: str = "none"
     noise_scale: float = 0.0
-    hides_state, shows_reward, is_ambiguous = False, True, False  # a decider sees states and rewards
+    hides_state, shows_reward, is_ambiguous = False, True, False  # the decider observes states and rewards
     others = ()  # models of an ambiguity set that do not generate the episodes
 
     @property
     def mdp(self) -> "MDP":
-        """The problem with its states shown: itself."""
+        """The fully observed problem: itself."""
         return self
 
     @property
@@ -82,7 +82,9 @@ class MDP:
         state_B = draw(self.initial[task_B], _uniform(key, task_B.shape))
         return state_B, state_B
 
-    def step(self, task_B, state_B, action_B, key):
+    def step(
+        self, task_B: jax.Array, state_B: jax.Array, action_B: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
         """One step of B episodes; returns (state_B, reward_B, observation_B, done_B)."""
         transition_key, reward_key = jax.random.split(key)
         row_BS = self.transition[task_B, action_B, state_B]
@@ -97,15 +99,24 @@ class MDP:
 
 
 def make_mdp(
-    transition, reward, initial, *, discount, horizon, arrival_reward=None, terminal=None, reward_noise="none"
+    transition: ArrayLike,
+    reward: ArrayLike,
+    initial: ArrayLike,
+    *,
+    discount: float,
+    horizon: int,
+    arrival_reward: ArrayLike | None = None,
+    terminal: ArrayLike | None = None,
+    reward_noise: str = "none",
 ) -> MDP:
-    """One validated float64 MDP from outside arrays.
+    """One validated float64 MDP from arrays with the shapes of `MDP`.
 
-    Rows that sum to 1 within 1e-6 are renormalised.
+    Rows of probabilities are renormalised if they sum to 1 within 1e-6.
 
     Raises:
-      UserError: a wrong shape, a value that is not finite or not a probability, a row that does not
-        sum to 1 (naming action, state and sum), a discount outside (0, 1], a horizon below 1.
+      UserError: an array has a wrong shape or holds a value that is not finite, a probability is negative, a row
+        does not sum to 1 (the message names action, state and sum), the discount is outside (0, 1], or the
+        horizon is below 1.
     """
     transition = _finite("transition", transition)
     if transition.ndim != 3 or transition.shape[1] != transition.shape[2]:
@@ -137,30 +148,44 @@ def make_mdp(
 
 
 def expected_reward(mdp: MDP) -> jax.Array:
-    """Mean reward of acting, r(s, a) = reward[s, a] + sum_s' P(s'|s,a) arrival_reward[s'], (..., S, A)."""
+    """Mean reward, r(s, a) = reward[s, a] + sum_s' P(s'|s,a) arrival_reward[s'], (..., S, A)."""
     arrival = jnp.einsum("...axy,...y->...xa", mdp.transition, mdp.arrival_reward)
     return jnp.where(mdp.terminal[..., None], 0.0, mdp.reward + arrival)
 
 
 def draw(probability_BS: jax.Array, uniform_B: jax.Array) -> jax.Array:
-    """Inverse-CDF draws, so that the same uniform number means the same luck for every policy."""
+    """Inverse-CDF draws, (B,) int32, so that policies with the same uniform numbers are compared on common randomness.
+
+    Args:
+      probability_BS: unnormalised probabilities of the outcomes 0, 1, ... .
+      uniform_B: uniform numbers in [0, 1).
+    """
     cumulative_BS = jnp.cumsum(probability_BS, axis=-1)
     threshold_B = uniform_B.astype(cumulative_BS.dtype) * cumulative_BS[..., -1]
     return jnp.sum(cumulative_BS <= threshold_B[..., None], axis=-1).astype(jnp.int32)
 
 
 def tasks_at_once(n: int, n_actions: int, n_states: int) -> int:
-    """How many of n tasks to work on side by side: many small ones, or large ones one after another."""
+    """Number of the n tasks that are processed in parallel, such that their transitions fill at most 2**24 entries."""
     return max(1, min(n, 2**24 // (n_actions * n_states**2)))
 
 
-def check_horizon(horizon) -> None:
+def check_horizon(horizon: int) -> None:
+    """Raises UserError if the horizon is below 1."""
     if int(horizon) < 1:
         raise UserError(f"horizon {horizon}: an episode needs at least 1 decision")
 
 
 def normalised_rows(array: np.ndarray, name: str, axes: tuple[str, ...]) -> np.ndarray:
-    """Rows of probabilities divided by their sums; refuses a row that misses 1 by more than 1e-6."""
+    """Rows of probabilities divided by their sums.
+
+    Args:
+      name: name of the array in messages.
+      axes: names of the leading axes in messages.
+
+    Raises:
+      UserError: a row holds a negative number or misses 1 by more than 1e-6.
+    """
     total = array.sum(-1)
     bad = (array < 0).any(-1) | (np.abs(total - 1) > TOLERANCE)
     if bad.any():
@@ -172,18 +197,18 @@ def normalised_rows(array: np.ndarray, name: str, axes: tuple[str, ...]) -> np.n
     return array / total[..., None]
 
 
-def _uniform(key, shape):
+def _uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jax.random.uniform(key, shape, jnp.float32)
 
 
-def _finite(name: str, array) -> np.ndarray:
+def _finite(name: str, array: ArrayLike) -> np.ndarray:
     array = np.asarray(array, np.float64)
     if not np.isfinite(array).all():
         raise UserError(f"{name} holds a value that is not finite at {tuple(np.argwhere(~np.isfinite(array))[0])}")
     return array
 
 
-def _shaped(name: str, array, shape: tuple[int, ...]) -> np.ndarray:
+def _shaped(name: str, array: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
     array = _finite(name, array)
     if array.shape != shape:
         raise UserError(f"{name} has shape {array.shape}: give {shape}")

@@ -1,15 +1,17 @@
-"""Partially observed Markov decision processes: an MDP seen through emissions.
+"""Partially observed Markov decision processes: an MDP whose states are observed through emissions.
 
-Axis letters as in `icdm.problems.mdp`, and O observations. An MDP is the special case whose emission is
-the identity; see `icdm.problems.ambiguous` for a cloud of several such models.
+An MDP is the special case whose emission is the identity. `icdm.problems.ambiguous` defines ambiguity sets of
+several such models. Axis letters as in docs/axes.md.
 """
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from icdm.errors import UserError
 from icdm.problems.mdp import MDP, draw, make_mdp, normalised_rows
@@ -24,16 +26,16 @@ from icdm.problems.mdp import MDP, draw, make_mdp, normalised_rows
 class POMDP:
     """A partially observed MDP, or N of them along a leading axis of every array.
 
-    A step from s under a draws s' as the MDP does and then an observation from `emission[a, s']`.
-    The decider is shown the observations, and the rewards where `shows_reward`; an oracle conditions
-    on the same. Without an observation before the first action, the first one is 0 in every state.
+    A step from s under a draws s' as the MDP does and then an observation from `emission[a, s']`. Deciders and
+    oracles observe the observations, and the rewards if `shows_reward`. The first observation is 0 in every state
+    if there is none before the first action.
 
     Attributes:
       mdp: dynamics, rewards, discount and horizon.
       emission: (A, S, O) probabilities P(o | a, s').
       first_emission: (S, O) probabilities of the observation before the first action.
-      observes_first: whether that first observation tells anything.
-      shows_reward: whether the decider is shown the rewards.
+      observes_first: whether there is an observation before the first action.
+      shows_reward: whether the decider observes the rewards.
     """
 
     mdp: MDP
@@ -75,7 +77,9 @@ class POMDP:
         uniform_B = jax.random.uniform(emission_key, task_B.shape, jnp.float32)
         return state_B, draw(self.first_emission[task_B, state_B], uniform_B)
 
-    def step(self, task_B, state_B, action_B, key):
+    def step(
+        self, task_B: jax.Array, state_B: jax.Array, action_B: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
         """One step of B episodes; returns (state_B, reward_B, observation_B, done_B)."""
         mdp_key, emission_key = jax.random.split(key)
         next_B, reward_B, _, done_B = self.mdp.step(task_B, state_B, action_B, mdp_key)
@@ -84,24 +88,26 @@ class POMDP:
 
 
 def make_pomdp(
-    transition,
-    reward,
-    initial,
-    emission,
+    transition: ArrayLike,
+    reward: ArrayLike,
+    initial: ArrayLike,
+    emission: ArrayLike,
     *,
-    discount,
-    horizon,
-    first_emission=None,
-    shows_reward=False,
-    **mdp_fields,
+    discount: float,
+    horizon: int,
+    first_emission: ArrayLike | None = None,
+    shows_reward: bool = False,
+    **mdp_fields: Any,
 ) -> POMDP:
-    """One validated float64 POMDP from outside arrays.
+    """One validated float64 POMDP from arrays with the shapes of `POMDP`.
 
-    Shapes as in `POMDP`; `first_emission` is given when there is an observation before the first action.
-    `mdp_fields` are the further arguments of `make_mdp`.
+    Args:
+      first_emission: None if there is no observation before the first action.
+      mdp_fields: the further arguments of `make_mdp`.
 
     Raises:
-      UserError: as `make_mdp`, and for emissions of the wrong shape or rows that are no distribution.
+      UserError: `make_mdp` refuses an argument, an emission has a wrong shape, or a row of an emission is not a
+        distribution.
     """
     mdp = make_mdp(transition, reward, initial, discount=discount, horizon=horizon, **mdp_fields)
     emission = _rows("emission", emission, (mdp.n_actions, mdp.n_states), ("action", "state"))
@@ -114,19 +120,19 @@ def make_pomdp(
 
 
 def silent_start(n_states: int, n_observations: int) -> np.ndarray:
-    """The first emission of a problem without one: observation 0 in every state, (S, O)."""
+    """The first emission of a problem without a first observation: 0 in every state, (S, O)."""
     first = np.zeros((n_states, n_observations))
     first[:, 0] = 1
     return first
 
 
 def as_pomdp(problem: "MDP | POMDP") -> POMDP:
-    """The problem (or batch) as a POMDP: itself, or the MDP seen without error."""
+    """The problem (or batch) as a POMDP; an MDP becomes a POMDP whose observations are the states."""
     return problem if problem.hides_state else shown(problem)
 
 
 def shown(mdp: MDP) -> POMDP:
-    """The MDP (or batch) as a POMDP whose every observation is the state."""
+    """The MDP (or batch) as a POMDP whose observations are the states."""
     identity = jnp.eye(mdp.n_states)
     return POMDP(
         mdp,
@@ -136,7 +142,7 @@ def shown(mdp: MDP) -> POMDP:
     )
 
 
-def _rows(name: str, array, leading: tuple[int, ...], axes: tuple[str, ...]) -> np.ndarray:
+def _rows(name: str, array: ArrayLike, leading: tuple[int, ...], axes: tuple[str, ...]) -> np.ndarray:
     array = np.asarray(array, np.float64)
     if array.ndim != len(leading) + 1 or array.shape[:-1] != leading or array.shape[-1] < 1:
         raise UserError(f"{name} has shape {array.shape}: give ({', '.join(map(str, leading))}, observations)")

@@ -1,7 +1,7 @@
-"""What a decider observes and what it chooses from: codes, cells of a grid, or real numbers.
+"""Spaces of observations and actions: codes, cells of a grid, or real vectors.
 
-Codes are the integers 0, 1, ..., n - 1. Observations of these spaces are arrays of codes, (B,); of a `Box` they are
-real vectors, (B, D).
+Codes are the integers 0, 1, ..., n - 1. Observations in a `Discrete` or `Grid` space are arrays of codes, (B,);
+observations in a `Box` are real vectors, (B, D).
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ class Discrete:
     """The codes 0 to n - 1."""
 
     n: int
-    sides = ()  # codes are in no order
+    sides = ()  # the codes have no order
 
     def contains(self, x: np.ndarray) -> np.ndarray:
         """Whether each entry is a code of this space, (...,) bool."""
@@ -26,10 +26,10 @@ class Discrete:
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """The cells of a grid, numbered row by row: cell (x, y, ...) has the code of `numpy.ravel_multi_index`.
+    """The cells of a grid, numbered row by row; the code of cell (x, y, ...) is that of `numpy.ravel_multi_index`.
 
     Attributes:
-      sides: how many cells along each axis.
+      sides: number of cells along each axis.
     """
 
     sides: tuple[int, ...]
@@ -48,16 +48,16 @@ class Box:
     """Real vectors x with low <= x <= high, entry by entry.
 
     Attributes:
-      low, high: (D,) bounds; infinite where there is none.
+      low, high: (D,) bounds; an infinite bound is none.
 
     Raises:
-      UserError: bounds of different lengths, or a low above its high.
+      UserError: the bounds differ in length, or a low is above its high.
     """
 
     low: tuple[float, ...]
     high: tuple[float, ...]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(self.low) != len(self.high) or any(a > b for a, b in zip(self.low, self.high)):
             raise UserError(f"a box from {self.low} to {self.high}: give as many lows as highs, none above its high")
 

@@ -1,1 +1,1 @@
-"""Deciders that know a task only from the context that they are given."""
+"""Deciders that know a task only from a context."""

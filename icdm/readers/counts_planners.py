@@ -1,7 +1,7 @@
-"""Planners that know a task only from its context: what a reader of the same data could do.
+"""Planners that know a task only from its context: references between the random policy and the oracle.
 
-Each turns the counts of a context into a model of the task and plans in that model; the Q-function it
-returns is acted on greedily. They are the references between the random policy and the oracle.
+Each planner estimates a model of the task from the counts of a context and plans in that model; the policy is greedy
+in the model's Q-function. Axis letters as in docs/axes.md.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ PLANNERS = ("certainty_equivalence", "posterior_mean", "posterior_sampling")
 
 
 def planners_of(family: Family) -> tuple[str, ...]:
-    """The planners that can be had: the posterior ones need a family that knows its posterior."""
+    """The available planners; posterior planners need a family with `HasPosterior`."""
     return PLANNERS if isinstance(family, HasPosterior) else PLANNERS[:1]
 
 
@@ -39,12 +39,12 @@ class CountsPlanner:
 
 
 def plan_from_context(family: Family, problem: MDP, context: Trajectories, planner: str, key: jax.Array) -> jax.Array:
-    """Q-function of each row's planner in float64, (B, T, S, A).
+    """Q-function of each row's model in float64, (B, T, S, A).
 
     Args:
-      problem: N problems of the family; only what a decider may know of them is used (which states are
-        terminal, the discount, the horizon), that of the first.
-      context: Trajectories (B, K, ...), the only source on transitions and rewards.
+      problem: N problems of the family; the function uses only the terminal states, the discount and the horizon of
+        the first, which a decider may know.
+      context: Trajectories (B, K, ...), the only source of transitions and rewards.
       planner: one of PLANNERS.
     """
     with jax.enable_x64(True):
@@ -54,8 +54,8 @@ def plan_from_context(family: Family, problem: MDP, context: Trajectories, plann
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _plan_rows(family, planner, known, context, key):
-    def plan_row(row):
+def _plan_rows(family: Family, planner: str, known: MDP, context: Trajectories, key: jax.Array) -> jax.Array:
+    def plan_row(row: tuple[Trajectories, jax.Array]) -> jax.Array:
         context, key = row
         state, action, reward, arrival = (x.ravel() for x in context.steps)
         valid = context.valid.ravel()
@@ -74,8 +74,10 @@ def _plan_rows(family, planner, known, context, key):
 
 
 def maximum_likelihood(known: MDP, counts: Counts) -> MDP:
-    """The model of observed frequencies; what was never tried is taken to lead anywhere alike and to
-    pay the mean of all rewards seen."""
+    """The model of observed frequencies.
+
+    An untried pair (s, a) leads to all states with equal probability and pays the mean of all recorded rewards.
+    """
     visits_AS1 = counts.transition.sum(-1, keepdims=True)
     tried = counts.visits > 0
     mean_reward = counts.reward_sum.sum() / jnp.maximum(counts.visits.sum(), 1)

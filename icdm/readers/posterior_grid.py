@@ -1,15 +1,16 @@
-"""The planner that reads the same context: a posterior over a grid of tasks, filtering and planning in each.
+"""A planner with a posterior over a grid of tasks, which filters and plans in each task of the grid.
 
-Of G tasks with prior weights (a family's `grid`) each has after a context D and the episode so far the weight
+Each of G tasks (a family's `grid`) has a belief b_g and, after a context D and the signals of the current episode, the
+posterior weight
 
-    w_g ∝ prior_g Pr(D | g) Pr(shown in this episode | g),
+    w_g ∝ prior_g Pr(D | g) Pr(signals of this episode | g),
 
-likelihoods by the forward algorithm, and its own belief b_g. The planner takes argmax_a sum_g w_g Q_g(b_g, a),
-Q_g the lower bound of the certified oracle of task g: it plans as if the task were told after the next action,
-and is the Bayes-optimal reader up to that. One set of plans serves all rows.
+with likelihoods by the forward algorithm. The planner takes argmax_a sum_g w_g Q_g(b_g, a), where Q_g is the lower
+bound of the certified oracle of task g. It is Bayes-optimal except that Q_g assumes that the decider knows the task
+after the next action. All rows use the same plans.
 
-Shown rewards that are not random are rounded to the nearest one that some task of the grid pays: the true task
-lies between the points. Axis letters: B rows, K episodes, T steps, G tasks of the grid, P alpha-vectors.
+Observed rewards are rounded to the nearest reward of a task of the grid if they are deterministic, because the true
+task lies between the grid's tasks. Axis letters as in docs/axes.md.
 """
 
 import dataclasses
@@ -22,12 +23,13 @@ import numpy as np
 from icdm.oracles.belief import BeliefModel, filter_step, first_filter
 from icdm.oracles.certify import OracleConfig, certify
 from icdm.problems.family import HasGrid
+from icdm.problems.policy import Carry
 from icdm.problems.pomdp import POMDP, as_pomdp
 from icdm.trajectories.collect import Tasks
 from icdm.trajectories.trajectory import Trajectories
 
-NEVER = 1e-30  # chance of what a task holds impossible; no more is lost where all tasks do
-AT_ONCE = 16  # rows whose contexts are read side by side
+NEVER = 1e-30  # least likelihood of a signal, so that weights stay finite if it is impossible in all tasks
+AT_ONCE = 16  # rows whose contexts are processed in parallel
 
 
 @functools.partial(
@@ -41,10 +43,10 @@ class Plans:
 
     Attributes:
       problem: G POMDPs.
-      model: their planning form.
-      alpha: (G, H + 1, P, S) alpha-vectors, by decisions to go.
-      prior: (G,).
-      pays: rewards that may be shown, (V,); None where they are not shown or are random.
+      model: their belief models.
+      alpha: (G, U, J, S) alpha-vectors, by decisions to go.
+      prior: (G,) prior weights.
+      pays: (n,) possible rewards; None if rewards are not observed or are random.
     """
 
     problem: POMDP
@@ -55,9 +57,9 @@ class Plans:
 
 
 def plan_grid(family: HasGrid, n: int, precision: OracleConfig, key: jax.Array) -> Plans:
-    """Solves the grid of a family, n points along its first parameter.
+    """Solves the grid of a family with n values of its first parameter.
 
-    A family that shows its state is read as a POMDP whose observations are the states.
+    Fully observed problems become POMDPs whose observations are the states.
     """
     with jax.enable_x64(True):
         problem, prior = family.grid(n)
@@ -71,7 +73,7 @@ def plan_grid(family: HasGrid, n: int, precision: OracleConfig, key: jax.Array) 
 
 
 def read(plans: Plans, context: Trajectories) -> np.ndarray:
-    """log Pr(context of row b | g) + log prior_g, normalised, (B, G), float64.
+    """Log posterior weights log Pr(context of row b | g) + log prior_g, normalised, (B, G), float64.
 
     Args:
       context: Trajectories (B, K, ...).
@@ -82,12 +84,12 @@ def read(plans: Plans, context: Trajectories) -> np.ndarray:
 
 
 @jax.jit
-def _read(plans, context):
-    def one(row):
-        observation_KT, action_KT, reward_KT, valid_KT = row
-        belief_KGS, log_KG = start(plans, observation_KT[:, 0])
+def _read(plans: Plans, context: tuple[jax.Array, ...]) -> jax.Array:
+    def one(row: tuple[jax.Array, ...]):
+        observation_KU, action_KT, reward_KT, valid_KT = row
+        belief_KGS, log_KG = start(plans, observation_KU[:, 0])
 
-        def step(carry, recorded):
+        def step(carry: tuple[jax.Array, jax.Array], recorded: tuple[jax.Array, ...]):
             observation_K, action_K, reward_K, valid_K = recorded
             belief_KGS, log_KG = carry
             later_KGS, more_KG = advance(plans, belief_KGS, action_K, observation_K, reward_K)
@@ -96,7 +98,7 @@ def _read(plans, context):
                 log_KG + jnp.where(valid_K[:, None], more_KG, 0),
             ), None
 
-        steps = (observation_KT[:, 1:], action_KT, reward_KT, valid_KT)
+        steps = (observation_KU[:, 1:], action_KT, reward_KT, valid_KT)
         steps = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), steps)
         (_, log_KG), _ = jax.lax.scan(step, (belief_KGS, log_KG), steps)
         return jax.nn.log_softmax(log_KG.sum(0) + jnp.log(plans.prior))
@@ -104,22 +106,24 @@ def _read(plans, context):
     return jax.lax.map(one, context, batch_size=min(context[0].shape[0], AT_ONCE))
 
 
-def start(plans: Plans, observation_B) -> tuple[jax.Array, jax.Array]:
+def start(plans: Plans, observation_B: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Beliefs (B, G, S) after a first observation, and its log likelihood (B, G)."""
 
-    def one(problem):
+    def one(problem: POMDP):
         return first_filter(_alone(problem), jnp.zeros_like(observation_B), observation_B)
 
     belief_BGS, chance_BG = jax.vmap(one, out_axes=1)(plans.problem)
     return belief_BGS, _log(chance_BG)
 
 
-def advance(plans: Plans, belief_BGS, action_B, observation_B, reward_B) -> tuple[jax.Array, jax.Array]:
-    """Beliefs (B, G, S) after a step, and the log likelihood of what it showed (B, G)."""
+def advance(
+    plans: Plans, belief_BGS: jax.Array, action_B: jax.Array, observation_B: jax.Array, reward_B: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Beliefs (B, G, S) after a step, and the log likelihood of its signal (B, G)."""
     if plans.pays is not None:
         reward_B = plans.pays[jnp.abs(reward_B[:, None] - plans.pays[None]).argmin(1)]
 
-    def one(problem, belief_BS):
+    def one(problem: POMDP, belief_BS: jax.Array):
         task_B = jnp.zeros_like(action_B)
         return filter_step(_alone(problem), task_B, belief_BS, action_B, observation_B, reward_B)
 
@@ -130,23 +134,23 @@ def advance(plans: Plans, belief_BGS, action_B, observation_B, reward_B) -> tupl
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["plans", "log_weight"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class PosteriorGrid:
-    """Greedy in the posterior mean of the tasks' Q-values; row i has read the context of weights i.
+    """Acts greedily on the posterior mean of the tasks' Q-values.
 
     Attributes:
       plans: the solved grid.
-      log_weight: (B, G), from `read`, or `log(plans.prior)[None]` for every row without a context.
+      log_weight: (B, G) log posterior weights from `read`; `log(plans.prior)[None]` without a context.
     """
 
     plans: Plans
     log_weight: np.ndarray
 
-    def init(self, task_B):
+    def init(self, task_B: jax.Array) -> Carry:
         n_rows, (n_tasks, n_states) = task_B.shape[0], self.plans.problem.mdp.initial.shape
         log_BG = jnp.broadcast_to(jnp.asarray(self.log_weight, float), (n_rows, n_tasks))
         zero_B = jnp.zeros(n_rows, jnp.int32)
         return zero_B, jnp.zeros((n_rows, n_tasks, n_states), log_BG.dtype), log_BG, zero_B, jnp.zeros(n_rows)
 
-    def act(self, carry, observation_B, key):
+    def act(self, carry: Carry, observation_B: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array, Carry]:
         t_B, belief_BGS, log_BG, action_B, reward_B = carry
         plans = jax.tree.map(jnp.asarray, self.plans)
         at_start = start(plans, observation_B)
@@ -156,14 +160,14 @@ class PosteriorGrid:
         q_BA = mean_q(plans, belief_BGS, jnp.exp(log_BG), t_B)
         return q_BA.argmax(-1).astype(jnp.int32), q_BA, (t_B, belief_BGS, log_BG, action_B, reward_B)
 
-    def observe(self, carry, action_B, reward_B):
+    def observe(self, carry: Carry, action_B: jax.Array, reward_B: jax.Array) -> Carry:
         t_B, belief_BGS, log_BG, _, before_B = carry
         return t_B + 1, belief_BGS, log_BG, action_B.astype(jnp.int32), reward_B.astype(before_B.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
 class GridReader:
-    """Reads each row's context against the grid, and acts by `PosteriorGrid`."""
+    """Computes the posterior given each row's context, and acts by `PosteriorGrid`."""
 
     plans: Plans
 
@@ -171,13 +175,13 @@ class GridReader:
         return PosteriorGrid(self.plans, read(self.plans, context))
 
 
-def mean_q(plans: Plans, belief_BGS, weight_BG, t_B) -> jax.Array:
-    """sum_g w_g Q_g(b_g, a), (B, A), one task of the grid after another."""
+def mean_q(plans: Plans, belief_BGS: jax.Array, weight_BG: jax.Array, t_B: jax.Array) -> jax.Array:
+    """sum_g w_g Q_g(b_g, a), (B, A), by a loop over the tasks of the grid."""
 
-    def add(total_BA, task):
-        model, alpha_HPS, belief_BS, weight_B = task
+    def add(total_BA: jax.Array, task: tuple):
+        model, alpha_UJS, belief_BS, weight_B = task
         joint_BAZS = jnp.einsum("bs,azst->bazt", belief_BS, model.kernel)
-        value_BAZ = jnp.einsum("bazt,bpt->bazp", joint_BAZS, alpha_HPS[model.horizon - t_B - 1]).max(-1)
+        value_BAZ = jnp.einsum("bazt,bjt->bazj", joint_BAZS, alpha_UJS[model.horizon - t_B - 1]).max(-1)
         q_BA = belief_BS @ model.reward + model.discount * value_BAZ.sum(-1)
         return total_BA + weight_B[:, None] * q_BA, None
 
@@ -190,5 +194,5 @@ def _alone(problem: POMDP) -> POMDP:
     return jax.tree.map(lambda leaf: leaf[None], problem)
 
 
-def _log(chance):
+def _log(chance: jax.Array) -> jax.Array:
     return jnp.log(jnp.maximum(chance, NEVER))

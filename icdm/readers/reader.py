@@ -1,4 +1,4 @@
-"""The one interface of deciders that read a context, and those that need none."""
+"""The interface of deciders with a context, and its adapters."""
 
 import dataclasses
 from typing import Protocol
@@ -11,21 +11,21 @@ from icdm.trajectories.trajectory import Trajectories
 
 
 class Reader(Protocol):
-    """Turns the contexts of some rows into a policy that acts in their tasks."""
+    """A decider that computes a policy from the contexts of B rows."""
 
     def policy(self, tasks: Tasks, task_B: jax.Array, context: Trajectories | None, key: jax.Array) -> Policy:
         """The policy of B rows.
 
         Args:
-          tasks: N tasks; a reader uses only what a decider may know of them.
-          task_B: which task each row acts in.
-          context: Trajectories (B, K, ...), or None if there is none.
+          tasks: N tasks; a reader uses only what a decider may know.
+          task_B: the task of each row.
+          context: Trajectories (B, K, ...), or None.
         """
 
 
 @dataclasses.dataclass(frozen=True)
 class Fixed:
-    """The same policy whatever the context."""
+    """The same policy for every context."""
 
     decider: Policy
 
@@ -35,7 +35,7 @@ class Fixed:
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """Draws its actions from the softmax of another reader's logits."""
+    """Draws actions from the softmax of another reader's logits."""
 
     reader: Reader
 
@@ -45,7 +45,7 @@ class Sampling:
 
 @dataclasses.dataclass(frozen=True)
 class WithoutContext:
-    """Another reader that is given no context."""
+    """Another reader without its context."""
 
     reader: Reader
 
