@@ -13,5 +13,13 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax  # noqa: E402 (it reads the environment when it is imported)
+import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_of_one_file():
+    """What a file has compiled is given back after it: a process that keeps all of it grows to several gigabytes."""
+    yield
+    jax.clear_caches()
