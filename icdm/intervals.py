@@ -63,10 +63,10 @@ def central(draws: np.ndarray | list[float]) -> list[float]:
     return [float(x) for x in np.percentile(draws, [2.5, 97.5])]
 
 
-def _resampled_means(sample_NX: np.ndarray) -> np.ndarray:
-    """Means of RESAMPLES bootstrap samples, (RESAMPLES, X); the same resamples for the same N."""
+def _resampled_means(sample_NW: np.ndarray) -> np.ndarray:
+    """Means of RESAMPLES bootstrap samples, (RESAMPLES, W), of W columns; the same resamples for the same N."""
     rng = np.random.default_rng(0)
-    n = len(sample_NX)
+    n = len(sample_NW)
     block = max(1, DRAWN_AT_ONCE // n)
     sizes = [min(block, RESAMPLES - start) for start in range(0, RESAMPLES, block)]
-    return np.concatenate([sample_NX[rng.integers(0, n, (size, n))].mean(1) for size in sizes])
+    return np.concatenate([sample_NW[rng.integers(0, n, (size, n))].mean(1) for size in sizes])

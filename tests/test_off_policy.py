@@ -61,12 +61,12 @@ def test_estimators_are_unbiased(tiny):
     mdp, behavior, target = tiny
     log, p = every_trajectory(mdp, behavior)
     truth = exact(mdp, target)
-    target_NTA = target[np.arange(3), log.observation[:, :-1]]
-    weight = cumulative_ratios(log, target_NTA)
+    target_ETA = target[np.arange(3), log.observation[:, :-1]]
+    weight = cumulative_ratios(log, target_ETA)
     paid = log.reward * 0.9 ** np.arange(3)
     assert p @ (weight[:, -1] * paid.sum(1)) == pytest.approx(truth, abs=1e-12)
     assert p @ (weight * paid).sum(1) == pytest.approx(truth, abs=1e-12)
-    assert p @ doubly_robust_terms(log, target_NTA, weight, target) == pytest.approx(truth, abs=1e-12)
+    assert p @ doubly_robust_terms(log, target_ETA, weight, target) == pytest.approx(truth, abs=1e-12)
     assert abs(p @ paid.sum(1) - truth) > 1e-3  # the behaviour's own value is another
 
 
@@ -74,12 +74,12 @@ def test_the_wrong_ratio_is_biased(tiny):
     """Doubly robust with rho_{0:t-1} in both places, a common slip, misses the truth."""
     mdp, behavior, target = tiny
     log, p = every_trajectory(mdp, behavior)
-    target_NTA = target[np.arange(3), log.observation[:, :-1]]
-    weight = cumulative_ratios(log, target_NTA)
-    q_NTA = fitted_q(log, target, p)[np.arange(3), log.observation[:, :-1]]
-    taken = np.take_along_axis(q_NTA, log.action[..., None], -1)[..., 0]
+    target_ETA = target[np.arange(3), log.observation[:, :-1]]
+    weight = cumulative_ratios(log, target_ETA)
+    q_ETA = fitted_q(log, target, p)[np.arange(3), log.observation[:, :-1]]
+    taken = np.take_along_axis(q_ETA, log.action[..., None], -1)[..., 0]
     before = np.concatenate([np.ones((log.n, 1)), weight[:, :-1]], 1)
-    slip = (0.9 ** np.arange(3) * before * (log.reward - taken + (target_NTA * q_NTA).sum(-1))).sum(1)
+    slip = (0.9 ** np.arange(3) * before * (log.reward - taken + (target_ETA * q_ETA).sum(-1))).sum(1)
     assert abs(p @ slip - exact(mdp, target)) > 1e-3
 
 

@@ -232,12 +232,12 @@ def test_flips_change_one_reward_and_what_the_planner_makes_of_it(place):
     flipped = q_is_used.flip(rows, place, np.random.default_rng(0))
     after = flipped.applied(rows.episodes, rows.family)
     change = np.asarray(after.reward) - np.asarray(rows.episodes.reward)
-    assert (np.abs(change).sum((1, 2))[flipped.rows_M] == 1).all() and np.abs(change).sum() == len(flipped.rows_M)
-    index = (flipped.rows_M, flipped.episode_M, flipped.step_M)
+    assert (np.abs(change).sum((1, 2))[flipped.rows_I] == 1).all() and np.abs(change).sum() == len(flipped.rows_I)
+    index = (flipped.rows_I, flipped.episode_I, flipped.step_I)
     state, action = np.asarray(rows.episodes.observation)[index], np.asarray(rows.episodes.action)[index]
-    assert ((state == rows.queries[flipped.rows_M]) == (place == "here")).all()
+    assert ((state == rows.queries[flipped.rows_I]) == (place == "here")).all()
     planned = dataclasses.replace(rows, episodes=after).reader_q() - rows.reader_q()
-    np.testing.assert_allclose(flipped.q_change, trained.centred(planned)[flipped.rows_M], atol=1e-12)
+    np.testing.assert_allclose(flipped.q_change, trained.centred(planned)[flipped.rows_I], atol=1e-12)
     if place == "here":  # an action that paid is worth more than it was, compared with the others
         own = np.take_along_axis(flipped.q_change, action[:, None], 1)[:, 0]
         assert (np.sign(own) == change[index]).all()

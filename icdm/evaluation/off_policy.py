@@ -1,7 +1,8 @@
 """The value of a policy from a log of another's episodes alone.
 
-N episodes, T steps, S observations, A actions. All numbers float64. rho_t = pi(a_t | h_t) / b(a_t | h_t) is the
-ratio of the target's to the behaviour's probability, rho_{0:t} its product up to step t.
+E episodes, T steps, S states, which are the observations, A actions, C = S A pairs, I recorded steps. All numbers
+float64. rho_t = pi(a_t | h_t) / b(a_t | h_t) is the ratio of the target's to the behaviour's probability, rho_{0:t} its
+product up to step t.
 """
 
 import dataclasses
@@ -21,9 +22,9 @@ class LoggedEpisodes:
     """Recorded episodes, padded to T steps.
 
     Attributes:
-      observation: (N, T + 1) int; action: (N, T) int; reward: (N, T).
-      valid: (N, T) bool, steps that took place.
-      behavior: (N, T) probability that the behaviour took the recorded action.
+      observation: (E, T + 1) int; action: (E, T) int; reward: (E, T).
+      valid: (E, T) bool, steps that took place.
+      behavior: (E, T) probability that the behaviour took the recorded action.
       n_observations, n_actions: S, A; an observation S stands for the end.
       discount: per step.
     """
@@ -64,14 +65,14 @@ class LoggedEpisodes:
 def estimated_behavior(
     observation: np.ndarray, action: np.ndarray, valid: np.ndarray, n_observations: int, n_actions: int
 ) -> np.ndarray:
-    """Frequencies of the recorded actions in each observation, (N, T), where no probabilities were recorded."""
+    """Frequencies of the recorded actions in each observation, (E, T), where no probabilities were recorded."""
     state, acted = observation[:, :-1][valid], action[valid]
     pairs = np.bincount(state * n_actions + acted, minlength=n_observations * n_actions).reshape(-1, n_actions)
     share = pairs / np.maximum(pairs.sum(1, keepdims=True), 1)
     return np.where(valid, share[np.minimum(observation[:, :-1], n_observations - 1), action], 1.0)
 
 
-def off_policy_values(log: LoggedEpisodes, target_NTA: np.ndarray, target_TSA: np.ndarray | None = None) -> dict:
+def off_policy_values(log: LoggedEpisodes, target_ETA: np.ndarray, target_TSA: np.ndarray | None = None) -> dict:
     """Every estimate that the log admits, each {"mean", "ci95", "n_episodes"[, "effective_sample_size"]}.
 
         is    mean_i rho_{0:T} sum_t gamma^t r_t
@@ -82,7 +83,7 @@ def off_policy_values(log: LoggedEpisodes, target_NTA: np.ndarray, target_TSA: n
         fqe   mean_i V_0(s_0) of fitted-Q evaluation (Le, Voloshin, Yue, 2019), tabular; of a Markov policy only
 
     Args:
-      target_NTA: the target's probabilities at each recorded step; it may remember the episode's past.
+      target_ETA: the target's probabilities at each recorded step; it may remember the episode's past.
       target_TSA: the same policy as a table (T or 1, S, A), if it is Markov.
 
     Intervals are 95 % bootstrap intervals over episodes. The effective sample size is (sum w)^2 / sum w^2 of
@@ -91,24 +92,24 @@ def off_policy_values(log: LoggedEpisodes, target_NTA: np.ndarray, target_TSA: n
     Raises:
       UserError: probabilities of another shape, or fewer episodes than two.
     """
-    if target_NTA.shape != (*log.action.shape, log.n_actions):
-        raise UserError(f"target has shape {target_NTA.shape}: give {(*log.action.shape, log.n_actions)}")
+    if target_ETA.shape != (*log.action.shape, log.n_actions):
+        raise UserError(f"target has shape {target_ETA.shape}: give {(*log.action.shape, log.n_actions)}")
     if log.n < 2:
         raise UserError(f"{log.n} episodes: at least 2 are needed")
-    weight_NT = cumulative_ratios(log, target_NTA)
+    weight_ET = cumulative_ratios(log, target_ETA)
     discount_T = log.discount ** np.arange(log.action.shape[1])
-    paid_NT = np.where(log.valid, log.reward, 0.0) * discount_T
-    whole_N, return_N = weight_NT[:, -1], paid_NT.sum(1)
-    ess = float(whole_N.sum() ** 2 / np.maximum((whole_N**2).sum(), 1e-300))
+    paid_ET = np.where(log.valid, log.reward, 0.0) * discount_T
+    whole_E, return_E = weight_ET[:, -1], paid_ET.sum(1)
+    ess = float(whole_E.sum() ** 2 / np.maximum((whole_E**2).sum(), 1e-300))
     draws = np.random.default_rng(0).integers(0, log.n, (RESAMPLES, log.n))
 
     def weighted(index: slice | np.ndarray):
-        return (whole_N[index] * return_N[index]).sum(-1) / np.maximum(whole_N[index].sum(-1), 1e-300)
+        return (whole_E[index] * return_E[index]).sum(-1) / np.maximum(whole_E[index].sum(-1), 1e-300)
 
     terms = {
-        "is": whole_N * return_N,
-        "pdis": (weight_NT * paid_NT).sum(1),
-        "dr": doubly_robust_terms(log, target_NTA, weight_NT, target_TSA),
+        "is": whole_E * return_E,
+        "pdis": (weight_ET * paid_ET).sum(1),
+        "dr": doubly_robust_terms(log, target_ETA, weight_ET, target_TSA),
     }
     found = {name: _estimate(x.mean(), np.array([x[i].mean() for i in draws]), log.n, ess) for name, x in terms.items()}
     found["wis"] = _estimate(weighted(slice(None)), np.array([weighted(i) for i in draws]), log.n, ess)
@@ -119,65 +120,65 @@ def off_policy_values(log: LoggedEpisodes, target_NTA: np.ndarray, target_TSA: n
     return found
 
 
-def cumulative_ratios(log: LoggedEpisodes, target_NTA: np.ndarray) -> np.ndarray:
-    """rho_{0:t}, (N, T); steps that did not take place leave it as it is."""
-    taken_NT = np.take_along_axis(target_NTA, log.action[..., None], -1)[..., 0]
-    return np.cumprod(np.where(log.valid, taken_NT / np.where(log.valid, log.behavior, 1.0), 1.0), axis=1)
+def cumulative_ratios(log: LoggedEpisodes, target_ETA: np.ndarray) -> np.ndarray:
+    """rho_{0:t}, (E, T); steps that did not take place leave it as it is."""
+    taken_ET = np.take_along_axis(target_ETA, log.action[..., None], -1)[..., 0]
+    return np.cumprod(np.where(log.valid, taken_ET / np.where(log.valid, log.behavior, 1.0), 1.0), axis=1)
 
 
 def doubly_robust_terms(
-    log: LoggedEpisodes, target_NTA: np.ndarray, weight_NT: np.ndarray, target_TSA: np.ndarray | None = None
+    log: LoggedEpisodes, target_ETA: np.ndarray, weight_ET: np.ndarray, target_TSA: np.ndarray | None = None
 ) -> np.ndarray:
-    """One term for each episode, (N,), whose mean is the doubly robust estimate.
+    """One term for each episode, (E,), whose mean is the doubly robust estimate.
 
     The Q-function of an episode is fitted to the episodes of the other fold. It is that of the target where
     it is given as a table, else that of the behaviour: any Q leaves the estimate unbiased.
     """
-    fold_N = np.arange(log.n) % FOLDS
+    fold_E = np.arange(log.n) % FOLDS
     discount_T = log.discount ** np.arange(log.action.shape[1])
-    before_NT = np.concatenate([np.ones((log.n, 1)), weight_NT[:, :-1]], 1)
-    terms_N = np.empty(log.n)
+    before_ET = np.concatenate([np.ones((log.n, 1)), weight_ET[:, :-1]], 1)
+    terms_E = np.empty(log.n)
     for fold in range(FOLDS):
-        mine, others = log[fold_N == fold], log[fold_N != fold]
+        mine, others = log[fold_E == fold], log[fold_E != fold]
         q_TSA = fitted_q(others, target_TSA, np.ones(others.n))
         state = np.minimum(mine.observation[:, :-1], log.n_observations - 1)
-        q_NTA = q_TSA[np.arange(q_TSA.shape[0]), state]
-        taken = np.take_along_axis(q_NTA, mine.action[..., None], -1)[..., 0]
-        expected = (target_NTA[fold_N == fold] * q_NTA).sum(-1)
-        weight, before = weight_NT[fold_N == fold], before_NT[fold_N == fold]
+        q_ETA = q_TSA[np.arange(q_TSA.shape[0]), state]
+        taken = np.take_along_axis(q_ETA, mine.action[..., None], -1)[..., 0]
+        expected = (target_ETA[fold_E == fold] * q_ETA).sum(-1)
+        weight, before = weight_ET[fold_E == fold], before_ET[fold_E == fold]
         step = weight * (np.where(mine.valid, mine.reward, 0.0) - taken) + before * expected
-        terms_N[fold_N == fold] = (discount_T * np.where(mine.valid, step, 0.0)).sum(1)
-    return terms_N
+        terms_E[fold_E == fold] = (discount_T * np.where(mine.valid, step, 0.0)).sum(1)
+    return terms_E
 
 
-def fitted_q(log: LoggedEpisodes, target_TSA: np.ndarray | None, weight_N: np.ndarray) -> np.ndarray:
+def fitted_q(log: LoggedEpisodes, target_TSA: np.ndarray | None, weight_E: np.ndarray) -> np.ndarray:
     """Q_t(s, a) = mean over the log's steps from (s, a) of r + gamma V_{t+1}(s'), (T, S, A).
 
     The value of an action that was never taken in s is the mean over all steps from s or, if there are none, over all
     steps of the log. V_{t+1}(s) = sum_a pi(a | t + 1, s) Q_{t+1}(s, a); it is 0 after the last step of an episode that
-    ends before T. Without a target pi is the behaviour, as estimated from the log. `weight_N` counts each episode so
+    ends before T. Without a target pi is the behaviour, as estimated from the log. `weight_E` counts each episode so
     many times.
     """
     S, A, T = log.n_observations, log.n_actions, log.action.shape[1]
-    weight_X = np.broadcast_to(weight_N[:, None], log.valid.shape)[log.valid].astype(np.float64)
-    pair_X = (log.observation[:, :-1] * A + log.action)[log.valid]
+    weight_I = np.broadcast_to(weight_E[:, None], log.valid.shape)[log.valid].astype(np.float64)
+    pair_I = (log.observation[:, :-1] * A + log.action)[log.valid]
     # An episode that ends before step T is over: what is seen last in it is worth nothing.
     goes_on = np.concatenate([log.valid[:, 1:], np.ones((log.n, 1), bool)], 1)
-    next_X = np.where(goes_on, log.observation[:, 1:], S)[log.valid]
-    n_X = np.bincount(pair_X, weight_X, S * A)
-    some_X = np.maximum(n_X, 1e-300)
-    reward_X = np.bincount(pair_X, weight_X * log.reward[log.valid], S * A) / some_X
-    key, place = np.unique(pair_X.astype(np.int64) * (S + 1) + next_X, return_inverse=True)
-    count_Y, (from_Y, to_Y) = np.bincount(place, weight_X), np.divmod(key, S + 1)
-    n_SA = n_X.reshape(S, A)
+    next_I = np.where(goes_on, log.observation[:, 1:], S)[log.valid]
+    n_C = np.bincount(pair_I, weight_I, S * A)
+    some_C = np.maximum(n_C, 1e-300)
+    reward_C = np.bincount(pair_I, weight_I * log.reward[log.valid], S * A) / some_C
+    key, place = np.unique(pair_I.astype(np.int64) * (S + 1) + next_I, return_inverse=True)
+    count_I, (from_I, to_I) = np.bincount(place, weight_I), np.divmod(key, S + 1)
+    n_SA = n_C.reshape(S, A)
     n_S1 = n_SA.sum(1, keepdims=True)
     if target_TSA is None:
         target_TSA = (n_SA / np.maximum(n_S1, 1e-300))[None]
     target_TSA = np.broadcast_to(target_TSA, (T, S, A))
     q_TSA, v_S = np.empty((T, S, A)), np.zeros(S + 1)
     for t in reversed(range(T)):
-        future_X = np.bincount(from_Y, count_Y * v_S[to_Y], S * A) / some_X
-        q_SA = (reward_X + log.discount * future_X).reshape(S, A)
+        future_C = np.bincount(from_I, count_I * v_S[to_I], S * A) / some_C
+        q_SA = (reward_C + log.discount * future_C).reshape(S, A)
         total_S1 = (n_SA * q_SA).sum(1, keepdims=True)
         mean_S1 = np.where(n_S1 > 0, total_S1 / np.maximum(n_S1, 1e-300), total_S1.sum() / n_S1.sum())
         q_TSA[t] = np.where(n_SA > 0, q_SA, mean_S1)
@@ -185,11 +186,11 @@ def fitted_q(log: LoggedEpisodes, target_TSA: np.ndarray | None, weight_N: np.nd
     return q_TSA
 
 
-def fitted_value(log: LoggedEpisodes, target_TSA: np.ndarray, weight_N: np.ndarray) -> float:
+def fitted_value(log: LoggedEpisodes, target_TSA: np.ndarray, weight_E: np.ndarray) -> float:
     """Mean over the log's first observations of the fitted value."""
-    q_SA = fitted_q(log, target_TSA, weight_N)[0]
+    q_SA = fitted_q(log, target_TSA, weight_E)[0]
     v_S = (target_TSA[0] * q_SA).sum(-1)
-    return float((weight_N * v_S[log.observation[:, 0]]).sum() / weight_N.sum())
+    return float((weight_E * v_S[log.observation[:, 0]]).sum() / weight_E.sum())
 
 
 def _estimate(value: float, draws: np.ndarray, n: int, ess: float | None = None) -> dict:

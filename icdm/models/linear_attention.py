@@ -73,11 +73,11 @@ def regression_prediction(layer: LinearAttention, x_LF: jax.Array, y_L: jax.Arra
 
 
 def td_prompt(
-    phi_LF: jax.Array, next_LF: jax.Array, reward_L: jax.Array, queries_QF: jax.Array, discount: jax.Array | float
+    phi_LF: jax.Array, next_LF: jax.Array, reward_L: jax.Array, queries_BF: jax.Array, discount: jax.Array | float
 ) -> jax.Array:
     """Columns [phi_i; discount phi'_i; R_i] and, for every query, [phi_q; 0; 0]; (2F + 1, n + Q)."""
     context = jnp.concatenate([phi_LF, discount * next_LF, reward_L[:, None]], axis=1)
-    queries = jnp.pad(queries_QF, ((0, 0), (0, queries_QF.shape[1] + 1)))
+    queries = jnp.pad(queries_BF, ((0, 0), (0, queries_BF.shape[1] + 1)))
     return jnp.concatenate([context, queries]).T
 
 

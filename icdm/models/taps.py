@@ -4,8 +4,8 @@ Reading attention, ablating heads and patching activations are one mechanism: `m
 {place: function}, where each function gets the activation and returns what the model goes on with. The places:
 
     embed          (B, L, D)     the stream before the first layer
-    {i}.attention  (B, N, L, S)  attention weights of layer i, whose rows sum to 1
-    {i}.heads      (B, L, N, H)  what each head has read, before the output projection
+    {i}.attention  (B, H, L, Y)  attention weights of layer i on Y key slots, whose rows sum to 1
+    {i}.heads      (B, L, H, D)  what each head has read, before the output projection
     {i}.mlp        (B, L, D)     what the MLP adds to the stream
     {i}.out        (B, L, D)     the stream after layer i
 """

@@ -1,9 +1,8 @@
 """A decoder-only transformer: pre-norm, RMSNorm, rotary positions, grouped-query attention, KV cache.
 
-Axis letters: B rows, L positions of the input, S slots of the keys (L without a cache, the cache's
-capacity with one), D width, N heads, M key-value heads, G = N / M, H width of a head, F hidden, V
-vocabulary, X layers. The weights of a layer are stacked along a leading axis X; their names and the
-split-half rotary convention are those of Llama and Qwen checkpoints.
+Axis letters as in docs/axes.md; D is the width of the stream or of a head, F counts hidden units, W key-value heads
+(H is a multiple), Y key slots: L without a cache, the cache's capacity with one. The weights of a layer are stacked
+along a leading axis X; their names and the split-half rotary convention are those of Llama and Qwen checkpoints.
 """
 
 import dataclasses
@@ -36,8 +35,8 @@ class ModelConfig:
     """Shape of the transformer.
 
     Attributes:
-      width, layers, heads, hidden: D, X, N, F.
-      kv_heads: M, a divisor of heads.
+      width, layers, heads, hidden: D, X, H, F.
+      kv_heads: W, a divisor of heads.
       mlp: "gated" (SiLU) or "squared_relu".
       mixing: how many positions before it are mixed into each position's embedding by learned linear
         maps; 0 switches it off.
@@ -77,8 +76,8 @@ class ModelConfig:
 class Cache(NamedTuple):
     """Keys and values of what each row has read; rows may be at different positions.
 
-    k, v: a (B, M, S, H) array for each layer, or one (X, B, M, S, H) array where layers are a loop; embedding:
-    (B, S, D), for mixing; length: (B,) positions read so far.
+    k, v: a (B, W, Y, D) array for each layer, or one (X, B, W, Y, D) array where layers are a loop; embedding:
+    (B, Y, D), for mixing; length: (B,) positions read so far.
     """
 
     k: tuple[jax.Array, ...] | jax.Array
@@ -217,8 +216,8 @@ class Transformer(nnx.Module):
         if table_VD.shape[0] <= 256:  # a product is faster than a gather and its scattering gradient
             x_BLD = linear(one_hot(tokens.id).sum(-2), table_VD)
         else:
-            found_BLCD = table_VD.at[tokens.id].get(mode="clip")
-            x_BLD = jnp.where(tokens.id[..., None] >= 0, found_BLCD, 0).sum(-2)
+            embedded_BLID = table_VD.at[tokens.id].get(mode="clip")
+            x_BLD = jnp.where(tokens.id[..., None] >= 0, embedded_BLID, 0).sum(-2)
         number_BLRD = tokens.number[..., None].astype(table_VD.dtype) * self.number[...][None, None]
         return x_BLD + number_BLRD.sum(-2)
 
@@ -227,13 +226,13 @@ class Transformer(nnx.Module):
         if not self.config.mixing:
             return x_BLD, None if cache is None else cache.embedding
         row_B1 = jnp.arange(x_BLD.shape[0])[:, None]
-        history_BSD = jnp.zeros_like(x_BLD) if cache is None else cache.embedding
-        history_BSD = history_BSD.at[row_B1, slot_BL].set(x_BLD, mode="drop")
+        history_BYD = jnp.zeros_like(x_BLD) if cache is None else cache.embedding
+        history_BYD = history_BYD.at[row_B1, slot_BL].set(x_BLD, mode="drop")
         for back in range(1, self.config.mixing + 1):
-            before_BLD = history_BSD.at[row_B1, jnp.maximum(slot_BL - back, 0)].get(mode="clip")
+            before_BLD = history_BYD.at[row_B1, jnp.maximum(slot_BL - back, 0)].get(mode="clip")
             before_BLD = jnp.where((slot_BL >= back)[..., None], before_BLD, 0)
             x_BLD = x_BLD + linear(before_BLD, self.mixing[...][back - 1])
-        return x_BLD, history_BSD
+        return x_BLD, history_BYD
 
     def _layer(
         self,
@@ -254,20 +253,20 @@ class Transformer(nnx.Module):
             return projected(x, weights, adapters, scale)
 
         h_BLD = rms_norm(x_BLD, block.attention_norm[...])
-        q_BLE, k_BLE, v_BLE = project(h_BLD, q=block.q[...], k=block.k[...], v=block.v[...])
-        q_BLNH = rotate(_heads(q_BLE, c.heads), turn)
-        k_BLMH = rotate(_heads(k_BLE, c.kv_heads), turn)
-        v_BLMH = _heads(v_BLE, c.kv_heads)
+        q_BLD, k_BLD, v_BLD = project(h_BLD, q=block.q[...], k=block.k[...], v=block.v[...])
+        q_BLHD = rotate(_heads(q_BLD, c.heads), turn)
+        k_BLWD = rotate(_heads(k_BLD, c.kv_heads), turn)
+        v_BLWD = _heads(v_BLD, c.kv_heads)
         if memory is None:
-            k_BMSH, v_BMSH = k_BLMH.swapaxes(1, 2), v_BLMH.swapaxes(1, 2)
+            k_BWYD, v_BWYD = k_BLWD.swapaxes(1, 2), v_BLWD.swapaxes(1, 2)
         else:
             row_B1 = jnp.arange(x_BLD.shape[0])[:, None]
-            k_BMSH = memory[0].at[row_B1, :, slot_BL].set(k_BLMH, mode="drop")
-            v_BMSH = memory[1].at[row_B1, :, slot_BL].set(v_BLMH, mode="drop")
+            k_BWYD = memory[0].at[row_B1, :, slot_BL].set(k_BLWD, mode="drop")
+            v_BWYD = memory[1].at[row_B1, :, slot_BL].set(v_BLWD, mode="drop")
         weights_tap = taps.get(f"{number}.attention")
-        mixed_BLE = attend(q_BLNH, k_BMSH, v_BMSH, slot_BL, memory is not None, weights_tap)
-        mixed_BLE = tapped(taps, f"{number}.heads", _heads(mixed_BLE, c.heads)).reshape(mixed_BLE.shape)
-        [attended_BLD] = project(mixed_BLE, o=block.o[...])
+        mixed_BLD = attend(q_BLHD, k_BWYD, v_BWYD, slot_BL, memory is not None, weights_tap)
+        mixed_BLD = tapped(taps, f"{number}.heads", _heads(mixed_BLD, c.heads)).reshape(mixed_BLD.shape)
+        [attended_BLD] = project(mixed_BLD, o=block.o[...])
         x_BLD = x_BLD + attended_BLD
         h_BLD = rms_norm(x_BLD, block.mlp_norm[...])
         if c.mlp == "gated":
@@ -278,7 +277,7 @@ class Transformer(nnx.Module):
             hidden_BLF = jnp.square(jax.nn.relu(up_BLF))
         [mlp_BLD] = project(hidden_BLF, down=block.down[...])
         x_BLD = x_BLD + tapped(taps, f"{number}.mlp", mlp_BLD)
-        return tapped(taps, f"{number}.out", x_BLD), None if memory is None else (k_BMSH, v_BMSH)
+        return tapped(taps, f"{number}.out", x_BLD), None if memory is None else (k_BWYD, v_BWYD)
 
 
 def projected(
@@ -304,5 +303,5 @@ def rms_norm(x_BLD: jax.Array, scale_D: jax.Array, epsilon: float = 1e-6) -> jax
     return x.astype(x_BLD.dtype) * scale_D[None, None]
 
 
-def _heads(x_BLE: jax.Array, n: int) -> jax.Array:
-    return x_BLE.reshape(*x_BLE.shape[:2], n, -1)
+def _heads(x_BLD: jax.Array, n: int) -> jax.Array:
+    return x_BLD.reshape(*x_BLD.shape[:2], n, -1)

@@ -82,19 +82,19 @@ def record(
     family: Family, tasks: Tasks, task_B: jax.Array, key: jax.Array, behavior: str, n_episodes: int, epsilon: float
 ) -> Trajectories:
     """n_episodes of a behavior in each row's task, with the oracle's Q beside them: (B, E, ...)."""
-    task_X, episodes = _play(family, tasks, task_B, key, behavior, n_episodes, epsilon)
-    q_XTA, _ = assess_along(tasks.oracle, task_X, episodes)
-    return episodes_per_row(dataclasses.replace(episodes, q=q_XTA), n_episodes)
+    task_I, episodes = _play(family, tasks, task_B, key, behavior, n_episodes, epsilon)
+    q_ITA, _ = assess_along(tasks.oracle, task_I, episodes)
+    return episodes_per_row(dataclasses.replace(episodes, q=q_ITA), n_episodes)
 
 
 def _play(
     family: Family, tasks: Tasks, task_B: jax.Array, key: jax.Array, behavior: str, n_episodes: int, epsilon: float
 ) -> tuple[jax.Array, Trajectories]:
-    """The task of each episode, and the episodes side by side: (X,), (X, ...)."""
+    """The task of each episode, and the episodes side by side: (I,), (I, ...)."""
     policy_key, key = jax.random.split(key)
-    task_X = jnp.repeat(task_B, n_episodes)
-    policy = behavior_policy(behavior, family, tasks.oracle, policy_key, task_X.size, epsilon)
-    return task_X, rollout(tasks.problem, task_X, policy, key)
+    task_I = jnp.repeat(task_B, n_episodes)
+    policy = behavior_policy(behavior, family, tasks.oracle, policy_key, task_I.size, epsilon)
+    return task_I, rollout(tasks.problem, task_I, policy, key)
 
 
 def record_with_context(

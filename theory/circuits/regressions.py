@@ -1,7 +1,7 @@
 """Regressions of logit differences on Q differences, through the origin and over all pairs of actions.
 
 sum_{a, a'} (z_a - z_a')(q_a - q_a') = 2 A sum_a z_a q_a for centred z and q: the regression needs only sums
-of products of centred logits and values, which add up over tasks and steps. Axis letters: N tasks, R seeds, A actions.
+of products of centred logits and values, which add up over tasks and steps. Axis letters: N tasks, Q seeds, A actions.
 """
 
 import numpy as np
@@ -15,13 +15,13 @@ def pair_products(logits: np.ndarray, q: np.ndarray) -> np.ndarray:
     return np.stack([(z * q).sum(-1), (q * q).sum(-1), (z * z).sum(-1)], axis=-1)
 
 
-def r_squared(sums_NR3: np.ndarray) -> float:
-    """(z.q)^2 / (q.q z.z): share of the logits' variance that the regression explains, mean over R seeds."""
-    zq, qq, zz = np.moveaxis(sums_NR3.sum(0), -1, 0)
+def r_squared(sums_NQ3: np.ndarray) -> float:
+    """(z.q)^2 / (q.q z.z): share of the logits' variance that the regression explains, mean over Q seeds."""
+    zq, qq, zz = np.moveaxis(sums_NQ3.sum(0), -1, 0)
     return float((zq**2 / (qq * zz)).mean())
 
 
-def slope(sums_NR3: np.ndarray) -> float:
-    """z.q / q.q: least-squares slope of logit differences on Q differences, mean over R seeds."""
-    zq, qq, _ = np.moveaxis(sums_NR3.sum(0), -1, 0)
+def slope(sums_NQ3: np.ndarray) -> float:
+    """z.q / q.q: least-squares slope of logit differences on Q differences, mean over Q seeds."""
+    zq, qq, _ = np.moveaxis(sums_NQ3.sum(0), -1, 0)
     return float((zq / qq).mean())

@@ -192,8 +192,8 @@ def _study(directory: pathlib.Path, n: int, seed: int) -> Study:
 def shuffle_actions(episodes: Trajectories, rng: np.random.Generator) -> Trajectories:
     """Each row's context with its actions exchanged among its steps, so that it no longer says what they lead to."""
     action_NET = np.asarray(episodes.action)
-    context_NX = action_NET[:, :-1].reshape(len(action_NET), -1)
-    mixed_NET = rng.permuted(context_NX, axis=1).reshape(action_NET[:, :-1].shape)
+    context_NI = action_NET[:, :-1].reshape(len(action_NET), -1)
+    mixed_NET = rng.permuted(context_NI, axis=1).reshape(action_NET[:, :-1].shape)
     return dataclasses.replace(episodes, action=jnp.asarray(np.concatenate([mixed_NET, action_NET[:, -1:]], 1)))
 
 
@@ -224,13 +224,13 @@ def _read(layout, model, episodes, kept_XH):
     layers = range(model.config.layers)
     prompt = encode(layout, episodes).decisions
     found, taps = reading("embed", *(f"{i}.{place}" for i in layers for place in ("attention", "out")))
-    ablated = {f"{i}.heads": lambda x_BLNH, i=i: x_BLNH * kept_XH[i][None, None, :, None] for i in layers}
+    ablated = {f"{i}.heads": lambda x_BLHD, i=i: x_BLHD * kept_XH[i][None, None, :, None] for i in layers}
     hidden_BLD = model(prompt.tokens, taps=taps | ablated).hidden
     query = prompt.acting[-1, 0]
-    attention_XNHS = jnp.stack([found[f"{i}.attention"][:, :, query] for i in layers])
+    attention_XNHL = jnp.stack([found[f"{i}.attention"][:, :, query] for i in layers])
     # Append t + 1 of an episode holds step t; the positions of append 0 hold none.
     n_episodes, n_steps = prompt.acting.shape
-    attention_XNHET = attention_XNHS.reshape(*attention_XNHS.shape[:3], n_episodes, n_steps + 1, -1).sum(-1)[..., 1:]
+    attention_XNHET = attention_XNHL.reshape(*attention_XNHL.shape[:3], n_episodes, n_steps + 1, -1).sum(-1)[..., 1:]
     residual_XND = jnp.stack([found[place][:, query] for place in ("embed", *(f"{i}.out" for i in layers))])
     return logits_at(model, layout, hidden_BLD, prompt.acting), attention_XNHET, residual_XND
 

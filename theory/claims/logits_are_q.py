@@ -59,7 +59,7 @@ def check(config) -> tuple[Claim, Figure]:
 
 
 def products(seeds, name: str, against: str, steps=None) -> np.ndarray:
-    """Sums of products over (some) steps of the episode after 1, ..., K others: (N, K, R, 3) for R seeds."""
+    """Sums of products over (some) steps of the episode after 1, ..., K others: (N, K, Q, 3) for Q seeds."""
     rows, tau = seeds[0].rows, seeds[0].temperature
     _, n_episodes, n_steps = rows.episodes.action.shape
     q_of = rows.reader_q if against == "reader" else rows.true_q
@@ -73,8 +73,8 @@ def products(seeds, name: str, against: str, steps=None) -> np.ndarray:
     return np.stack([of_episode(e) for e in range(1, n_episodes)], axis=1)
 
 
-def rise(sums_N2R3: np.ndarray) -> float:
-    return r_squared(sums_N2R3[:, 1]) - r_squared(sums_N2R3[:, 0])
+def rise(sums_N2Q3: np.ndarray) -> float:
+    return r_squared(sums_N2Q3[:, 1]) - r_squared(sums_N2Q3[:, 0])
 
 
 def exact_minimiser(study, draws: int) -> np.ndarray:

@@ -28,23 +28,23 @@ def check(config) -> tuple[Claim, Figure]:
         target, other = rows.true_q(), another_task(rows)
         found = {name: probes(seeds, name, target, config.ridges) for name in NAMES}
         other_task = probes(seeds, "fine_tuned", other, config.ridges)
-        reader_NR2 = squares(rows.reader_q(), target, config.ridges)[:, None]
-        differences_NR2 = probes(seeds, "fine_tuned", centred(target), config.ridges)[-1]
-        reader_differences_NR2 = squares(rows.reader_q(), centred(target), config.ridges)[:, None]
+        reader_NQ2 = squares(rows.reader_q(), target, config.ridges)[:, None]
+        differences_NQ2 = probes(seeds, "fine_tuned", centred(target), config.ridges)[-1]
+        reader_differences_NQ2 = squares(rows.reader_q(), centred(target), config.ridges)[:, None]
         last = {name: errors[-1] for name, errors in found.items()}
         rival = max(trained.CONTROLS, key=lambda name: r_squared(last[name]))
         book.measure(f"r2_{layout}", r_squared, last["fine_tuned"])
         book.measure(f"selectivity_{layout}", difference, last["fine_tuned"], other_task[-1], at_least=0.3)
-        book.measure(f"share_of_reader_{layout}", share, last["fine_tuned"], reader_NR2, at_least=0.8)
+        book.measure(f"share_of_reader_{layout}", share, last["fine_tuned"], reader_NQ2, at_least=0.8)
         book.measure(f"margin_{layout}", difference, last["fine_tuned"], last[rival])
-        book.measure(f"r2_differences_{layout}", r_squared, differences_NR2)
-        book.measure(f"share_of_reader_differences_{layout}", share, differences_NR2, reader_differences_NR2)
+        book.measure(f"r2_differences_{layout}", r_squared, differences_NQ2)
+        book.measure(f"share_of_reader_differences_{layout}", share, differences_NQ2, reader_differences_NQ2)
         book.lower_end(f"margin_lower_end_{layout}", f"margin_{layout}", at_least=0)
         for name in trained.CONTROLS:
             book.control(f"r2_{name}_{layout}", r_squared(last[name]))
         book.control(f"r2_of_another_task_{layout}", r_squared(other_task[-1]))
-        book.control(f"r2_of_the_perfect_reader_{layout}", r_squared(reader_NR2))
-        curves[layout] = found | {"another_task": other_task, "perfect_reader": [reader_NR2] * len(other_task)}
+        book.control(f"r2_of_the_perfect_reader_{layout}", r_squared(reader_NQ2))
+        curves[layout] = found | {"another_task": other_task, "perfect_reader": [reader_NQ2] * len(other_task)}
     claim = book.close(
         id="q_is_decodable",
         claim="a linear probe of the last residual stream at the query finds Q*(s, a) on tasks it was not fitted on",
@@ -65,7 +65,7 @@ def another_task(rows) -> np.ndarray:
 
 
 def probes(seeds, name: str, target_NA, ridges) -> list[np.ndarray]:
-    """For every stream, the squared errors of R seeds' probes, (N / 2, R, 2)."""
+    """For every stream, the squared errors of Q seeds' probes, (N / 2, Q, 2)."""
     streams = range(seeds[0].readings[name].residual.shape[0])
     return [
         np.stack([squares(study.readings[name].residual[x], target_NA, ridges) for study in seeds], axis=1)
@@ -97,24 +97,24 @@ def errors(x_ND, y_NA, n: int, ridge: float) -> np.ndarray:
     return np.stack([((y - x @ weights_DA) ** 2).sum(-1), (y**2).sum(-1)], axis=-1)[n:]
 
 
-def r_squared(squares_NR2) -> float:
-    error, spread = np.moveaxis(squares_NR2.sum(0), -1, 0)
+def r_squared(squares_NQ2) -> float:
+    error, spread = np.moveaxis(squares_NQ2.sum(0), -1, 0)
     return float((1 - error / spread).mean())
 
 
-def difference(ours_NR2, theirs_NR2) -> float:
-    return r_squared(ours_NR2) - r_squared(theirs_NR2)
+def difference(ours_NQ2, theirs_NQ2) -> float:
+    return r_squared(ours_NQ2) - r_squared(theirs_NQ2)
 
 
-def share(ours_NR2, theirs_NR2) -> float:
-    return r_squared(ours_NR2) / r_squared(theirs_NR2)
+def share(ours_NQ2, theirs_NQ2) -> float:
+    return r_squared(ours_NQ2) / r_squared(theirs_NQ2)
 
 
 def draw(curves) -> Figure:
     figure, axes = panels(len(curves), height=3.4)
     for axis, (layout, found) in zip(axes, curves.items()):
         for (name, errors), color in zip(found.items(), (BLUE, *CYCLE[1:5], "black")):
-            points = [r_squared(squares_NR2) for squares_NR2 in errors]
+            points = [r_squared(squares_NQ2) for squares_NQ2 in errors]
             style = {"fine_tuned": "o-", "perfect_reader": "--"}.get(name, "o:")
             axis.plot(points, style, color=GREY if name == "another_task" else color, label=name.replace("_", " "))
         names = ["embedding", *(f"layer {x}" for x in range(len(points) - 1))]

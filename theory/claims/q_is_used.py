@@ -43,27 +43,27 @@ def check(config) -> tuple[Claim, Figure]:
             for name in (NAMES if place == "here" else NAMES[:1])
         }
         for place in PLACES:
-            moved_NA, ours_NRA = flips[place].q_change, changes[place, "fine_tuned"]
-            sums_NR3 = np.stack([pair_products(ours_NA, moved_NA) for ours_NA in ours_NRA.swapaxes(0, 1)], axis=1)
-            agrees_N = agreement(ours_NRA, moved_NA)
+            moved_NA, ours_NQA = flips[place].q_change, changes[place, "fine_tuned"]
+            sums_NQ3 = np.stack([pair_products(ours_NA, moved_NA) for ours_NA in ours_NQA.swapaxes(0, 1)], axis=1)
+            agrees_N = agreement(ours_NQA, moved_NA)
             limit = 0.8 if place == "here" else None
             book.measure(f"sign_agreement_{place}_{layout}", np.mean, agrees_N, at_least=limit)
-            book.measure(f"r2_{place}_{layout}", r_squared, sums_NR3)
-            book.measure(f"slope_{place}_{layout}", slope, sums_NR3)
+            book.measure(f"r2_{place}_{layout}", r_squared, sums_NQ3)
+            book.measure(f"slope_{place}_{layout}", slope, sums_NQ3)
         for name in trained.CONTROLS:
             agrees_N = agreement(changes["here", name], flips["here"].q_change)
             book.control(f"sign_agreement_{name}_{layout}", agrees_N.mean())
         gaps = [ablation(study, config, rng) for study in seeds]
-        intact_NR, best_NR, random_NR = (
+        intact_NQ, best_NQ, random_NQ = (
             np.stack([g[kind] for g in gaps], axis=1) for kind in ("intact", "best", "random")
         )
         uniform_N = gaps[0]["uniform"]
-        best_rise_NR, random_rise_NR = best_NR - intact_NR, random_NR - intact_NR
-        book.measure(f"gap_rise_best_heads_{layout}", over_uniform, best_rise_NR, uniform_N)
-        book.measure(f"gap_rise_random_heads_{layout}", over_uniform, random_rise_NR, uniform_N)
-        book.measure(f"gap_rise_excess_{layout}", over_uniform, best_rise_NR - random_rise_NR, uniform_N)
+        best_rise_NQ, random_rise_NQ = best_NQ - intact_NQ, random_NQ - intact_NQ
+        book.measure(f"gap_rise_best_heads_{layout}", over_uniform, best_rise_NQ, uniform_N)
+        book.measure(f"gap_rise_random_heads_{layout}", over_uniform, random_rise_NQ, uniform_N)
+        book.measure(f"gap_rise_excess_{layout}", over_uniform, best_rise_NQ - random_rise_NQ, uniform_N)
         book.lower_end(f"excess_lower_end_{layout}", f"gap_rise_excess_{layout}", at_least=0)
-        book.control(f"gap_intact_{layout}", over_uniform(intact_NR, uniform_N))
+        book.control(f"gap_intact_{layout}", over_uniform(intact_NQ, uniform_N))
         pictures[layout] = flips, changes
     claim = book.close(
         id="q_is_used",
@@ -82,19 +82,19 @@ class Flip:
     """One flipped reward in some of the rows.
 
     Attributes:
-      rows_M: which M of the N rows have such a step.
-      episode_M, step_M: its place.
-      q_change: (M, A) the change of the posterior-mean planner's centred Q at the query.
+      rows_I: which I of the N rows have such a step.
+      episode_I, step_I: its place.
+      q_change: (I, A) the change of the posterior-mean planner's centred Q at the query.
     """
 
-    rows_M: np.ndarray
-    episode_M: np.ndarray
-    step_M: np.ndarray
+    rows_I: np.ndarray
+    episode_I: np.ndarray
+    step_I: np.ndarray
     q_change: np.ndarray
 
     def applied(self, episodes, family):
         """The N rows with that reward r replaced by lowest + highest - r."""
-        index = (self.rows_M, self.episode_M, self.step_M)
+        index = (self.rows_I, self.episode_I, self.step_I)
         reward = np.asarray(episodes.reward).copy()
         reward[index] = sum(family.reward_range) - reward[index]
         return dataclasses.replace(episodes, reward=jnp.asarray(reward))
@@ -105,37 +105,37 @@ def flip(rows, place: str, rng) -> Flip:
     valid_NET = np.asarray(rows.episodes.valid).copy()
     valid_NET[:, -1] = False
     here_NET = np.asarray(rows.episodes.observation)[..., :-1] == rows.queries[:, None, None]
-    eligible_NX = (valid_NET & (here_NET if place == "here" else ~here_NET)).reshape(len(valid_NET), -1)
-    chosen_N = (eligible_NX * rng.random(eligible_NX.shape)).argmax(-1)
+    eligible_NI = (valid_NET & (here_NET if place == "here" else ~here_NET)).reshape(len(valid_NET), -1)
+    chosen_N = (eligible_NI * rng.random(eligible_NI.shape)).argmax(-1)
     every = np.arange(len(valid_NET))
     chosen = Flip(every, *np.unravel_index(chosen_N, valid_NET.shape[1:]), np.empty(0))
     flipped = dataclasses.replace(rows, episodes=chosen.applied(rows.episodes, rows.family))
     change_NA = centred(flipped.reader_q() - rows.reader_q())
-    kept = eligible_NX.any(-1) & (np.abs(change_NA).max(-1) > 1e-6)
+    kept = eligible_NI.any(-1) & (np.abs(change_NA).max(-1) > 1e-6)
     if not kept.any():
         raise UserError(f"no context has a reward {place} that matters to its query: show more episodes or states")
-    return Flip(every[kept], chosen.episode_M[kept], chosen.step_M[kept], change_NA[kept])
+    return Flip(every[kept], chosen.episode_I[kept], chosen.step_I[kept], change_NA[kept])
 
 
 def logit_changes(study, name: str, flipped: Flip) -> np.ndarray:
-    """tau times the change of the model's centred logits at the query, (M, A)."""
+    """tau times the change of the model's centred logits at the query, (I, A)."""
     model = study.models[name]
     episodes = study.shuffled if name == "shuffled_context" else study.rows.episodes
     after = trained.read(study.run.layout, model, flipped.applied(episodes, study.run.family))
     change_NA = after.logits[:, -1, 0].astype(np.float64) - study.readings[name].logits[:, -1, 0]
-    return study.temperature * centred(change_NA)[flipped.rows_M]
+    return study.temperature * centred(change_NA)[flipped.rows_I]
 
 
-def agreement(ours_MRA, q_change_MA) -> np.ndarray:
-    """Share of R seeds whose logits move with the planner's Q on the action that it moves most, (M,)."""
-    most_M11 = np.abs(q_change_MA).argmax(-1)[:, None, None]
-    ours_MR = np.take_along_axis(ours_MRA, most_M11, -1)[..., 0]
-    theirs_M1 = np.take_along_axis(q_change_MA, most_M11[..., 0], -1)
-    return (np.sign(ours_MR) == np.sign(theirs_M1)).mean(-1)
+def agreement(ours_IQA, q_change_IA) -> np.ndarray:
+    """Share of Q seeds whose logits move with the planner's Q on the action that it moves most, (I,)."""
+    most_I11 = np.abs(q_change_IA).argmax(-1)[:, None, None]
+    ours_IQ = np.take_along_axis(ours_IQA, most_I11, -1)[..., 0]
+    theirs_I1 = np.take_along_axis(q_change_IA, most_I11[..., 0], -1)
+    return (np.sign(ours_IQ) == np.sign(theirs_I1)).mean(-1)
 
 
 def ablation(study, config, rng) -> dict[str, np.ndarray]:
-    """Regret of each task of the second half, (N / 2,): intact, without the best heads, without others, uniform."""
+    """Regret of each task of the second half, (N / 2, ): intact, without the best heads, without others, uniform."""
     heads = ranked_heads(study)
     best = frozenset(heads[: config.heads])
     others = [s for s in map(frozenset, itertools.combinations(heads, config.heads)) if s != best]
@@ -163,9 +163,9 @@ def regrets(logits_NETA, episodes) -> np.ndarray:
     return ((q_NTA.max(-1) - value_NT) * np.asarray(episodes.valid)[:, -1]).sum(-1)
 
 
-def over_uniform(regret_NR, uniform_N) -> float:
-    """Mean regret of R seeds over the mean regret of the uniform policy."""
-    return float(regret_NR.mean() / uniform_N.mean())
+def over_uniform(regret_NQ, uniform_N) -> float:
+    """Mean regret of Q seeds over the mean regret of the uniform policy."""
+    return float(regret_NQ.mean() / uniform_N.mean())
 
 
 def draw(pictures, claim) -> Figure:

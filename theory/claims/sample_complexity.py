@@ -59,8 +59,8 @@ def gaps(tasks, layers, rng) -> np.ndarray:
     )
 
 
-def hardest(gap_RDX):
-    return gap_RDX.mean(0).max(0)
+def hardest(gap_NDX):
+    return gap_NDX.mean(0).max(0)
 
 
 def exponent(budgets, mean_gap) -> float:

@@ -23,8 +23,8 @@ def check(config) -> tuple[Claim, Figure]:
     ratio = np.array([row["measured_eps"] / row["eps"] for row in rows])
     shortest, longest_prompt = shrink[0], len(config.test_lengths) - 1
 
-    def tightness(gap_RX, bound_RX):
-        return np.median(bound_RX.mean(0) / gap_RX.mean(0))
+    def tightness(gap_NX, bound_NX):
+        return np.median(bound_NX.mean(0) / gap_NX.mean(0))
 
     book = Book(config, rng, repeats=300)
     book.enter("violations", int((gap > bound + 1e-12).sum()), at_most=0)

@@ -2,7 +2,7 @@
 
 Every step h has a prompt of its own: M pairs (phi(s_i, a_i), Q*_h(s_i, a_i)) with (s_i, a_i) uniform, from
 which the reduced layer estimates w_h. There are finitely many features, so a prompt enters only by how
-often each pair occurs, and prompts of any length cost the same. Axis letters: R problems, T steps, S states,
+often each pair occurs, and prompts of any length cost the same. Axis letters: N problems, T steps, S states,
 A actions, F features, C = S A pairs.
 """
 
@@ -21,9 +21,9 @@ from icdm.families.linear_mdp import (
 
 
 class Problems(NamedTuple):
-    """R linear MDPs that share features (S, A, F); uniform start.
+    """N linear MDPs that share features (S, A, F); uniform start.
 
-    transition (R, T, S, A, S), reward (R, T, S, A), weights w*_h (R, T, F).
+    transition (N, T, S, A, S), reward (N, T, S, A), weights w*_h (N, T, F).
     """
 
     features: np.ndarray
@@ -40,7 +40,7 @@ class Problems(NamedTuple):
         return self.q_of(self.weights)
 
     def q_of(self, weights) -> np.ndarray:
-        """<phi(s, a), w_h>, (R, T, S, A)."""
+        """<phi(s, a), w_h>, (N, T, S, A)."""
         return np.einsum("saf,rtf->rtsa", self.features, weights)
 
 
@@ -50,27 +50,27 @@ def shared_features(config) -> np.ndarray:
         return np.asarray(simplex_features(key, config.states, config.actions, config.dimension))
 
 
-def sample_problems(config, seed: int, n: int, weights_RTF=None) -> Problems:
+def sample_problems(config, seed: int, n: int, weights_NTF=None) -> Problems:
     """n linear MDPs with the config's features; with given optimal weights, where there are some."""
     features = shared_features(config)
     with jax.enable_x64(True):
         keys = jax.random.split(jax.random.key(seed), n)
-        return Problems(features, *map(np.asarray, _sample(keys, features, weights_RTF, config.horizon)))
+        return Problems(features, *map(np.asarray, _sample(keys, features, weights_NTF, config.horizon)))
 
 
 @functools.partial(jax.jit, static_argnums=3)
-def _sample(keys, features, weights_RTF, horizon):
+def _sample(keys, features, weights_NTF, horizon):
     def one(key, weights):
         problem = sample_linear_mdp(key, features, horizon)
         if weights is not None:
             problem = with_optimal_weights(problem, weights)
         return problem.transition(), problem.reward(), optimal_weights(problem)
 
-    return jax.vmap(one, (0, None if weights_RTF is None else 0))(keys, weights_RTF)
+    return jax.vmap(one, (0, None if weights_NTF is None else 0))(keys, weights_NTF)
 
 
 def estimated_weights(problems: Problems, u, m: float, rng) -> np.ndarray:
-    """U_h G w*_h with G = (1/M) sum_i x_i x_i^T of one prompt for each problem and step; (R, T, F).
+    """U_h G w*_h with G = (1/M) sum_i x_i x_i^T of one prompt for each problem and step; (N, T, F).
 
     u is (T, F, F) or (F, F); m may be infinite, where G is its mean.
     """
@@ -85,7 +85,7 @@ def estimated_weights(problems: Problems, u, m: float, rng) -> np.ndarray:
 
 
 def greedy_outcome(problems: Problems, q_hat: np.ndarray):
-    """Value gap of the policy greedy in q_hat (R,), and the states it meets, (R, T, S)."""
+    """Value gap of the policy greedy in q_hat (N,), and the states it meets, (N, T, S)."""
     action = q_hat.argmax(-1)[..., None]
     reward = np.take_along_axis(problems.reward, action, -1)[..., 0]
     transition = np.take_along_axis(problems.transition, action[..., None], -2)[..., 0, :]
