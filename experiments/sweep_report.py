@@ -141,36 +141,40 @@ def write(workdir: pathlib.Path, results: dict, config: Any) -> None:
 
 
 def drawings(entries: list[dict], axes: dict[str, list], same: Same) -> Iterator[tuple[str, str, Figure]]:
-    """(file name, caption, figure) of every picture: gaps against each numeric axis, problem by problem, and against
-    each parameter of the problems, one panel for each setting of the others."""
-    averaged = {other for _, other in same.values()}
+    """(file name, caption, figure) of every picture.
+
+    The gaps against each axis of numbers, problem by problem, and against each parameter of the problems, one panel for
+    each setting of the other parameters.
+    """
     for name, values in axes.items():
         if len(values) > 1 and not any(isinstance(value, str) for value in values):
-            groups = grouped([(entry["point"], entry) for entry in entries], averaged)
+            groups = grouped([(entry["point"], entry) for entry in entries], {other for _, other in same.values()})
             for metric in ("gap", "normalized_gap"):
-                caption = f"{metric.replace('_', ' ').capitalize()} against {name}"
-                yield f"{metric}_against_{name}", caption, panels(groups, name, metric)
+                yield f"{metric}_against_{name}", caption(metric, name), panels(groups, name, metric)
+    rest = [axis for axis in axes if axis != "problem"]
     spread = at_every_value(entries, same)
     for name in [name for name in numbers_of(entries) if name not in axes]:
         own = [(point, entry) for point, entry in spread if name in point]
         if len({point[name] for point, _ in own}) > 1:
-            groups = grouped(own, {name, *axes} - {"problem"})
+            groups = grouped(own, {name})
             for metric in ("gap", "worst_gap"):
                 if any(metric in entry["policies"]["fine_tuned"] for _, entry in own):
-                    others = f", mean over {', '.join(set(axes) - {'problem'})}" if set(axes) - {"problem"} else ""
-                    caption = f"{metric.replace('_', ' ').capitalize()} against {name.replace('_', ' ')}{others}"
-                    yield f"{metric}_against_{name}", caption, panels(groups, name, metric)
+                    yield f"{metric}_against_{name}", caption(metric, name, rest), panels(groups, name, metric)
 
 
-def grouped(points: list[tuple[Point, dict]], left_out: set[str]) -> dict[str, list[tuple[Point, dict]]]:
-    """The entries of each panel by its title: a problem, without the parameters that are left out."""
+def caption(metric: str, name: str, averaged: list[str] | None = None) -> str:
+    """What a picture shows."""
+    text = f"{metric.capitalize()} against {name}" + (f", mean over {', '.join(averaged)}" if averaged else "")
+    return text.replace("_", " ")
+
+
+def grouped(points: list[tuple[Point, dict]], without: set[str]) -> dict[str, list[tuple[Point, dict]]]:
+    """The entries by what is drawn in one panel: a family with its parameters, but for those that it goes `without`."""
     groups: dict[str, list[tuple[Point, dict]]] = {}
     for point, entry in points:
-        own = {k: v for k, v in parameters(point).items() if k not in entry["point"] and k not in left_out}
-        own |= {k: v for k, v in point.items() if k not in entry["point"] and k not in left_out}
-        hidden = [k for k in parameters(point) if k in left_out and k not in entry["point"]]
-        title = ", ".join([entry["family"], *(f"{k} {v}" for k, v in own.items())]).replace("_", " ")
-        groups.setdefault(title + (f", mean over {', '.join(hidden)}" if hidden else ""), []).append((point, entry))
+        own = {k: v for k, v in (parameters(entry["point"]) | point).items() if k not in entry["point"]}
+        named = [f"{k} {v}" for k, v in own.items() if k not in without]
+        groups.setdefault(", ".join([entry["family"], *named]).replace("_", " "), []).append((point, entry))
     return groups
 
 

@@ -2,13 +2,13 @@
 
 import ast
 import json
-import os
 import pathlib
 import subprocess
 import sys
 import time
 
 import pytest
+from commands import EXTRAS, without_extras
 from small_problems import tiger
 
 from icdm.families.cassandra import NamedPOMDP, write_pomdp
@@ -19,7 +19,6 @@ STATIONS = [
     *("problems", "families", "oracles", "trajectories", "logs", "readers", "models", "learning", "evaluation", "runs"),
 ]
 GROUND_FLOOR = {"errors", "files", "intervals", "memory", "pages", "sharding"}
-EXTRAS = ["grain", "pyarrow", "h5py", "icu_sepsis", "pytest", "hypothesis", "chex"]
 
 
 def imported_modules(path):
@@ -59,39 +58,6 @@ def test_the_library_imports_neither_experiments_nor_theory():
     for path in (ROOT / "icdm").rglob("*.py"):
         for module in imported_modules(path):
             assert module.split(".")[0] not in ("experiments", "theory"), f"{path} imports {module}"
-
-
-def without_extras(*arguments, cwd=ROOT):
-    """Runs a module in a process in which nothing but the core dependencies can be imported."""
-    code = f"""
-import importlib.abc, runpy, sys
-class Refuse(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {EXTRAS!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name.split(".")[0])
-sys.meta_path.insert(0, Refuse())
-sys.argv = ["x", *{list(map(str, arguments[1:]))!r}]
-sys.path.insert(0, {str(ROOT)!r})
-runpy.run_module({arguments[0]!r}, run_name="__main__", alter_sys=True)
-"""
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    return subprocess.run(
-        [sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, timeout=500, env=environment
-    )
-
-
-TINY = [
-    *("--config.horizon=2", "--config.pretrain.mixture=('energy:horizon=2',)", "--config.evaluation.tasks=4"),
-    *("--config.pretrain.steps=2", "--config.fine_tune.steps=2", "--config.model.width=8", "--config.model.layers=1"),
-    *("--config.fine_tune.batch=8", "--config.pretrain.batch=8"),
-]
-
-
-def test_the_demo_runs_with_the_core_dependencies_alone(tmp_path):
-    demo = "experiments.run", "--config=experiments/configs/demo.py", f"--workdir={tmp_path}", *TINY
-    done = without_extras(*demo)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "report.html").exists() and (tmp_path / "weights.safetensors").exists()
 
 
 def test_solve_and_theory_run_with_the_core_dependencies_alone(tmp_path):

@@ -12,9 +12,13 @@ import safetensors.numpy
 from experiments.configs import base, demo
 from experiments.experiment import load_results
 from icdm.errors import UserError
+from icdm.evaluation.unseen import draw_unseen
+from icdm.evaluation.value import measure
+from icdm.models.policy import TransformerReader
 from icdm.runs.phases import Phases
-from icdm.runs.run import Run
+from icdm.runs.run import EVALUATION_KEY, Run
 from icdm.runs.settings import as_json, completed, defaults
+from icdm.sharding import make_mesh
 
 OLD = pathlib.Path(__file__).parent / "data" / "old_run"  # written before fields were added, renamed and reshaped
 
@@ -25,13 +29,16 @@ def snapshot(directory):
 
 def test_a_run_that_an_earlier_version_wrote_gives_the_same_numbers():
     before = snapshot(OLD)
-    run = Run.open(OLD)
-    assert run.settings.test_oracle.points == 112 and run.settings.fine_tune.lora.alpha == 16.0
-    models = {name: run.model(name) for name in ("in_context", "fine_tuned")}
-    found, _ = Phases(run).evaluate(models)
-    for name, metrics in run.results()["policies"].items():
-        for metric, number in metrics.items():
-            assert found["policies"][name][metric]["mean"] == pytest.approx(number["mean"], abs=1e-6), (name, metric)
+    run, mesh = Run.open(OLD), make_mesh()
+    s = run.settings
+    assert s.test_oracle.points == 112 and s.fine_tune.lora.alpha == 16.0
+    key = jax.random.fold_in(run.key, EVALUATION_KEY)
+    unseen = draw_unseen(s.family, s.context, s.evaluation, s.test_oracle, key)
+    values = np.load(OLD / "values.npz")
+    np.testing.assert_allclose(unseen.certified.lower_N, values["optimal"])
+    for name in ("in_context", "fine_tuned"):
+        found = measure(unseen, TransformerReader(run.model(name), run.layout), s.evaluation, mesh)
+        np.testing.assert_allclose(found, values[f"policy/{name}"], atol=1e-6)
     assert snapshot(OLD) == before
 
 

@@ -71,8 +71,7 @@ def split(
     arrays = {name: arrays_of(path, name) for name in ("train", "test")}
     kind = kind_of(arrays["train"])
     if not isinstance(family, kind.family):
-        fits, given = (cls.__name__ for cls in (kind.family, type(family)))
-        raise UserError(f"{path} needs the family {fits}, not {given}: set config.family accordingly")
+        raise UserError(f"{path} goes with the family {kind.name}: set config.family accordingly")
     rows = {
         "train": kind.training_rows(arrays["train"], np.random.default_rng(seed)),
         "test": kind.rows(arrays["test"]),
@@ -193,6 +192,7 @@ class Kind(NamedTuple):
     unseen: the unseen problems, and their contexts or None.
     """
 
+    name: str
     arrays: tuple[str, ...]
     family: type
     rows: Callable[[dict[str, np.ndarray]], Rows]
@@ -201,8 +201,9 @@ class Kind(NamedTuple):
 
 
 KINDS = (
-    Kind(BANDIT, Bandit, bandit_rows, lambda arrays, rng: bandit_rows(arrays), bandit_tasks),
+    Kind("bandit", BANDIT, Bandit, bandit_rows, lambda arrays, rng: bandit_rows(arrays), bandit_tasks),
     Kind(
+        "dark_room",
         DARK_ROOM,
         DarkRoom,
         dark_room_rows,

@@ -179,8 +179,7 @@ class Transformer(nnx.Module):
             memories = []
             for i in range(self.config.layers):
                 memory = None if cache is None else (cache.k[i], cache.v[i])
-                own = {place: tap for place, tap in taps.items() if place.startswith(f"{i}.")}
-                x_BLD, memory = layer(x_BLD, *jax.tree.map(lambda w: w[i], weights), memory, own, i)
+                x_BLD, memory = layer(x_BLD, *jax.tree.map(lambda w: w[i], weights), memory, taps, i)
                 memories.append(memory)
             if cache is not None:
                 memories = tuple(map(self._beside, zip(*memories)))

@@ -1,0 +1,45 @@
+"""The real commands in processes of their own."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).parent.parent
+EXTRAS = ["grain", "pyarrow", "h5py", "icu_sepsis", "pytest", "hypothesis", "chex"]
+
+
+def run(module, *arguments, timeout=300):
+    """Runs `python -m MODULE ...`."""
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, env=environment())
+
+
+def start(module, *arguments):
+    """Starts `python -m MODULE ...`."""
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment()
+    )
+
+
+def environment():
+    return os.environ | {"JAX_PLATFORMS": "cpu"}
+
+
+def without_extras(*arguments):
+    """Runs a module in a process in which nothing but the core dependencies can be imported."""
+    code = f"""
+import importlib.abc, runpy, sys
+class Refuse(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {EXTRAS!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name.split(".")[0])
+sys.meta_path.insert(0, Refuse())
+sys.argv = ["x", *{list(map(str, arguments[1:]))!r}]
+sys.path.insert(0, {str(ROOT)!r})
+runpy.run_module({arguments[0]!r}, run_name="__main__", alter_sys=True)
+"""
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=500, env=environment()
+    )
