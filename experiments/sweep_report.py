@@ -148,9 +148,10 @@ def drawings(entries: list[dict], axes: dict[str, list], same: Same) -> Iterator
     """
     for name, values in axes.items():
         if len(values) > 1 and not any(isinstance(value, str) for value in values):
-            groups = grouped([(entry["point"], entry) for entry in entries], {other for _, other in same.values()})
+            averaged = [other for _, other in same.values() if other in numbers_of(entries)]
+            groups = grouped([(entry["point"], entry) for entry in entries], set(averaged))
             for metric in ("gap", "normalized_gap"):
-                yield f"{metric}_against_{name}", caption(metric, name), panels(groups, name, metric)
+                yield f"{metric}_against_{name}", caption(metric, name, averaged), panels(groups, name, metric)
     rest = [axis for axis in axes if axis != "problem"]
     spread = at_every_value(entries, same)
     for name in [name for name in numbers_of(entries) if name not in axes]:
@@ -162,7 +163,7 @@ def drawings(entries: list[dict], axes: dict[str, list], same: Same) -> Iterator
                     yield f"{metric}_against_{name}", caption(metric, name, rest), panels(groups, name, metric)
 
 
-def caption(metric: str, name: str, averaged: list[str] | None = None) -> str:
+def caption(metric: str, name: str, averaged: list[str]) -> str:
     """What a picture shows."""
     text = f"{metric.capitalize()} against {name}" + (f", mean over {', '.join(averaged)}" if averaged else "")
     return text.replace("_", " ")
