@@ -54,8 +54,8 @@ class TransitionLayout(Vocabulary):
             at["step"].start + t,
         ]
         number = jnp.where(first, 0.0, before.reward / self.reward_unit)
-        id_1C = jnp.stack(ids, -1)[..., None, :].astype(jnp.int32)
-        return Tokens(id_1C, number[..., None, None].astype(jnp.float32), (observation != NOTHING)[..., None])
+        id_1I = jnp.stack(ids, -1)[..., None, :].astype(jnp.int32)
+        return Tokens(id_1I, number[..., None, None].astype(jnp.float32), (observation != NOTHING)[..., None])
 
     def targets(self, tokens: Tokens) -> list[tuple[slice, jax.Array]]:
         """For each predicted component, its slice of the vocabulary and its index there at every position."""

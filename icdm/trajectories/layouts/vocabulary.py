@@ -13,10 +13,10 @@ from icdm.trajectories.trajectory import NOTHING
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["id", "number", "valid"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class Tokens:
-    """L positions; each is embedded as the sum of its components' embeddings and of a linear map of its numbers.
+    """L positions of I components; each is embedded as the sum of its components' embeddings and of a linear map of its numbers.
 
     Attributes:
-      id: (..., L, C) int32 vocabulary ids of the components, NOTHING where there is none.
+      id: (..., L, I) int32 vocabulary ids of the components, NOTHING where there is none.
       number: (..., L, R) float32.
       valid: (..., L) bool; positions that are not valid do not exist for the model.
     """
