@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 CODE = """
 import jax, jax.numpy as jnp, numpy as np, optax
 jax.config.update("jax_num_cpu_devices", 8)
@@ -45,6 +47,7 @@ print(jax.device_count(), "devices agree")
 """
 
 
+@pytest.mark.slow
 def test_eight_devices_compute_what_one_does():
     """The same updates on a mesh of 4 x 2, rows by columns of weights, and on a single device."""
     done = subprocess.run(

@@ -269,7 +269,8 @@ def test_moved_contexts_are_contexts_of_the_moved_goal(rng):
     np.testing.assert_array_equal(moved["states"][still], arrays["states"][still])
 
 
-@pytest.mark.parametrize("kind", ["bandit", pytest.param("dark_room", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["bandit", "dark_room"])
 def test_an_experiment_on_dpts_file(kind, tmp_path, rng):
     module, arrays = {"bandit": (dpt_bandit, bandit_arrays), "dark_room": (dpt_dark_room, room_arrays)}[kind]
     splits = {split: arrays(rng, 300) for split in ("train", "test", "eval")}

@@ -117,6 +117,7 @@ class Sizes:
     n_states, n_actions, observation_space, reward_range = 3, 2, Discrete(3), (0.0, 1.0)
 
 
+@pytest.mark.slow
 @in_float64
 def test_much_data_gives_the_model_back():
     """Up to names of states: episodes that were not fitted are as likely as under the truth, and not under others."""

@@ -78,6 +78,7 @@ def test_the_oracle_is_within_its_bracket_and_first(unseen):
     assert values["most_likely_state"].mean() < values["oracle"].mean()
 
 
+@pytest.mark.slow
 def test_rewards_that_are_hidden_stay_hidden():
     """Nothing that a learner reads depends on them; an oracle that saw them would know more."""
     tasks = draw_tasks(FAMILY, jax.random.key(0), 4, COARSE)

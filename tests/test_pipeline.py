@@ -79,6 +79,7 @@ def test_a_run_leaves_everything_that_is_promised(finished):
     assert "fine_tuned" in printed and "normalized gap" in printed
 
 
+@pytest.mark.slow
 def test_the_same_config_and_seed_give_the_same_numbers(finished, tmp_path):
     assert run("experiments.run", *TINY, f"--workdir={tmp_path}").returncode == 0
     assert policies_of(tmp_path) == policies_of(finished[0])

@@ -33,8 +33,8 @@ class InterleavedLayout(Vocabulary):
             jnp.where(first, at["mark"].start, at["reward"].start + self.reward_bin(before.reward)),
             jnp.where(observation == NOTHING, NOTHING, at["observation"].start + observation),
         ]
-        id_I1 = jnp.stack(ids, -1)[..., None].astype(jnp.int32)
-        return Tokens(id_I1, jnp.zeros(id_I1.shape, jnp.float32), id_I1[..., 0] != NOTHING)
+        id_L1 = jnp.stack(ids, -1)[..., None].astype(jnp.int32)
+        return Tokens(id_L1, jnp.zeros(id_L1.shape, jnp.float32), id_L1[..., 0] != NOTHING)
 
     def targets(self, tokens: Tokens) -> list[tuple[slice, jax.Array]]:
         """What pretraining predicts: the token itself, out of the whole vocabulary."""
