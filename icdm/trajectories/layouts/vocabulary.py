@@ -13,7 +13,7 @@ from icdm.trajectories.trajectory import NOTHING
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["id", "number", "valid"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class Tokens:
-    """L positions of I components; each is embedded as the sum of its components' embeddings and of a linear map of its numbers.
+    """L positions, each embedded as the sum of its I components' embeddings and of a linear map of its R numbers.
 
     Attributes:
       id: (..., L, I) int32 vocabulary ids of the components, NOTHING where there is none.
