@@ -7,12 +7,13 @@ PY := .venv/bin/python
 demo: .venv
 	$(PY) -m experiments.run --config=experiments/configs/demo.py --workdir=runs/demo
 
-# The quick suite compiles fast and runs slowly; test-all compiles as users do.
+# The quick suite compiles fast and runs slowly; test-all compiles as users do. One worker takes a whole file,
+# so that what the file trains and compiles is made once.
 test: .venv lint
-	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(PY) -m pytest -q -n 2 -m "not slow" tests
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(PY) -m pytest -q -n 2 --dist loadfile -m "not slow" tests
 
 test-all: .venv lint
-	$(PY) -m pytest -q -n 2 tests
+	$(PY) -m pytest -q -n 2 --dist loadfile tests
 
 # Format and rules of pyproject.toml; `make format` mends what can be mended.
 lint: .venv

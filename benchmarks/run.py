@@ -15,6 +15,7 @@ import platform
 import sys
 
 from icdm.errors import UserError, one_line_errors, unknown
+from icdm.files import write_json
 from icdm.memory import keep_freed_memory
 
 
@@ -38,7 +39,7 @@ def main(argv: list[str]) -> None:
         if arguments.json:
             path = pathlib.Path(arguments.json)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2) + "\n")
+            write_json(path, {"machine": machine(), "rows": rows})
 
 
 def measure(only: list[str], quick: bool) -> list[dict]:

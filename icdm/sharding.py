@@ -15,7 +15,7 @@ def make_mesh(model_devices: int = 1) -> Mesh:
     """All devices, `model_devices` of them for each copy of the model."""
     n = jax.device_count()
     if model_devices < 1 or n % model_devices:
-        raise UserError(f"mesh.model {model_devices}: give a divisor of the number of devices, {n}")
+        raise UserError(f"mesh_model {model_devices}: give a divisor of the number of devices, {n}")
     return jax.make_mesh((n // model_devices, model_devices), ("data", "model"), (AxisType.Auto, AxisType.Auto))
 
 

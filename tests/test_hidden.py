@@ -118,6 +118,7 @@ def test_full_fidelity_is_the_chain_that_is_shown():
     np.testing.assert_allclose(hidden.upper_N, exact, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_members_of_a_cloud():
     family = make_family("energy_apomdp", horizon=3, n_models=3, pessimism=1.0)
     config = EvaluationConfig(tasks=3, episodes=50, rows=1000)

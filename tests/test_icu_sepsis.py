@@ -35,6 +35,7 @@ def test_values_until_absorption():
             assert abs(float(mdp.initial @ value(mdp, policy)) - expected) < 1e-8
 
 
+@pytest.mark.slow
 def test_hospitals_keep_the_support_and_differ():
     family = make_family("icu_sepsis_hospitals", horizon=5)
     nominal = nominal_mdp(family.horizon).transition

@@ -18,7 +18,10 @@ from icdm.models.linear_attention import (
     trace_mask,
 )
 
-RNG = np.random.default_rng(0)
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
 
 
 @pytest.fixture(autouse=True)
@@ -27,13 +30,13 @@ def float64():
         yield
 
 
-def random_layer(size):
-    return LinearAttention(*(jnp.asarray(RNG.normal(size=(size, size))) for _ in range(2)))
+def random_layer(rng, size):
+    return LinearAttention(*(jnp.asarray(rng.normal(size=(size, size))) for _ in range(2)))
 
 
-def test_layer_is_its_formula():
-    layer, prompt = random_layer(4), RNG.normal(size=(4, 7))
-    mask = RNG.normal(size=(7, 7))
+def test_layer_is_its_formula(rng):
+    layer, prompt = random_layer(rng, 4), rng.normal(size=(4, 7))
+    mask = rng.normal(size=(7, 7))
     expected = prompt + layer.value @ prompt @ mask @ (prompt.T @ layer.key_query @ prompt) / 6
     np.testing.assert_allclose(linear_attention(layer, prompt, 6, mask), expected, atol=1e-10)
     diagonal = np.arange(7.0)
@@ -47,24 +50,24 @@ def test_layer_is_its_formula():
     )
 
 
-def test_prediction_is_the_last_entry_of_the_layer():
-    layer, x, y, query = random_layer(4), RNG.normal(size=(9, 3)), RNG.normal(size=9), RNG.normal(size=3)
+def test_prediction_is_the_last_entry_of_the_layer(rng):
+    layer, x, y, query = random_layer(rng, 4), rng.normal(size=(9, 3)), rng.normal(size=9), rng.normal(size=3)
     whole = linear_attention(layer, regression_prompt(x, y, query), 9)
     np.testing.assert_allclose(regression_prediction(layer, x, y, query), whole[-1, -1], atol=1e-12)
 
 
-def test_transformer_applies_layers_in_turn():
-    layers = jax.tree.map(lambda *x: jnp.stack(x), random_layer(3), random_layer(3))
-    prompt, mask = 0.1 * RNG.normal(size=(3, 5)), context_mask(4, 1)
+def test_transformer_applies_layers_in_turn(rng):
+    layers = jax.tree.map(lambda *x: jnp.stack(x), random_layer(rng, 3), random_layer(rng, 3))
+    prompt, mask = 0.1 * rng.normal(size=(3, 5)), context_mask(4, 1)
     outputs = linear_transformer(layers, prompt, 4, mask)
     for i in range(2):
         prompt = linear_attention(jax.tree.map(lambda x: x[i], layers), prompt, 4, mask)
         np.testing.assert_allclose(outputs[i], prompt, atol=1e-12)
 
 
-def test_queries_attend_and_are_not_attended_to():
-    layer = random_layer(5)
-    prompt = RNG.normal(size=(5, 6))
+def test_queries_attend_and_are_not_attended_to(rng):
+    layer = random_layer(rng, 5)
+    prompt = rng.normal(size=(5, 6))
     other = prompt.copy()
     other[:, -1] += 1.0
     mask = context_mask(4, 2)
@@ -73,9 +76,9 @@ def test_queries_attend_and_are_not_attended_to():
     assert np.abs(difference[:, -1]).max() > 0
 
 
-def test_trace_mask_sums_traces():
+def test_trace_mask_sums_traces(rng):
     mask = np.asarray(trace_mask(4, 2, 0.5))
-    phi, trace, traces = RNG.normal(size=(4, 3)), 0.0, []
+    phi, trace, traces = rng.normal(size=(4, 3)), 0.0, []
     for row in phi:
         trace = row + 0.5 * trace
         traces.append(trace)
@@ -85,10 +88,10 @@ def test_trace_mask_sums_traces():
 
 
 @pytest.mark.parametrize("residual", [False, True])
-def test_one_layer_is_one_td_step_by_finite_differences(residual):
+def test_one_layer_is_one_td_step_by_finite_differences(residual, rng):
     """The step is minus the (semi-)gradient of half the mean squared TD error at w = 0."""
-    phi, following, reward = RNG.normal(size=(8, 3)), RNG.normal(size=(8, 3)), RNG.normal(size=8)
-    step, queries = RNG.normal(size=(3, 3)), np.eye(3)
+    phi, following, reward = rng.normal(size=(8, 3)), rng.normal(size=(8, 3)), rng.normal(size=8)
+    step, queries = rng.normal(size=(3, 3)), np.eye(3)
 
     def half_error(w, target_w):
         return 0.5 * np.mean((reward + 0.9 * following @ target_w - phi @ w) ** 2)

@@ -148,6 +148,7 @@ def test_rows_are_drawn_back_exactly_to_the_radius():
         assert np.array_equal(back[1], row[1])
 
 
+@pytest.mark.slow
 def test_the_ambiguous_oracle_acts_and_one_model_is_the_nominal_problem():
     cloud = tasks(make_family("energy_apomdp", n_models=1, horizon=5))
     solution = solve_recursive(cloud, jax.random.key(0))

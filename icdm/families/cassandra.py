@@ -15,6 +15,7 @@ import warnings
 import numpy as np
 
 from icdm.errors import UserError
+from icdm.files import write_text
 from icdm.problems.mdp import MDP, check_horizon
 from icdm.problems.pomdp import POMDP, silent_start
 
@@ -76,7 +77,7 @@ def write_pomdp(named: NamedPOMDP, path: str | pathlib.Path) -> None:
         action, terminal states), or the file cannot be written.
     """
     try:
-        pathlib.Path(path).write_text(format_pomdp(named), encoding="utf-8")
+        write_text(pathlib.Path(path), format_pomdp(named))
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from None
 

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from icdm.errors import UserError
+from icdm.files import whole
 from icdm.logs.files import coded_parts, fit_codings, open_source
 from icdm.logs.minari import write_minari
 from icdm.logs.table import NOTHING, Report, Table, as_batch, checked, is_table, open_table, write_table
@@ -91,19 +92,20 @@ def write_csv(out: str | pathlib.Path, table: Table) -> int:
     Raises:
       UserError: a column holds vectors.
     """
-    writer = None
-    for rows in table.chunks():
-        batch = as_batch(rows)
-        columns = {name: batch.column(name) for name in batch.schema.names}
-        for name in ("task_id", "episode_id", "observation", "action", "oracle_action"):
-            codes = getattr(rows, name)
-            coding = table.codings["action" if name == "oracle_action" else name]
-            values = coding.decode([max(code, 0) for code in codes])
-            if values.ndim > 1:
-                raise UserError(f"{out}: column {name} holds vectors: write .parquet or Minari instead")
-            columns[name] = pa.array(values, mask=codes == NOTHING)
-        batch = pa.RecordBatch.from_pydict(columns)
-        writer = writer or pa.csv.CSVWriter(out, batch.schema)
-        writer.write_batch(batch)
-    writer.close()
+    with whole(pathlib.Path(out)) as fresh:
+        writer = None
+        for rows in table.chunks():
+            batch = as_batch(rows)
+            columns = {name: batch.column(name) for name in batch.schema.names}
+            for name in ("task_id", "episode_id", "observation", "action", "oracle_action"):
+                codes = getattr(rows, name)
+                coding = table.codings["action" if name == "oracle_action" else name]
+                values = coding.decode([max(code, 0) for code in codes])
+                if values.ndim > 1:
+                    raise UserError(f"{out}: column {name} holds vectors: write .parquet or Minari instead")
+                columns[name] = pa.array(values, mask=codes == NOTHING)
+            batch = pa.RecordBatch.from_pydict(columns)
+            writer = writer or pa.csv.CSVWriter(fresh, batch.schema)
+            writer.write_batch(batch)
+        writer.close()
     return table.n_rows
