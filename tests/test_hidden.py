@@ -69,6 +69,7 @@ def test_any_critic_gives_the_same_value(unseen):
     assert (start_N >= unseen.certified.upper_N - 0.2).all() and np.abs(by_bound - by_informed).mean() < 0.02
 
 
+@pytest.mark.slow
 def test_the_oracle_is_within_its_bracket_and_first(unseen):
     values = {name: measure(unseen, d, CONFIG, make_mesh()) for name, d in references(unseen).items()}
     certified = unseen.certified

@@ -106,6 +106,7 @@ def test_kill_at_three_random_moments_changes_nothing(finished, tmp_path):
     assert steps == sorted(set(steps))
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_the_same_command_goes_on(finished, tmp_path):
     arguments = [*TINY, f"--workdir={tmp_path}"]
     process = start("experiments.run", *arguments)

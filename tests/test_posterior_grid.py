@@ -118,6 +118,7 @@ def test_an_endless_context_leads_to_the_oracles_decisions():
     assert float(regret(informed)) < 1e-4 < float(regret(none))
 
 
+@pytest.mark.slow
 def test_shown_rewards_are_rounded_to_what_the_grid_pays():
     family = make_family("tiger", horizon=3)
     with jax.enable_x64(True):
