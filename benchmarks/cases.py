@@ -100,7 +100,7 @@ def adapters(quick):
     from flax import nnx
 
     from icdm.learning.train import TrainConfig, TrainState, make_update
-    from icdm.models.lora import LoraConfig, init_adapters
+    from icdm.models.lora import LoraConfig, init_factors
     from icdm.models.transformer import ModelConfig, Transformer
     from icdm.trajectories.layouts.vocabulary import Tokens
 
@@ -119,7 +119,7 @@ def adapters(quick):
             return optax.softmax_cross_entropy_with_integer_labels(logits, id_BL[:, 1:]).mean(), batch.valid.sum()
 
         def fresh_state():
-            trainable = init_adapters(model, lora, jax.random.key(0))
+            trainable = init_factors(model, lora, jax.random.key(0))
             return TrainState(
                 trainable, optimizer.init(trainable), jnp.int32(0), jax.random.key_data(jax.random.key(0))
             )

@@ -2,12 +2,12 @@
 
 import logging
 import pathlib
+import re
 import zlib
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -120,16 +120,11 @@ def _arrays(manager: ocp.CheckpointManager, step: int, places: dict[str, jax.Arr
     return found["state"]
 
 
-def as_weights(arrays: dict[str, np.ndarray], like: Any, prefix: str):
-    """The arrays whose paths begin with the prefix, as a pytree like `like`.
-
-    An array of another shape but the same size is taken in the new shape: vectors have become matrices of one row.
-    """
-
-    def leaf(path: tuple, old: Any):
-        return jnp.asarray(arrays[prefix + jax.tree_util.keystr(path)].reshape(old.shape))
-
-    return jax.tree_util.tree_map_with_path(leaf, like)
+def trainable(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What was trained of a `TrainState`, by the names of `named_weights`: blocks.q of a model, q.a of adapters."""
+    prefix = ".trainable"
+    named = {path.removeprefix(prefix): array for path, array in arrays.items() if path.startswith(prefix)}
+    return {re.sub(r"\['(\w+)'\]", r".\1", path).lstrip(".").removesuffix(".value"): x for path, x in named.items()}
 
 
 def _flatten(tree: Any) -> dict[str, jax.Array]:

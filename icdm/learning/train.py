@@ -13,7 +13,7 @@ import optax
 
 from icdm.errors import UserError
 from icdm.learning.checkpoint import Checkpoints
-from icdm.models.lora import LoraConfig, adapted, init_adapters
+from icdm.models.lora import Adapted, LoraConfig, adapted, init_factors
 from icdm.models.transformer import MATRICES, Transformer
 from icdm.sharding import place_state
 
@@ -25,8 +25,8 @@ class TrainConfig:
     Attributes:
       steps, batch: how many updates, of how many rows each.
       learning_rate: peak, reached after `warmup` steps.
-      lora_rank, lora_alpha, lora_targets: adapters to train in place of the weights (`icdm.models.lora.LoraConfig`);
-        rank 0 trains all weights.
+      lora_rank, lora_alpha, lora_dropout, lora_targets: adapters to train in place of the weights
+        (`icdm.models.lora.LoraConfig`); rank 0 trains all weights.
       checkpoint_every, log_every: in steps.
     """
 
@@ -38,6 +38,7 @@ class TrainConfig:
     clip: float = 1.0
     lora_rank: int = 0
     lora_alpha: float = 16.0
+    lora_dropout: float = 0.0
     lora_targets: tuple[str, ...] = MATRICES
     checkpoint_every: int = 500
     log_every: int = 50
@@ -55,7 +56,7 @@ class TrainConfig:
 
     @property
     def lora(self) -> LoraConfig:
-        return LoraConfig(self.lora_rank, self.lora_alpha, tuple(self.lora_targets))
+        return LoraConfig(self.lora_rank, self.lora_alpha, self.lora_dropout, tuple(self.lora_targets))
 
     def optimizer(self) -> optax.GradientTransformation:
         warmup = min(self.warmup, self.steps // 2)
@@ -66,6 +67,7 @@ class TrainConfig:
 
 
 NO_ADAPTERS = LoraConfig()
+DROPOUT = 0x5EED  # folded into a step's key; sources fold in small numbers
 
 
 class TrainState(NamedTuple):
@@ -82,8 +84,8 @@ class Stopped(Exception):
 
 
 def train(
-    model: Transformer,
-    loss: Callable[[Transformer, Any, jax.Array], tuple[jax.Array, jax.Array]],
+    model: Transformer | Adapted,
+    loss: Callable[[Transformer | Adapted, Any, jax.Array], tuple[jax.Array, jax.Array]],
     batch: Callable[[int], Any],
     config: TrainConfig,
     key: jax.Array,
@@ -92,10 +94,13 @@ def train(
     checkpoints: Checkpoints,
     log: Callable[..., None],
     stop: Callable[[], bool] = lambda: False,
-) -> Transformer:
+) -> Transformer | Adapted:
     """Trains from the newest checkpoint, or from the start, to the last step, and returns the model.
 
+    Adapters are trained and checkpointed without the weights beside them, which stay as they are.
+
     Args:
+      model: where training starts; adapters that it has from an earlier phase are merged first.
       loss: (model, batch, key) -> (mean loss, number of valid positions); pure.
       batch: step -> what the loss needs; the same for the same step.
       log: called as log(step, loss=..., grad_norm=..., tokens_per_s=...) every `log_every` steps, and as
@@ -106,7 +111,8 @@ def train(
       UserError: the loss or its gradient is not finite; the last good checkpoint stays.
     """
     lora_key, data_key = jax.random.split(key)
-    trainable, frozen = (init_adapters(model, config.lora, lora_key), model) if config.lora_rank else (model, None)
+    model = model.merged()
+    trainable, frozen = (init_factors(model, config.lora, lora_key), model) if config.lora_rank else (model, None)
     optimizer = config.optimizer()
     state = TrainState(trainable, optimizer.init(trainable), jnp.int32(0), jax.random.key_data(data_key))
     start, state = checkpoints.restore(place_state(mesh, jax.tree.map(jnp.array, state)))
@@ -132,7 +138,7 @@ def train(
             checkpoints.save(step + 1, state)
         if stopping and step + 1 < config.steps:
             raise Stopped(f"stopped at step {step + 1} of {config.steps}, saved")
-    return adapted(frozen, state.trainable, config.lora).merged() if config.lora_rank else state.trainable
+    return adapted(frozen, state.trainable, config.lora) if config.lora_rank else state.trainable
 
 
 def make_update(loss: Callable, optimizer: optax.GradientTransformation, lora: LoraConfig = NO_ADAPTERS) -> Callable:
@@ -143,8 +149,9 @@ def make_update(loss: Callable, optimizer: optax.GradientTransformation, lora: L
     """
 
     def objective(trainable: Any, frozen: Transformer | None, batch: Any, key: jax.Array):
-        model = trainable if frozen is None else adapted(frozen, trainable, lora)
-        return loss(model, batch, key)
+        if frozen is None:
+            return loss(trainable, batch, key)
+        return loss(adapted(frozen, trainable, lora, jax.random.fold_in(key, DROPOUT)), batch, key)
 
     @functools.partial(jax.jit, donate_argnums=0)
     def update(state: TrainState, frozen: Transformer | None, batch: Any):

@@ -69,14 +69,18 @@ def _in_blocks(q_BLHD: jax.Array, k_BWLD: jax.Array, v_BWLD: jax.Array, slot_BL:
     return jnp.concatenate(mixed, 1)
 
 
-def rotation(position_BL: jax.Array, width: int, base: float) -> tuple[jax.Array, jax.Array] | None:
+def rotation(
+    position_BL: jax.Array, width: int, base: float, divisors: tuple[float, ...] = ()
+) -> tuple[jax.Array, jax.Array] | None:
     """Sine and cosine of each position's angles, (B, L, 1, D/2), for heads of that width; None for base 0.
 
-    The barrier has them computed once, not again for every head of every layer.
+    The angle of pair i at position p is p base^(-2 i / D) / divisors[i]; () divides by 1. The barrier has them computed once, not again for every head of every layer.
     """
     if base == 0:
         return None
     frequency = base ** (-2 * jnp.arange(width // 2, dtype=jnp.float32) / width)
+    if divisors:
+        frequency = frequency / jnp.asarray(divisors, jnp.float32)
     angle = position_BL[:, :, None, None] * frequency[None, None, None]
     return jax.lax.optimization_barrier((jnp.sin(angle), jnp.cos(angle)))
 

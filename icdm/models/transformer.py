@@ -1,5 +1,7 @@
 """A decoder-only transformer: pre-norm, RMSNorm, rotary positions, grouped-query attention, KV cache.
 
+The same class holds the small models that are trained from nothing and published ones of the Llama and Qwen kind.
+
 Axis letters as in docs/axes.md; D is the width of the stream or of a head, F counts hidden units, W key-value heads
 (H is a multiple), Y key slots: L without a cache, the cache's capacity with one. The weights of a layer are stacked
 along a leading axis X; their names and the split-half rotary convention are those of Llama and Qwen checkpoints.
@@ -7,8 +9,8 @@ along a leading axis X; their names and the split-half rotary convention are tho
 
 import dataclasses
 import functools
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +18,9 @@ import numpy as np
 from flax import nnx
 
 from icdm.errors import UserError, unknown
+from icdm.models.adapters import NONE, Adapters
 from icdm.models.attention import attend, rotate, rotation
-from icdm.models.cpu_products import linear, linears
+from icdm.models.cpu_products import linear
 from icdm.models.taps import NO_TAPS, Taps, check_places, tapped
 from icdm.trajectories.layouts.vocabulary import Tokens
 
@@ -41,8 +44,16 @@ class ModelConfig:
       mixing: how many positions before it are mixed into each position's embedding by learned linear
         maps; 0 switches it off.
       rotary_base: wavelength base of the rotary positions; 0 leaves attention blind to order.
+      rotary_divisors: what the frequency of each pair is divided by, (D/2,); () for nothing. Published models stretch
+        their positions so.
       max_length: the longest input, in positions.
-      dtype: of the computation; weights are float32.
+      dtype: of the computation; weights that are trained are float32.
+      remat: whether the backward pass computes a layer's activations again rather than keep them.
+      head_width: D of a head; 0 for width / heads.
+      biases: whether q, k and v have a bias (Qwen2).
+      head_norms: whether q and k of each head are normalised before they are rotated (Qwen3).
+      tied: whether the embedding is the output matrix too.
+      norm_epsilon: of RMSNorm.
     """
 
     width: int = 64
@@ -53,24 +64,29 @@ class ModelConfig:
     mlp: str = "gated"
     mixing: int = 0
     rotary_base: float = 10_000.0
+    rotary_divisors: tuple[float, ...] = ()
     max_length: int = 1024
     dtype: str = "float32"
+    remat: bool = False
+    head_width: int = 0
+    biases: bool = False
+    head_norms: bool = False
+    tied: bool = False
+    norm_epsilon: float = 1e-6
 
     def __post_init__(self):
         if min(self.width, self.layers, self.heads, self.kv_heads, self.hidden, self.max_length) < 1 or self.mixing < 0:
             raise UserError(f"model sizes must be at least 1 (mixing 0): {self}")
-        if self.width % (2 * self.heads):
-            raise UserError(f"model.width {self.width}: give a multiple of twice model.heads = {2 * self.heads}")
+        if not self.head_width:
+            if self.width % (2 * self.heads):
+                raise UserError(f"model.width {self.width}: give a multiple of twice model.heads = {2 * self.heads}")
+            object.__setattr__(self, "head_width", self.width // self.heads)
         if self.heads % self.kv_heads:
             raise UserError(f"model.kv_heads {self.kv_heads}: give a divisor of model.heads = {self.heads}")
         if self.mlp not in MLPS:
             raise unknown("model.mlp", self.mlp, MLPS)
         if self.dtype not in DTYPES:
             raise unknown("model.dtype", self.dtype, DTYPES)
-
-    @property
-    def head_width(self) -> int:
-        return self.width // self.heads
 
 
 class Cache(NamedTuple):
@@ -106,6 +122,10 @@ class Block(nnx.Module):
         self.k = weight(c.width, c.width, kv_heads)
         self.v = weight(c.width, c.width, kv_heads)
         self.o = weight(heads * depth**2, heads, c.width)
+        if c.biases:
+            self.q_bias, self.k_bias, self.v_bias = (nnx.Param(jnp.zeros(n)) for n in (heads, kv_heads, kv_heads))
+        if c.head_norms:
+            self.q_norm, self.k_norm = (nnx.Param(jnp.ones(c.head_width)) for _ in range(2))
         self.mlp_norm = nnx.Param(jnp.ones(c.width))
         if c.mlp == "gated":
             self.gate = weight(c.width, c.width, c.hidden)
@@ -134,34 +154,49 @@ class Transformer(nnx.Module):
             self.mixing = nnx.Param(jnp.zeros((c.mixing, c.width, c.width)))
         self.blocks = nnx.vmap(lambda r: Block(c, r))(rngs.split(c.layers))
         self.norm = nnx.Param(jnp.ones(c.width))
-        self.unembed = nnx.Param(c.width**-0.5 * jax.random.normal(rngs.params(), (c.width, vocabulary)))
+        if not c.tied:
+            self.unembed = nnx.Param(c.width**-0.5 * jax.random.normal(rngs.params(), (c.width, vocabulary)))
 
     @classmethod
     def described(cls, config: ModelConfig, vocabulary: int, numbers: int = 1) -> "Transformer":
         """The same with shapes in the place of weights: nothing is drawn, nothing allocated."""
         return jax.eval_shape(lambda: cls(config, vocabulary, nnx.Rngs(0), numbers))
 
+    def with_weights(self, weight: Callable[[str], jax.Array]) -> "Transformer":
+        """The model with weight(name) in the place of each weight; the names are those of `named_weights`.
+
+        One of another shape but the same size is taken in the new shape: vectors have become matrices of one row.
+        """
+        return jax.tree_util.tree_map_with_path(lambda path, old: weight(_name(path)).reshape(old.shape), self)
+
+    def named_weights(self) -> dict[str, jax.Array]:
+        """Every weight by its name, such as embed and blocks.q."""
+        return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(self)}
+
+    def merged(self) -> "Transformer":
+        """The model itself: it has no adapters."""
+        return self
+
     def __call__(
         self,
         tokens: Tokens,
         cache: Cache | None = None,
         taps: Taps = NO_TAPS,
-        adapters: dict[str, dict[str, jax.Array]] | None = None,
-        scale: float = 0.0,
+        adapters: Adapters = NONE,
     ) -> Output:
         """Hidden states of every position, each of which attends to the valid ones up to itself.
 
         Args:
           cache: the tokens are appended to what each row has read before; those that are not valid leave no trace.
           taps: functions that read or replace activations (`icdm.models.taps`); layers are then not a loop.
-          adapters, scale: as of `icdm.models.lora.Adapted`.
+          adapters: low-rank factors beside the weights of the layers.
 
         Raises:
           UserError: a tap at a place that there is not.
         """
         check_places(taps, self.config.layers)
         dtype = jnp.dtype(self.config.dtype)
-        model, adapters = jax.tree.map(lambda w: w.astype(dtype), (self, adapters or {}))
+        model, adapters = _cast((self, adapters), dtype)
         start_B1 = 0 if cache is None else cache.length[:, None]
         capacity = tokens.valid.shape[1] if cache is None else cache.k[0].shape[-2]
         # A position is how many valid ones came before; the others get a slot that does not exist.
@@ -169,29 +204,31 @@ class Transformer(nnx.Module):
         x_BLD = model._embed(tokens).astype(dtype)
         x_BLD, embedding = model._mix(x_BLD, slot_BL, cache)
         x_BLD = tapped(taps, "embed", x_BLD)
-        turn = rotation(slot_BL, self.config.head_width, self.config.rotary_base)
-        layer = functools.partial(model._layer, slot_BL, turn, scale)
+        turn = rotation(slot_BL, self.config.head_width, self.config.rotary_base, self.config.rotary_divisors)
+        layer = functools.partial(model._layer, slot_BL, turn)
         weights = model.blocks, adapters
         if self._is_a_loop and not taps:
             memories = None if cache is None else (cache.k, cache.v)
-            x_BLD, memories = jax.lax.scan(lambda x, own: layer(x, *own), x_BLD, (*weights, memories))
+            scanned = self._again(lambda x, own: layer(x, *own), taps)
+            x_BLD, memories = jax.lax.scan(scanned, x_BLD, (*weights, memories))
         else:
             memories = []
             for i in range(self.config.layers):
                 memory = None if cache is None else (cache.k[i], cache.v[i])
-                x_BLD, memory = layer(x_BLD, *jax.tree.map(lambda w: w[i], weights), memory, taps, i)
+                numbered = self._again(functools.partial(layer, taps=taps, number=i), taps)
+                x_BLD, memory = numbered(x_BLD, *jax.tree.map(lambda w: w[i], weights), memory)
                 memories.append(memory)
             if cache is not None:
                 memories = tuple(map(self._beside, zip(*memories)))
         if cache is not None:
             length = cache.length + tokens.valid.sum(1, dtype=cache.length.dtype)
             cache = Cache(*memories, embedding, length)
-        return Output(rms_norm(x_BLD, model.norm[...]), cache)
+        return Output(rms_norm(x_BLD, model.norm[...], self.config.norm_epsilon), cache)
 
     def logits(self, hidden_BLD: jax.Array, ids: slice | np.ndarray = slice(None)) -> jax.Array:
         """Scores over (a part of) the vocabulary, float32."""
-        unembed_DV = self.unembed[...][:, ids].astype(hidden_BLD.dtype)
-        return linear(hidden_BLD, unembed_DV).astype(jnp.float32)
+        unembed_DV = self.embed[...][ids].T if self.config.tied else self.unembed[...][:, ids]
+        return linear(hidden_BLD, unembed_DV.astype(hidden_BLD.dtype)).astype(jnp.float32)
 
     def empty_cache(self, rows: int, capacity: int) -> Cache:
         """A cache with room for so many positions in each row."""
@@ -204,6 +241,10 @@ class Transformer(nnx.Module):
     @property
     def _is_a_loop(self) -> bool:
         return self.config.layers > MOST_UNROLLED
+
+    def _again(self, layer: Callable, taps: Taps) -> Callable:
+        """The layer, its activations computed again in the backward pass if the config says so; taps need them once."""
+        return jax.checkpoint(layer) if self.config.remat and not taps else layer
 
     def _beside(self, arrays: Sequence[jax.Array]):
         """The arrays of all layers as a cache holds them."""
@@ -237,10 +278,9 @@ class Transformer(nnx.Module):
         self,
         slot_BL: jax.Array,
         turn: tuple[jax.Array, jax.Array] | None,
-        scale: float,
         x_BLD: jax.Array,
         block: Block,
-        adapters: dict[str, dict[str, jax.Array]],
+        adapters: Adapters,
         memory: tuple[jax.Array, jax.Array] | None,
         taps: Taps = NO_TAPS,
         number: int = 0,
@@ -249,13 +289,18 @@ class Transformer(nnx.Module):
         c = self.config
 
         def project(x: jax.Array, **weights):
-            return projected(x, weights, adapters, scale)
+            return adapters.project(x, weights)
 
-        h_BLD = rms_norm(x_BLD, block.attention_norm[...])
+        h_BLD = rms_norm(x_BLD, block.attention_norm[...], c.norm_epsilon)
         q_BLD, k_BLD, v_BLD = project(h_BLD, q=block.q[...], k=block.k[...], v=block.v[...])
-        q_BLHD = rotate(_heads(q_BLD, c.heads), turn)
-        k_BLWD = rotate(_heads(k_BLD, c.kv_heads), turn)
-        v_BLWD = _heads(v_BLD, c.kv_heads)
+        if c.biases:
+            biases = block.q_bias, block.k_bias, block.v_bias
+            q_BLD, k_BLD, v_BLD = (x + bias[...][None, None] for x, bias in zip((q_BLD, k_BLD, v_BLD), biases))
+        q_BLHD, k_BLWD, v_BLWD = _heads(q_BLD, c.heads), _heads(k_BLD, c.kv_heads), _heads(v_BLD, c.kv_heads)
+        if c.head_norms:
+            q_BLHD = rms_norm(q_BLHD, block.q_norm[...], c.norm_epsilon)
+            k_BLWD = rms_norm(k_BLWD, block.k_norm[...], c.norm_epsilon)
+        q_BLHD, k_BLWD = rotate(q_BLHD, turn), rotate(k_BLWD, turn)
         if memory is None:
             k_BWYD, v_BWYD = k_BLWD.swapaxes(1, 2), v_BLWD.swapaxes(1, 2)
         else:
@@ -267,7 +312,7 @@ class Transformer(nnx.Module):
         mixed_BLD = tapped(taps, f"{number}.heads", _heads(mixed_BLD, c.heads)).reshape(mixed_BLD.shape)
         [attended_BLD] = project(mixed_BLD, o=block.o[...])
         x_BLD = x_BLD + attended_BLD
-        h_BLD = rms_norm(x_BLD, block.mlp_norm[...])
+        h_BLD = rms_norm(x_BLD, block.mlp_norm[...], c.norm_epsilon)
         if c.mlp == "gated":
             gate_BLF, up_BLF = project(h_BLD, gate=block.gate[...], up=block.up[...])
             hidden_BLF = jax.nn.silu(gate_BLF) * up_BLF
@@ -279,28 +324,22 @@ class Transformer(nnx.Module):
         return tapped(taps, f"{number}.out", x_BLD), None if memory is None else (k_BWYD, v_BWYD)
 
 
-def projected(
-    x: jax.Array, weights: dict[str, jax.Array], adapters: dict[str, dict[str, jax.Array]], scale: float
-) -> list[jax.Array]:
-    """x W + s (x A) B for each named weight W, the term of the adapter where there is one.
-
-    What is trained of several weights that read the same x is joined into one product: the weights themselves, or the
-    A of adapters. Weights that stay as they are would only be copied by that, and the copies kept for the gradient.
-    """
-    own = [name for name in weights if name in adapters]
-    if not own:
-        return linears(x, *weights.values())
-    narrow = linears(x, *(adapters[name]["a"] for name in own))
-    wide = {name: linear(scale * low, adapters[name]["b"]) for name, low in zip(own, narrow)}
-    return [linear(x, w) + wide[name] if name in wide else linear(x, w) for name, w in weights.items()]
-
-
-def rms_norm(x_BLD: jax.Array, scale_D: jax.Array, epsilon: float = 1e-6) -> jax.Array:
-    """x / sqrt(mean(x^2) + epsilon) * scale, computed in float32."""
-    x = x_BLD.astype(jnp.float32)
-    x = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), -1, keepdims=True) + epsilon)
-    return x.astype(x_BLD.dtype) * scale_D[None, None]
+def rms_norm(x: jax.Array, scale_D: jax.Array, epsilon: float) -> jax.Array:
+    """x / sqrt(mean(x^2) + epsilon) * scale over the last axis, computed in float32."""
+    y = x.astype(jnp.float32)
+    y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), -1, keepdims=True) + epsilon)
+    return y.astype(x.dtype) * scale_D.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
 def _heads(x_BLD: jax.Array, n: int) -> jax.Array:
     return x_BLD.reshape(*x_BLD.shape[:2], n, -1)
+
+
+def _cast(tree: Any, dtype: jnp.dtype) -> Any:
+    """The tree with its real numbers in another precision."""
+    return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
+
+
+def _name(path: tuple) -> str:
+    """blocks.q for the leaf .blocks.q.value."""
+    return jax.tree_util.keystr(path).removeprefix(".").removesuffix(".value")

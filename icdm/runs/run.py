@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ from icdm.errors import UserError, unknown
 from icdm.files import whole, write_json
 from icdm.learning import checkpoint
 from icdm.learning.train import TrainConfig
-from icdm.models.lora import adapted, init_adapters
+from icdm.models.lora import Adapted, adapted, init_factors
 from icdm.models.transformer import Transformer
 from icdm.problems.family import Family
 from icdm.runs.settings import Settings, as_json, completed, first_difference
@@ -126,13 +127,11 @@ class Run:
         trained = [phase for phase in before if phase in self.trained]
         if not trained:
             return self.start()
-        if trained[-1] == "fine_tuned" and (self.directory / WEIGHTS).exists():
-            return self._with_weights(safetensors.numpy.load_file(self.directory / WEIGHTS))
-        return self._from_checkpoint(trained[-1], trained[-2] if len(trained) > 1 else "start")
+        return self._trained(trained[-1], trained[-2] if len(trained) > 1 else "start")
 
     def save_weights(self, model: Transformer) -> None:
         """Writes the fine-tuned weights, so that they can be read without this library; config.json lies beside."""
-        named = {_name(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(model)}
+        named = {name: np.asarray(weight) for name, weight in model.named_weights().items()}
         with whole(self.directory / WEIGHTS) as fresh:
             safetensors.numpy.save_file(named, fresh)
 
@@ -141,28 +140,28 @@ class Run:
         path = self.directory / "results.json"
         return json.loads(path.read_text()) if path.exists() and (self.directory / "values.npz").exists() else None
 
-    def _from_checkpoint(self, name: str, before: str) -> Transformer:
-        directory = self.directory / "checkpoints" / PHASES[name]
-        step, arrays = checkpoint.read(directory)
-        if step == 0:
-            missing = "holds no checkpoint" if directory.is_dir() else "is missing"
-            raise UserError(f"{directory} {missing}: the run has not got there yet; start it again to go on")
-        lora = self.trained[name].lora
+    def _trained(self, name: str, before: str) -> Transformer | Adapted:
+        """A trained model; its adapters, if it has some, lie beside the model that it was trained from."""
+        lora, arrays = self.trained[name].lora, self._arrays(name)
         if not lora.rank:
-            return checkpoint.as_weights(arrays, self._described(), ".trainable")
-        base = self.model(before)
-        like = jax.eval_shape(lambda: init_adapters(base, lora, jax.random.key(0)))
-        return adapted(base, checkpoint.as_weights(arrays, like, ".trainable"), lora).merged()
+            return self._described().with_weights(arrays)
+        base = self.model(before).merged()
+        like = jax.eval_shape(lambda: init_factors(base, lora, jax.random.key(0)))
+        factors = {weight: {part: arrays(f"{weight}.{part}") for part in pair} for weight, pair in like.items()}
+        return adapted(base, factors, lora)
 
-    def _with_weights(self, named: dict[str, np.ndarray]) -> Transformer:
-        return jax.tree_util.tree_map_with_path(
-            lambda path, leaf: jax.numpy.asarray(named[_name(path)]).reshape(leaf.shape), self._described()
-        )
+    def _arrays(self, name: str) -> Callable[[str], jax.Array]:
+        """What was trained, by name: from the weights file, or from the newest checkpoint."""
+        if name == "fine_tuned" and (self.directory / WEIGHTS).exists():
+            named = safetensors.numpy.load_file(self.directory / WEIGHTS)
+        else:
+            directory = self.directory / "checkpoints" / PHASES[name]
+            step, arrays = checkpoint.read(directory)
+            if step == 0:
+                missing = "holds no checkpoint" if directory.is_dir() else "is missing"
+                raise UserError(f"{directory} {missing}: the run has not got there yet; start it again to go on")
+            named = checkpoint.trainable(arrays)
+        return lambda weight: jax.numpy.asarray(named[weight])
 
     def _described(self) -> Transformer:
-        return Transformer.described(self.settings.model, self.layout.size)
-
-
-def _name(path: tuple) -> str:
-    """blocks.q for the leaf .blocks.q.value."""
-    return jax.tree_util.keystr(path).removeprefix(".").removesuffix(".value")
+        return Transformer.described(self.settings.model, self.layout.size, self.layout.numbers)

@@ -47,6 +47,7 @@ class Vocabulary:
     family_actions: int
     sides: tuple[int, ...] = ()
     independent_steps = False  # whether a step need not begin where the one before has led
+    numbers = 1  # R of the tokens
 
     @property
     def size(self) -> int:

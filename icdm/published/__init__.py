@@ -1,0 +1,1 @@
+"""Published language models: their weights, tokenizers and adapters, in and out; needs the extra `language`."""
