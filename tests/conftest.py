@@ -4,8 +4,10 @@ Programs that were compiled once are kept beside pytest's own cache: the tests s
 that compile the same ones.
 """
 
+import ctypes
 import os
 import pathlib
+import sys
 
 CACHE = pathlib.Path(__file__).parent.parent / ".pytest_cache" / "compiled"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
@@ -23,3 +25,5 @@ def programs_of_one_file():
     """What a file has compiled is given back after it: a process that keeps all of it grows to several gigabytes."""
     yield
     jax.clear_caches()
+    if sys.platform == "linux":  # glibc keeps what is freed
+        ctypes.CDLL(None).malloc_trim(0)
