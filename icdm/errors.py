@@ -5,7 +5,13 @@ import difflib
 import sys
 from collections.abc import Iterable
 
-EXTRAS = {"grain": "data", "pyarrow": "data", "h5py": "data"}  # which extra brings a package
+EXTRAS = {
+    "grain": "data",
+    "pyarrow": "data",
+    "h5py": "data",
+    "tokenizers": "language",
+    "gguf": "language",
+}  # which extra brings a package
 
 
 class UserError(Exception):

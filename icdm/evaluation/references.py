@@ -7,6 +7,7 @@ from icdm.oracles.belief import belief_model
 from icdm.oracles.certify import OracleConfig
 from icdm.oracles.pomdp_planners import BeliefPolicy, LinearQ, MostLikelyState, fast_informed, qmdp
 from icdm.problems.family import HasGrid, HasRules
+from icdm.readers.copying import Copying
 from icdm.readers.counts_planners import CountsPlanner, planners_of
 from icdm.readers.fitted_pomdp import FittedPOMDP
 from icdm.readers.posterior_grid import GridReader, plan_grid
@@ -23,6 +24,7 @@ def references(unseen: UnseenTasks) -> dict[str, Reader]:
         found[unseen.counted_from] = Fixed(to_float32(unseen.certified.critic))
     if unseen.context is None:
         return found | _rules(unseen)
+    found["copy"] = Copying(unseen.family.n_actions)
     if unseen.tasks.problem.hides_state:
         return found | _of_hidden_states(unseen)
     if unseen.tasks.n > 1:  # a single task need not be read from a context

@@ -71,6 +71,9 @@ class Adapted:
     def empty_cache(self, rows: int, capacity: int) -> Cache:
         return self.base.empty_cache(rows, capacity)
 
+    def repeated(self, cache: Cache, rows: int) -> Cache:
+        return self.base.repeated(cache, rows)
+
     def named_weights(self) -> dict[str, jax.Array]:
         """The factors alone, by names such as q.a: the base is found where it came from."""
         return {f"{name}.{part}": x for name, pair in self.adapters.factors.items() for part, x in pair.items()}

@@ -11,7 +11,7 @@ from icdm.models.transformer import Transformer
 from icdm.problems.policy import Carry
 from icdm.trajectories.collect import Tasks
 from icdm.trajectories.layouts import Layout
-from icdm.trajectories.prompt import encode
+from icdm.trajectories.prompt import encode, opening_of
 from icdm.trajectories.trajectory import Step, Trajectories
 
 
@@ -33,13 +33,17 @@ class TransformerPolicy:
     def init(self, task_B: jax.Array):
         rows = task_B.shape[0]
         own = (self.layout.horizon + 1) * self.layout.positions
-        if self.context is None:
-            cache = self.model.empty_cache(rows, own)
-        else:
-            tokens = encode(self.layout, self.context).tokens
-            check_length(self.model, tokens.valid.shape[1] + own)
-            cache = self.model.empty_cache(rows, tokens.valid.shape[1] + own)
-            cache = self.model(tokens, cache).cache
+        before = opening_of(self.layout, 1)
+        shared = before.valid.shape[1]
+        context = None if self.context is None else encode(self.layout, self.context).tokens
+        capacity = own + (shared if context is None else context.valid.shape[1])
+        check_length(self.model, capacity)
+        cache = self.model.empty_cache(1, capacity)
+        if shared:  # the same in all rows, so it is read once
+            cache = self.model(before, cache).cache
+        cache = self.model.repeated(cache, rows)
+        if context is not None:
+            cache = self.model(jax.tree.map(lambda x: x[:, shared:], context), cache).cache
         nothing = jnp.zeros(rows, jnp.int32)
         return cache, nothing, Step(nothing, nothing, jnp.zeros(rows, jnp.float32), nothing)
 

@@ -148,7 +148,8 @@ class Transformer(nnx.Module):
     def __init__(self, config: ModelConfig, vocabulary: int, rngs: nnx.Rngs, numbers: int = 1):
         c = config
         self.config = c
-        self.embed = nnx.Param(jax.random.normal(rngs.params(), (vocabulary, c.width)))
+        scale = c.width**-0.5 if c.tied else 1.0
+        self.embed = nnx.Param(scale * jax.random.normal(rngs.params(), (vocabulary, c.width)))
         self.number = nnx.Param(jax.random.normal(rngs.params(), (numbers, c.width)))
         if c.mixing:
             self.mixing = nnx.Param(jnp.zeros((c.mixing, c.width, c.width)))
@@ -237,6 +238,12 @@ class Transformer(nnx.Module):
         kv = self._beside([jnp.zeros((rows, c.kv_heads, capacity, c.head_width), dtype)] * c.layers)
         embedding = jnp.zeros((rows, capacity if c.mixing else 0, c.width), dtype)
         return Cache(kv, kv, embedding, jnp.zeros(rows, jnp.int32))
+
+    def repeated(self, cache: Cache, rows: int) -> Cache:
+        """The cache of one row in each of so many rows."""
+        axis = 1 if self._is_a_loop else 0
+        k, v = jax.tree.map(lambda x: jnp.repeat(x, rows, axis), (cache.k, cache.v))
+        return Cache(k, v, jnp.repeat(cache.embedding, rows, 0), jnp.repeat(cache.length, rows))
 
     @property
     def _is_a_loop(self) -> bool:

@@ -1,6 +1,7 @@
 """A published language model, from whichever format: its shape, its weights as a Transformer, its tokenizer."""
 
 import dataclasses
+import functools
 import importlib.util
 import pathlib
 from collections.abc import Callable
@@ -40,6 +41,7 @@ class Published(Protocol):
         rows: (in, out)."""
 
 
+@functools.lru_cache(maxsize=4)  # the tables of a tokenizer take seconds to read
 def open_published(path: str) -> Published:
     """The model of a Hugging Face directory, of a GGUF file, or of the installed package of `package:NAME`.
 

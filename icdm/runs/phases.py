@@ -17,7 +17,7 @@ from icdm.oracles.certify import OracleConfig
 from icdm.runs.data import open_data
 from icdm.runs.monitor import Monitor
 from icdm.runs.run import FINE_TUNE_KEY, PHASES, PRETRAIN_KEY, SCRATCH_KEY, Run
-from icdm.sharding import check_rows, make_mesh
+from icdm.sharding import check_rows, make_mesh, place_state
 
 # Oracles of hidden states that act in what is pretrained on, but do not label it.
 BEHAVING = OracleConfig(tolerance=1.0, points=1)
@@ -39,9 +39,11 @@ class Phases:
     def train_all(self) -> dict[str, Transformer]:
         """The trained models by the names of their policies."""
         s = self.settings
-        start = self.run.start()
+        start = self.run.start(lambda weight: place_state(self.mesh, weight))
         models = {}
         model = start
+        if s.weights and not s.weights_drawn:
+            models["in_context"] = start
         if s.pretrain.steps:
             model = models["in_context"] = self._pretrain(start)
         models["fine_tuned"] = self._fine_tune(model, "fine_tuned", s.fine_tune, FINE_TUNE_KEY)

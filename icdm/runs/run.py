@@ -100,9 +100,19 @@ class Run:
         """Of all random numbers of the run."""
         return jax.random.key(self.settings.seed)
 
-    def start(self) -> Transformer:
-        """The model before training."""
-        return Transformer(self.settings.model, self.layout.size, nnx.Rngs(jax.random.fold_in(self.key, MODEL_KEY)))
+    def start(self, place: Callable[[np.ndarray], jax.Array] = jax.numpy.asarray) -> Transformer:
+        """The model before training: published weights, or random ones.
+
+        Args:
+          place: puts the array of a published weight onto devices.
+        """
+        s = self.settings
+        if s.weights and not s.weights_drawn:
+            from icdm.published.model import load, open_published  # needs the packages of the extra `language`
+
+            return load(open_published(s.weights), s.model, place)
+        rngs = nnx.Rngs(jax.random.fold_in(self.key, MODEL_KEY))
+        return Transformer(s.model, self.layout.size, rngs, self.layout.numbers)
 
     @property
     def trained(self) -> dict[str, TrainConfig]:

@@ -14,10 +14,11 @@ from icdm.learning.sources import EPISODES
 from icdm.learning.train import TrainConfig
 from icdm.models.transformer import MATRICES, ModelConfig
 from icdm.oracles.certify import OracleConfig
-from icdm.problems.family import CanSample, Family, make_family, parse_family
+from icdm.problems.family import CanSample, Family, HasWords, make_family, parse_family
 from icdm.trajectories.behavior import check_behavior
 from icdm.trajectories.collect import ContextConfig
 from icdm.trajectories.layouts import Layout, make_layout
+from icdm.trajectories.layouts.text import text_layout
 
 A_DAY = 86_400.0  # seconds
 DISPLAYED = ("published",)  # fields that change nothing of what is computed
@@ -33,6 +34,7 @@ def defaults() -> dict[str, Any]:
         clip=1.0,
         lora_rank=0,  # above 0: trains adapters beside the weights
         lora_alpha=16.0,
+        lora_dropout=0.0,
         lora_targets=MATRICES,
         checkpoint_every=250,
         log_every=25,
@@ -50,8 +52,13 @@ def defaults() -> dict[str, Any]:
         data="",
         data_labels="oracle",  # imitation, best_return, pessimistic
         # How it is written down, and who reads it.
-        layout="transition",  # interleaved, single_steps
+        layout="transition",  # interleaved, single_steps, text
         reward_bins=16,
+        text="terse",  # the form of layout text: paper, terse, words, chat
+        # A language model to start from, with layout text: a Hugging Face directory, a .gguf file, or package:NAME. Its
+        # shape takes the place of the fields of model other than max_length, dtype and remat.
+        weights="",
+        weights_drawn=False,  # starts from random weights of that shape instead: what the pretraining is worth
         model=dict(
             width=64,
             layers=4,
@@ -63,6 +70,7 @@ def defaults() -> dict[str, Any]:
             rotary_base=10_000.0,
             max_length=1024,
             dtype="float32",
+            remat=False,  # computes activations again in the backward pass: less memory, more time
         ),
         # How it learns: next token on a mixture of families, then the oracle's action on this one.
         pretrain=dict(steps=300, mixture=("energy:horizon=5",), behavior="mixture", **optimizer),
@@ -105,6 +113,8 @@ class Settings:
     query_behavior: str
     layout: Layout
     model: ModelConfig
+    weights: str
+    weights_drawn: bool
     pretrain: TrainConfig
     pretrain_mixture: tuple[Family, ...]
     pretrain_behavior: str
@@ -134,14 +144,17 @@ class Settings:
         family = make_family(c["family"], horizon=c["horizon"], **c["problem"])
         pretrain, fine_tune = dict(c["pretrain"]), dict(c["fine_tune"])
         mixture = tuple(parse_family(text) for text in pretrain.pop("mixture"))
+        model, layout = _model_and_layout(c, family, mixture)
         settings = cls(
             seed=c["seed"],
             family_name=c["family"],
             family=family,
             context=ContextConfig(**c["context"]),
             query_behavior=c["query_behavior"],
-            layout=make_layout(c["layout"], family, mixture, reward_bins=c["reward_bins"], marks_end=bool(c["data"])),
-            model=ModelConfig(**c["model"]),
+            layout=layout,
+            model=model,
+            weights=c["weights"],
+            weights_drawn=c["weights_drawn"],
             pretrain_mixture=mixture,
             pretrain_behavior=pretrain.pop("behavior"),
             pretrain=TrainConfig(**pretrain),
@@ -196,8 +209,9 @@ class Settings:
             )
 
     def positions(self, family: Family) -> int:
-        """Length of a row that is played: the context and one episode of the family."""
-        return (self.context.episodes + 1) * (family.horizon + 1) * self.layout.positions
+        """Length of a row that is played: the opening, the context and one episode of the family."""
+        appends = (self.context.episodes + 1) * (family.horizon + 1)
+        return len(self.layout.opening) + appends * self.layout.positions
 
     @property
     def equal_tokens(self) -> TrainConfig:
@@ -211,6 +225,32 @@ class Settings:
     def value_scale(self) -> float:
         """What turns centred action logits into Q-values less their mean; nan if the labels carry no values."""
         return math.nan if self.data or self.labels.labels == "argmax" else self.labels.temperature
+
+
+def _model_and_layout(c: dict[str, Any], family: Family, mixture: tuple[Family, ...]) -> tuple[ModelConfig, Layout]:
+    """The shape of the model, and how it reads trajectories."""
+    if bool(c["weights"]) != (c["layout"] == "text"):
+        raise UserError("layout text is what a language model reads: give --config.weights together with it")
+    if not c["weights"]:
+        layout = make_layout(c["layout"], family, mixture, reward_bins=c["reward_bins"], marks_end=bool(c["data"]))
+        return ModelConfig(**c["model"]), layout
+    from icdm.published.model import adjusted, open_published  # needs the packages of the extra `language`
+
+    published = open_published(c["weights"])
+    layout = text_layout(
+        c["text"],
+        lambda text: published.tokenizer.encode(text, add_special_tokens=False).ids,
+        published.vocabulary,
+        published.bos,
+        n_observations=family.observation_space.n + bool(c["data"]),
+        n_actions=family.n_actions,
+        horizon=family.horizon,
+        reward_range=family.reward_range,
+        shows_reward=family.shows_reward,
+        words=family.words() if isinstance(family, HasWords) else "",
+    )
+    chosen = {name: c["model"][name] for name in ("max_length", "dtype", "remat")}
+    return adjusted(published, **chosen), layout
 
 
 def as_json(config: Any) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class Prompt:
 
 
 def encode(layout: Layout, trajectories: Trajectories) -> Prompt:
-    """E episodes of B rows as L = E (T + 1) P positions: T + 1 appends of P positions for each episode.
+    """E episodes of B rows: the layout's opening, then T + 1 appends of P positions for each episode.
 
     Append t holds the step before it and the observation that the model acts on at step t; the last append closes the
     episode. An append exists if its step before took place.
@@ -49,8 +49,17 @@ def encode(layout: Layout, trajectories: Trajectories) -> Prompt:
     tokens = jax.tree.map(
         lambda x: x.reshape(rows, n_episodes * n_observations * layout.positions, *x.shape[4:]), tokens
     )
+    opening = opening_of(layout, rows)
+    tokens = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), opening, tokens)
     append = np.arange(n_episodes * n_observations).reshape(n_episodes, n_observations)
-    return Prompt(tokens, (append + 1) * layout.positions - 1)
+    return Prompt(tokens, opening.valid.shape[1] + (append + 1) * layout.positions - 1)
+
+
+def opening_of(layout: Layout, rows: int) -> Tokens:
+    """What stands before the first episode of each row."""
+    id_BLI = jnp.broadcast_to(layout.opening[None], (rows, *layout.opening.shape))
+    shape = id_BLI.shape[:2]
+    return Tokens(id_BLI, jnp.zeros((*shape, layout.numbers), jnp.float32), jnp.ones(shape, bool))
 
 
 def action_logits(model: Any, layout: Layout, prompt: Prompt) -> jax.Array:

@@ -3,8 +3,9 @@
 A layout is defined by one method, `append(t, before, observation)`: the positions that are added when an observation
 arrives. Training (`icdm.trajectories.prompt.encode`, whole episodes) and acting (one step at a time into a KV cache)
 both use it, so that they cannot disagree. The model acts at the last position that `append` returns. Beside it a
-layout has `size` (of its vocabulary), `positions` (of one append), `components` (ids of one position), `action_ids`
-and `targets` (what pretraining predicts).
+layout has `size` (of its vocabulary), `positions` (of one append), `components` and `numbers` (ids and numbers of one
+position), `opening` (ids of what stands before the first episode), `action_ids` and `targets` (what pretraining
+predicts).
 """
 
 from collections.abc import Sequence
@@ -28,9 +29,11 @@ class Layout(Protocol):
     size: int
     positions: int
     components: int
+    numbers: int
     horizon: int
     n_observations: int
     action_ids: np.ndarray
+    opening: np.ndarray
     independent_steps: bool
 
     def append(self, t: jax.Array, before: Step, observation: jax.Array) -> Tokens: ...

@@ -55,6 +55,11 @@ class Vocabulary:
         return max(part.stop for part in self.slices.values())
 
     @property
+    def opening(self) -> np.ndarray:
+        """(L, I) ids of the positions before the first episode: there are none."""
+        return np.zeros((0, self.components), np.int32)
+
+    @property
     def action_ids(self) -> np.ndarray:
         """(A,) the id that stands for each action of the family."""
         return self.slices["action"].start + np.arange(self.family_actions)
