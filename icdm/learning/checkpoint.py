@@ -121,8 +121,8 @@ def _arrays(manager: ocp.CheckpointManager, step: int, places: dict[str, jax.Arr
 
 
 def trainable(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What was trained of a `TrainState`, by the names of `named_weights`: blocks.q of a model, q.a of adapters."""
-    prefix = ".trainable"
+    """The result of a `TrainState`, by the names of `named_weights`: blocks.q of a model, q.a of adapters."""
+    prefix = ".best.trainable" if ".best.loss" in arrays else ".trainable"
     named = {path.removeprefix(prefix): array for path, array in arrays.items() if path.startswith(prefix)}
     return {re.sub(r"\['(\w+)'\]", r".\1", path).lstrip(".").removesuffix(".value"): x for path, x in named.items()}
 

@@ -74,7 +74,7 @@ class Advantage:
         return jnp.square(_centred(logits_BEUA) - _centred(self.q) / self.temperature).mean(-1)
 
 
-LABELS = ("argmax", "boltzmann", "advantage")
+LABELS = ("argmax", "boltzmann", "advantage", "tokens")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,8 +82,9 @@ class LabelConfig:
     """What is made of the oracle's Q-values.
 
     Attributes:
-      labels: argmax (imitation of the first best action), boltzmann or advantage.
-      temperature: of the last two, in units of reward.
+      labels: argmax (imitation of the first best action), boltzmann or advantage; or tokens: every token is predicted
+        from those before it, the recorded actions among them.
+      temperature: of boltzmann and advantage, in units of reward.
     """
 
     labels: str = "boltzmann"
@@ -97,8 +98,10 @@ class LabelConfig:
             raise UserError(f"temperature {self.temperature}: give a number above 0")
 
 
-def target_of(config: LabelConfig, trajectories: Trajectories) -> Target:
-    """The target at every step that took place, from the oracle's Q beside it."""
+def target_of(config: LabelConfig, trajectories: Trajectories) -> Target | None:
+    """The target at every step that took place, from the oracle's Q beside it; None for the tokens themselves."""
+    if config.labels == "tokens":
+        return None
     if config.labels == "argmax":
         best = jnp.argmax(trajectories.q, -1).astype(jnp.int32)
         return Imitation(jnp.where(trajectories.valid, best, NOTHING))

@@ -106,9 +106,11 @@ class TaskPool:
         tasks = draw_tasks(self.family, jax.random.fold_in(self.key, 0), self.n_tasks, self.precision)
         return place_copies(self.mesh, tasks)
 
-    def batch(self, step: int) -> tuple[Tasks, jax.Array]:
+    def batch(self, step: int, among: tuple[int, int] | None = None) -> tuple[Tasks, jax.Array]:
+        """Rows of random tasks, of those from the first to before the last of `among` if it is given."""
         key = jax.random.fold_in(self.key, step + 1)
-        return self._tasks, place_rows(self.mesh, jax.random.randint(key, (self.rows,), 0, self._tasks.n), self.rows)
+        task_B = jax.random.randint(key, (self.rows,), *(among or (0, self.n_tasks)))
+        return self._tasks, place_rows(self.mesh, task_B, self.rows)
 
     def lessons(self, batch: tuple[Tasks, jax.Array], key: jax.Array) -> list[Lesson]:
         return [self.recorder(self.family, *batch, key)]
@@ -131,10 +133,12 @@ class EpisodePool:
     precision: OracleConfig
     n_tasks: int
 
-    def batch(self, step: int) -> Trajectories:
+    def batch(self, step: int, among: tuple[int, int] | None = None) -> Trajectories:
+        """Rows of random tasks, of those from the first to before the last of `among` if it is given."""
         key = jax.random.fold_in(self.key, step + 1)
         n_context = self.recorder.context.episodes
-        return place_rows(self.mesh, _pick(*self._episodes, key, self.rows, n_context), self.rows)
+        picked = _pick(*self._episodes, key, self.rows, n_context, among or (0, self.n_tasks))
+        return place_rows(self.mesh, picked, self.rows)
 
     def lessons(self, batch: Trajectories, key: jax.Array) -> list[Lesson]:
         del key  # everything was drawn before
@@ -155,6 +159,30 @@ class EpisodePool:
             for start in range(0, tasks.n, size)
         ]
         return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: tasks.n], *parts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """The rows of some of a pool's tasks.
+
+    Attributes:
+      among: the first of the tasks, and the one after the last.
+    """
+
+    pool: TaskPool | EpisodePool
+    among: tuple[int, int]
+
+    def batch(self, step: int) -> Any:
+        return self.pool.batch(step, self.among)
+
+    def lessons(self, batch: Any, key: jax.Array) -> list[Lesson]:
+        return self.pool.lessons(batch, key)
+
+
+def held_out(pool: TaskPool | EpisodePool, n: int) -> tuple[Part, Part]:
+    """(the rows of all tasks of a pool but the last n, the rows of those)."""
+    first = pool.n_tasks - n
+    return Part(pool, (0, first)), Part(pool, (first, pool.n_tasks))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,10 +242,12 @@ def _record(family: Family, tasks: Tasks, task_B: jax.Array, key: jax.Array, beh
     return record(family, tasks, task_B, jax.random.fold_in(key, task_B[0]), behavior, EPISODES, epsilon)
 
 
-@functools.partial(jax.jit, static_argnums=(3, 4))
-def _pick(context: Trajectories, query: Trajectories, key: jax.Array, rows: int, n_context: int) -> Trajectories:
+@functools.partial(jax.jit, static_argnums=(3, 4, 5))
+def _pick(
+    context: Trajectories, query: Trajectories, key: jax.Array, rows: int, n_context: int, among: tuple[int, int]
+) -> Trajectories:
     task_key, query_key, context_key = jax.random.split(key, 3)
-    task_B = jax.random.randint(task_key, (rows,), 0, query.action.shape[0])
+    task_B = jax.random.randint(task_key, (rows,), *among)
     draw_BE = jax.random.uniform(context_key, (rows, EPISODES))
     context_BK = jax.lax.top_k(draw_BE, n_context)[1]  # without replacement
     query_B1 = jax.random.randint(query_key, (rows, 1), 0, EPISODES)

@@ -28,6 +28,9 @@ class TrainConfig:
       lora_rank, lora_alpha, lora_dropout, lora_targets: adapters to train in place of the weights
         (`icdm.models.lora.LoraConfig`); rank 0 trains all weights.
       checkpoint_every, log_every: in steps.
+      validate_every: steps between two looks at held-out tasks; 0 for none. The weights with the lowest loss there are
+        the result.
+      patience: after so many looks without a lower loss training ends.
     """
 
     steps: int = 1000
@@ -42,6 +45,8 @@ class TrainConfig:
     lora_targets: tuple[str, ...] = MATRICES
     checkpoint_every: int = 500
     log_every: int = 50
+    validate_every: int = 0
+    patience: int = 5
 
     def check(self, phase: str) -> None:
         for name in ("batch", "checkpoint_every", "log_every"):
@@ -50,6 +55,8 @@ class TrainConfig:
                 raise UserError(f"{phase}.{name} {value}: give at least 1")
         if self.steps < 0 or self.warmup < 0:
             raise UserError(f"{phase}: steps and warmup cannot be negative")
+        if self.validate_every < 0 or self.patience < 1:
+            raise UserError(f"{phase}: give validate_every at least 0 and patience at least 1")
         self.lora.check(phase)
         if not self.learning_rate > 0:
             raise UserError(f"{phase}.learning_rate {self.learning_rate}: give a number above 0")
@@ -70,13 +77,30 @@ NO_ADAPTERS = LoraConfig()
 DROPOUT = 0x5EED  # folded into a step's key; sources fold in small numbers
 
 
+class Best(NamedTuple):
+    """The weights with the lowest loss on held-out tasks so far, that loss, and the step."""
+
+    trainable: Any
+    loss: jax.Array
+    step: jax.Array
+
+
 class TrainState(NamedTuple):
-    """What a checkpoint holds. The step is also the position in the data, which is a function of key and step."""
+    """What a checkpoint holds. The step is also the position in the data, which is a function of key and step.
+
+    best: None without held-out tasks.
+    """
 
     trainable: Any
     optimizer: Any
     step: jax.Array
     key: jax.Array
+    best: Best | None = None
+
+    @property
+    def result(self) -> Any:
+        """What was trained."""
+        return self.trainable if self.best is None else self.best.trainable
 
 
 class Stopped(Exception):
@@ -94,6 +118,7 @@ def train(
     checkpoints: Checkpoints,
     log: Callable[..., None],
     stop: Callable[[], bool] = lambda: False,
+    validate: Callable[[Transformer | Adapted], float] | None = None,
 ) -> Transformer | Adapted:
     """Trains from the newest checkpoint, or from the start, to the last step, and returns the model.
 
@@ -106,6 +131,7 @@ def train(
       log: called as log(step, loss=..., grad_norm=..., tokens_per_s=...) every `log_every` steps, and as
         log(step) before the first.
       stop: asked at every step; when it says so, the state is saved and Stopped raised.
+      validate: model -> loss on held-out tasks, if the config asks for it.
 
     Raises:
       UserError: the loss or its gradient is not finite; the last good checkpoint stays.
@@ -114,17 +140,27 @@ def train(
     model = model.merged()
     trainable, frozen = (init_factors(model, config.lora, lora_key), model) if config.lora_rank else (model, None)
     optimizer = config.optimizer()
-    state = TrainState(trainable, optimizer.init(trainable), jnp.int32(0), jax.random.key_data(data_key))
+    best = Best(trainable, jnp.float32(jnp.inf), jnp.int32(0)) if config.validate_every else None
+    state = TrainState(trainable, optimizer.init(trainable), jnp.int32(0), jax.random.key_data(data_key), best)
     start, state = checkpoints.restore(place_state(mesh, jax.tree.map(jnp.array, state)))
     update = make_update(loss, optimizer, config.lora)
     log(start)
 
-    pending, recent, since = [], [], time.perf_counter()
+    def whole(trainable: Any) -> Transformer | Adapted:
+        return adapted(frozen, trainable, config.lora) if config.lora_rank else trainable
+
+    pending, recent, since, checked = [], [], time.perf_counter(), {}
     for step in range(start, config.steps):
+        if _is_over(state, step, config):
+            break
         state, numbers = update(state, frozen, batch(step))
         pending.append((step, numbers))
+        if config.validate_every and (step + 1) % config.validate_every == 0:
+            checked = {"validation_loss": validate(whole(state.trainable))}
+            state = _with_best(state, checked["validation_loss"])
         stopping = stop()
         saving = stopping or (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps
+        saving = saving or _is_over(state, step + 1, config)
         logging = (step + 1) % config.log_every == 0
         # Numbers are fetched while the next step is computed, unless they are needed at once.
         ready, pending = (pending, []) if saving or logging else (pending[:-1], pending[-1:])
@@ -132,13 +168,25 @@ def train(
         if logging:
             losses, norms, counts = zip(*recent)
             rate = sum(counts) / (time.perf_counter() - since)
-            log(step + 1, loss=sum(losses) / len(losses), grad_norm=norms[-1], tokens_per_s=rate)
+            log(step + 1, loss=sum(losses) / len(losses), grad_norm=norms[-1], tokens_per_s=rate, **checked)
             recent, since = [], time.perf_counter()
         if saving:
             checkpoints.save(step + 1, state)
         if stopping and step + 1 < config.steps:
             raise Stopped(f"stopped at step {step + 1} of {config.steps}, saved")
-    return adapted(frozen, state.trainable, config.lora) if config.lora_rank else state.trainable
+    return whole(state.result)
+
+
+def _with_best(state: TrainState, loss: float) -> TrainState:
+    if loss >= state.best.loss.item():
+        return state
+    copied = jax.tree.map(jnp.copy, state.trainable)  # the next step reuses the memory of the state
+    return state._replace(best=Best(copied, jnp.float32(loss), jnp.copy(state.step)))
+
+
+def _is_over(state: TrainState, step: int, config: TrainConfig) -> bool:
+    """Whether the loss on held-out tasks has not fallen for long enough."""
+    return state.best is not None and step - state.best.step.item() >= config.patience * config.validate_every
 
 
 def make_update(loss: Callable, optimizer: optax.GradientTransformation, lora: LoraConfig = NO_ADAPTERS) -> Callable:
@@ -159,7 +207,7 @@ def make_update(loss: Callable, optimizer: optax.GradientTransformation, lora: L
         (value, count), gradient = jax.value_and_grad(objective, has_aux=True)(state.trainable, frozen, batch, key)
         change, memory = optimizer.update(gradient, state.optimizer, state.trainable)
         trainable = optax.apply_updates(state.trainable, change)
-        new = TrainState(trainable, memory, state.step + 1, state.key)
+        new = state._replace(trainable=trainable, optimizer=memory, step=state.step + 1)
         return new, (value, optax.tree.norm(gradient), count)
 
     return update

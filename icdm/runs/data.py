@@ -11,7 +11,7 @@ from icdm.evaluation.references import references
 from icdm.evaluation.summary import results_of
 from icdm.evaluation.unseen import draw_unseen
 from icdm.evaluation.value import measure_all
-from icdm.learning.sources import Labelled, Source, labelled_tasks
+from icdm.learning.sources import Labelled, Source, held_out, labelled_tasks
 from icdm.models.policy import TransformerReader
 from icdm.models.transformer import Transformer
 from icdm.readers.reader import WithoutContext
@@ -21,7 +21,8 @@ from icdm.runs.run import EVALUATION_KEY, Run
 class Data(Protocol):
     """Where the rows of fine-tuning come from, and on what models are measured."""
 
-    def source(self, key: jax.Array, rows: int) -> Source: ...
+    def sources(self, key: jax.Array, rows: int) -> tuple[Source, Source | None]:
+        """Rows to learn from, and rows of held-out tasks if the config asks for them."""
 
     def evaluate(
         self, models: dict[str, Transformer], stop: Callable[[], bool]
@@ -50,10 +51,11 @@ class Simulated:
     run: Run
     mesh: jax.sharding.Mesh
 
-    def source(self, key: jax.Array, rows: int) -> Source:
+    def sources(self, key: jax.Array, rows: int) -> tuple[Source, Source | None]:
         s = self.run.settings
         recorder = Labelled(s.context, s.query_behavior, s.labels)
-        return labelled_tasks(s.family, recorder, rows, key, self.mesh, s.label_oracle, s.pool)
+        source = labelled_tasks(s.family, recorder, rows, key, self.mesh, s.label_oracle, s.pool)
+        return held_out(source, s.validation) if s.validation else (source, None)
 
     def evaluate(
         self, models: dict[str, Transformer], stop: Callable[[], bool]

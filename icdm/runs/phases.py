@@ -12,6 +12,7 @@ from icdm.learning.checkpoint import Checkpoints
 from icdm.learning.objectives import action_loss, next_token_loss
 from icdm.learning.sources import Mixture, Played, Source, played_tasks
 from icdm.learning.train import TrainConfig, train
+from icdm.models.lora import Adapted
 from icdm.models.transformer import Transformer
 from icdm.oracles.certify import OracleConfig
 from icdm.runs.data import open_data
@@ -21,6 +22,7 @@ from icdm.sharding import check_rows, make_mesh, place_state
 
 # Oracles of hidden states that act in what is pretrained on, but do not label it.
 BEHAVING = OracleConfig(tolerance=1.0, points=1)
+VALIDATION_BATCHES = 4
 
 
 class Phases:
@@ -71,20 +73,36 @@ class Phases:
                 for i, family in enumerate(s.pretrain_mixture)
             ]
         )
-        return self._train(model, "in_context", s.pretrain, key, source, next_token_loss)
+        return self._train(model, "in_context", s.pretrain, key, source, next_token_loss, None)
 
     def _fine_tune(self, model: Transformer, name: str, config: TrainConfig, key_index: int) -> Transformer:
         key = jax.random.fold_in(self.run.key, key_index)
         check_rows(self.mesh, "fine_tune.batch", config.batch)
-        return self._train(model, name, config, key, self.data.source(key, config.batch), action_loss)
+        source, held_out = self.data.sources(key, config.batch)
+        objective = next_token_loss if self.settings.labels.labels == "tokens" else action_loss
+        return self._train(model, name, config, key, source, objective, held_out)
 
     def _train(
-        self, model: Transformer, name: str, config: TrainConfig, key: jax.Array, source: Source, objective: Callable
-    ) -> Transformer:
+        self,
+        model: Transformer | Adapted,
+        name: str,
+        config: TrainConfig,
+        key: jax.Array,
+        source: Source,
+        objective: Callable,
+        held_out: Source | None,
+    ) -> Transformer | Adapted:
         layout, phase = self.settings.layout, PHASES[name]
 
-        def loss(model: Transformer, batch: Any, key: jax.Array):
+        def loss(model: Transformer | Adapted, batch: Any, key: jax.Array):
             return objective(model, layout, source.lessons(batch, key))
+
+        batch_loss = jax.jit(loss)
+
+        def validate(model: Transformer | Adapted) -> float:
+            """The mean loss over VALIDATION_BATCHES batches of held-out tasks, always the same."""
+            losses = [batch_loss(model, held_out.batch(i), key)[0] for i in range(VALIDATION_BATCHES)]
+            return sum(x.item() for x in losses) / VALIDATION_BATCHES
 
         checkpoints = Checkpoints(self.run.directory / "checkpoints" / phase)
         monitor = Monitor(self.run.directory / "metrics.jsonl", phase, config.steps)
@@ -100,6 +118,7 @@ class Phases:
                     checkpoints=checkpoints,
                     log=monitor,
                     stop=self.stop,
+                    validate=validate,
                 )
         except UserError as error:
             raise UserError(f"{phase}: {error}") from error

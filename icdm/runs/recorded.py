@@ -71,12 +71,12 @@ class Recorded:
     mesh: jax.sharding.Mesh
     data: DataSet
 
-    def source(self, key: jax.Array, rows: int) -> Source:
+    def sources(self, key: jax.Array, rows: int) -> tuple[Source, Source | None]:
         del key  # the order of a log depends on the config's seed alone
         s = self.run.settings
         symmetry = s.family.symmetry if isinstance(s.family, HasSymmetry) else None
         log, independent = self.data.train, s.layout.independent_steps
-        return LogSource(log, s.context.episodes, rows, s.seed, self.mesh, symmetry, independent)
+        return LogSource(log, s.context.episodes, rows, s.seed, self.mesh, symmetry, independent), None
 
     def evaluate(
         self, models: dict[str, Transformer], stop: Callable[[], bool]

@@ -38,6 +38,8 @@ def defaults() -> dict[str, Any]:
         lora_targets=MATRICES,
         checkpoint_every=250,
         log_every=25,
+        validate_every=0,  # steps between two looks at held-out tasks; fine_tune.validation says how many tasks
+        patience=5,  # looks without a lower loss after which training ends
     )
     return dict(
         seed=0,
@@ -74,7 +76,7 @@ def defaults() -> dict[str, Any]:
         ),
         # How it learns: next token on a mixture of families, then the oracle's action on this one.
         pretrain=dict(steps=300, mixture=("energy:horizon=5",), behavior="mixture", **optimizer),
-        fine_tune=dict(steps=500, labels="boltzmann", temperature=0.1, pool=0, **optimizer),
+        fine_tune=dict(steps=500, labels="boltzmann", temperature=0.1, pool=0, validation=0, **optimizer),
         from_scratch=False,  # also train without pretraining, on equally many tokens
         # How exactly hidden states are solved, for training labels and for unseen tasks: to a bracket of this share of
         # the value, or with this many belief points.
@@ -121,6 +123,7 @@ class Settings:
     fine_tune: TrainConfig
     labels: LabelConfig
     pool: int
+    validation: int
     from_scratch: bool
     evaluation: EvaluationConfig
     label_oracle: OracleConfig
@@ -160,6 +163,7 @@ class Settings:
             pretrain=TrainConfig(**pretrain),
             labels=LabelConfig(fine_tune.pop("labels"), fine_tune.pop("temperature")),
             pool=fine_tune.pop("pool"),
+            validation=fine_tune.pop("validation"),
             fine_tune=TrainConfig(**fine_tune),
             from_scratch=c["from_scratch"],
             evaluation=EvaluationConfig(**c["evaluation"]),
@@ -190,6 +194,7 @@ class Settings:
         self.labels.check()
         self.pretrain.check("pretrain")
         self.fine_tune.check("fine_tune")
+        self._check_validation()
         if self.pretrain.steps:
             if not self.pretrain_mixture:
                 raise UserError("pretrain.mixture is empty: name a family, or set pretrain.steps to 0")
@@ -208,6 +213,19 @@ class Settings:
                 f"{self.model.max_length}: raise model.max_length, or lower context.episodes or the horizon"
             )
 
+    def _check_validation(self) -> None:
+        if bool(self.validation) != bool(self.fine_tune.validate_every):
+            raise UserError("fine_tune.validation and fine_tune.validate_every go together: set both, or neither")
+        if self.validation and not 0 < self.validation < self.pool:
+            raise UserError(
+                f"fine_tune.validation {self.validation}: so many tasks of fine_tune.pool are held out, give at least 1 "
+                f"and fewer than the pool's {self.pool}"
+            )
+        if self.validation and self.data:
+            raise UserError("fine_tune.validation: recorded data have held-out sequences of their own, set it to 0")
+        if self.pretrain.validate_every:
+            raise UserError("pretrain.validate_every: only fine-tuning holds tasks out, set it to 0")
+
     def positions(self, family: Family) -> int:
         """Length of a row that is played: the opening, the context and one episode of the family."""
         appends = (self.context.episodes + 1) * (family.horizon + 1)
@@ -224,7 +242,7 @@ class Settings:
     @property
     def value_scale(self) -> float:
         """What turns centred action logits into Q-values less their mean; nan if the labels carry no values."""
-        return math.nan if self.data or self.labels.labels == "argmax" else self.labels.temperature
+        return math.nan if self.data or self.labels.labels in ("argmax", "tokens") else self.labels.temperature
 
 
 def _model_and_layout(c: dict[str, Any], family: Family, mixture: tuple[Family, ...]) -> tuple[ModelConfig, Layout]:
