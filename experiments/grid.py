@@ -9,12 +9,16 @@ from icdm.errors import UserError, unknown
 from icdm.problems.family import parse_parameters
 
 Point = dict[str, Any]
-OWN_AXES = ("problem", "horizon")  # of a config with a grid of its own
 
 
 def axes_of(config: Any, texts: list[str]) -> dict[str, list]:
-    """{field: values}: the config's own grid, if it has one, and the axes of the --sweep flags."""
-    own = {axis: list(config.sweep[axis]) for axis in OWN_AXES} if "sweep" in config else {}
+    """{axis: values}: the config's own grid, if it has one, and the axes of the --sweep flags.
+
+    In a config's `sweep`, an axis is a field with its values, `problem` with texts of families, or a name of its own
+    with settings, {value: fields}. Axes are in alphabetical order, and a later one's settings win. The entry `same` is
+    no axis (`experiments.sweep_report.same_of`).
+    """
+    own = {axis: [_number(x) for x in values] for axis, values in config.get("sweep", {}).items() if axis != "same"}
     return own | dict(parse_axis(config, text) for text in texts)
 
 
@@ -28,6 +32,11 @@ def parse_axis(config: Any, text: str) -> tuple[str, list]:
     field = name.removeprefix("config.")
     if not equals or not values:
         raise UserError(f"--sweep {text!r}: write config.FIELD=VALUE,VALUE,...")
+    if field in _settings(config):
+        for value in values.split(","):
+            if value not in config.sweep[field]:
+                raise unknown(f"value of {field}", value, config.sweep[field])
+        return field, [_number(value) for value in values.split(",")]
     fields = fields_of(config)
     if field not in fields:
         raise unknown("config field", field, fields)
@@ -50,14 +59,23 @@ def points_of(axes: dict[str, list]) -> list[Point]:
 
 
 def config_at(config: Any, point: Point) -> Any:
-    """The config of one run, with the point's fields set; `problem` may name a family with its parameters."""
+    """The config of one run, with the point's fields set."""
     one, fields = copy.deepcopy(config), dict(point)
     with one.unlocked():
         if "sweep" in one:
             del one.sweep
+        if "problem" in fields:  # a family with its parameters
             one.family, one.problem = parse_parameters(fields.pop("problem"))
+        for axis in [axis for axis in point if axis in _settings(config)]:
+            one.update(config.sweep[axis][str(fields.pop(axis))])
         one.update_from_flattened_dict(fields)
     return one
+
+
+def _settings(config: Any) -> set[str]:
+    """The axes of a config's own grid whose values stand for several fields."""
+    own = config.get("sweep", {})
+    return {axis for axis, values in own.items() if axis != "same" and hasattr(values, "items")}
 
 
 def label_of(point: Point) -> str:
@@ -68,6 +86,11 @@ def label_of(point: Point) -> str:
 def parameters(point: Point) -> Point:
     """The point with the parameters of its problem as entries of their own."""
     return point | parse_parameters(point.get("problem", ""))[1]
+
+
+def _number(value: Any) -> Any:
+    """A text of digits as the number, so that it can be drawn."""
+    return int(value) if isinstance(value, str) and value.isdigit() else value
 
 
 def _typed(field: str, default: Any, text: str):

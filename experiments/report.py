@@ -19,6 +19,7 @@ COLORS = {
     "fine_tuned": "#c8553d",
     "in_context": "#3d6bc8",
     "no_context": "#6fb7e0",
+    "copy": "#d98cb3",
     "posterior_mean": "#c9a227",
     "certainty_equivalence": "#8e5ba6",
     "qmdp": "#222222",

@@ -63,7 +63,7 @@ def sweep(config: Any, workdir: pathlib.Path, axes: dict[str, list], n_seeds: in
     jax.config.update("jax_compilation_cache_dir", str(workdir.absolute() / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     points = points_of(axes)
-    entries, begun = [], []
+    entries, begun, directories = [], [], []
     for point in points:
         runs, anew = [], False
         for seed in range(config.seed, config.seed + n_seeds):
@@ -77,9 +77,10 @@ def sweep(config: Any, workdir: pathlib.Path, axes: dict[str, list], n_seeds: in
             runs.append(directory)
             begun.append((one, directory))
         entries.append(sweep_report.pool(point, runs))
+        directories.append(runs)
         if anew or len(entries) == len(points):
             jax.clear_caches()  # the next problem has other shapes, and a process may map only so much memory
-            results = sweep_report.results_of(entries, axes, config)
+            results = sweep_report.results_of(entries, axes, config, directories)
             write_json(workdir / "results.json", results)
             sweep_report.write(workdir, results, config)
     print(f"results: {workdir / 'results.json'}  report: {workdir / 'report.html'}")

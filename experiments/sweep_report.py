@@ -1,5 +1,6 @@
 """The combined results and report of a sweep: seeds are pooled, gaps are drawn against the axes."""
 
+import itertools
 import json
 import pathlib
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ DRAWN = (
     "in_context",
     "no_context",
     "fine_tuned",
+    "copy",
     "posterior_mean",
     "certainty_equivalence",
     "qmdp",
@@ -53,14 +55,45 @@ def pool(point: dict, runs: list[pathlib.Path]) -> dict:
     }
 
 
-def results_of(entries: list[dict], axes: dict[str, list], config: Any) -> dict:
-    """What the sweep's results.json holds."""
-    return {"sweep": axes, "trends": trends(entries, same_of(config)), "runs": entries}
+def results_of(entries: list[dict], axes: dict[str, list], config: Any, runs: list[list[pathlib.Path]]) -> dict:
+    """What the sweep's results.json holds.
+
+    Args:
+      runs: the directories of every entry, one for each seed.
+    """
+    compared = comparisons([entry["point"] for entry in entries], runs)
+    return {"sweep": axes, "trends": trends(entries, same_of(config)), "comparisons": compared, "runs": entries}
+
+
+def comparisons(points: list[Point], runs: list[list[pathlib.Path]]) -> list[dict]:
+    """Normalised gap of the fine-tuned model, paired: the same tasks of the same seeds, met by two settings.
+
+    Returns:
+      {"at": the rest of the point, "axis", "first", "second", "mean", "ci95", "n_tasks"} for every two values of an
+      axis of words: the first's gap less the second's. Points whose tasks differ are left out.
+    """
+    found = []
+    for (point, own), (other, others) in itertools.combinations(zip(points, runs), 2):
+        differing = [name for name in point if point[name] != other[name]]
+        if len(differing) == 1 and isinstance(point[differing[0]], str) and differing[0] != "problem":
+            pairs = [(_fine_tuned(a), _fine_tuned(b)) for a, b in zip(own, others)]
+            if all(np.array_equal(a[1], b[1]) for a, b in pairs):
+                rest = {name: value for name, value in point.items() if name not in differing}
+                names = {"at": rest, "axis": differing[0], "first": point[differing[0]], "second": other[differing[0]]}
+                found.append(names | interval(np.concatenate([a[0] - b[0] for a, b in pairs])))
+    return found
+
+
+def _fine_tuned(run: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
+    """The normalised gap of a run's fine-tuned model in each task, and the optimal values, (N,) each."""
+    values = np.load(run / "values.npz")
+    gap_N = (values["optimal"] - values["policy/fine_tuned"]) / (values["optimal"] - values["random"])
+    return gap_N, values["optimal"]
 
 
 def same_of(config: Any) -> Same:
     """The rules of the config's own grid for parameters that sometimes change nothing."""
-    return {name: tuple(rule) for name, rule in config.sweep.same.items()} if "sweep" in config else {}
+    return {name: tuple(rule) for name, rule in config.get("sweep", {}).get("same", {}).items()}
 
 
 def trends(entries: list[dict], same: Same) -> dict[str, dict]:
@@ -135,6 +168,7 @@ def write(workdir: pathlib.Path, results: dict, config: Any) -> None:
         "seeds": entries[0]["seeds"],
         "config_hash": ", ".join(h for e in entries for h in e["config_hash"]),
         "trends": results["trends"],
+        "comparisons": results["comparisons"],
     }
     title = f"{config.family}: sweep over {', '.join(axes) or 'seeds'}"
     report.render(workdir, title, tables, pictures, content, config)
@@ -173,7 +207,8 @@ def grouped(points: list[tuple[Point, dict]], without: set[str]) -> dict[str, li
     """The entries by what is drawn in one panel: a family with its parameters, but for those that it goes `without`."""
     groups: dict[str, list[tuple[Point, dict]]] = {}
     for point, entry in points:
-        own = {k: v for k, v in (parameters(entry["point"]) | point).items() if k not in entry["point"]}
+        every = (parameters(entry["point"]) | point).items()
+        own = {k: v for k, v in every if k not in entry["point"] or (isinstance(v, str) and k != "problem")}
         named = [f"{k} {v}" for k, v in own.items() if k not in without]
         groups.setdefault(", ".join([entry["family"], *named]).replace("_", " "), []).append((point, entry))
     return groups

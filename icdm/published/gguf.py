@@ -1,7 +1,8 @@
 """Reading GGUF files, the format of llama.cpp, by the package `gguf`; only the architecture llama.
 
-A tensor of dimensions [in, out] lies in the file as `out` rows of `in` numbers. Rows of attn_q and attn_k are permuted
-there for rotary pairs (2i, 2i + 1); here they are put back for pairs (i, i + D/2). Norms and embeddings are as they are.
+A tensor of dimensions [in, out] lies in the file as `out` rows of `in` numbers. Rows of attn_q and attn_k are
+permuted there for rotary pairs (2i, 2i + 1); here they are put back for pairs (i, i + D/2). Norms and embeddings are as
+they are.
 """
 
 import functools

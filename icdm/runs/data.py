@@ -55,7 +55,7 @@ class Simulated:
         s = self.run.settings
         recorder = Labelled(s.context, s.query_behavior, s.labels)
         source = labelled_tasks(s.family, recorder, rows, key, self.mesh, s.label_oracle, s.pool)
-        return held_out(source, s.validation) if s.validation else (source, None)
+        return held_out(source, s.n_held_out) if s.n_held_out else (source, None)
 
     def evaluate(
         self, models: dict[str, Transformer], stop: Callable[[], bool]

@@ -38,7 +38,7 @@ def defaults() -> dict[str, Any]:
         lora_targets=MATRICES,
         checkpoint_every=250,
         log_every=25,
-        validate_every=0,  # steps between two looks at held-out tasks; fine_tune.validation says how many tasks
+        validate_every=0,  # steps between two looks at held-out tasks; fine_tune.validation: their share of the pool
         patience=5,  # looks without a lower loss after which training ends
     )
     return dict(
@@ -76,7 +76,7 @@ def defaults() -> dict[str, Any]:
         ),
         # How it learns: next token on a mixture of families, then the oracle's action on this one.
         pretrain=dict(steps=300, mixture=("energy:horizon=5",), behavior="mixture", **optimizer),
-        fine_tune=dict(steps=500, labels="boltzmann", temperature=0.1, pool=0, validation=0, **optimizer),
+        fine_tune=dict(steps=500, labels="boltzmann", temperature=0.1, pool=0, validation=0.0, **optimizer),
         from_scratch=False,  # also train without pretraining, on equally many tokens
         # How exactly hidden states are solved, for training labels and for unseen tasks: to a bracket of this share of
         # the value, or with this many belief points.
@@ -123,7 +123,7 @@ class Settings:
     fine_tune: TrainConfig
     labels: LabelConfig
     pool: int
-    validation: int
+    validation: float
     from_scratch: bool
     evaluation: EvaluationConfig
     label_oracle: OracleConfig
@@ -216,15 +216,20 @@ class Settings:
     def _check_validation(self) -> None:
         if bool(self.validation) != bool(self.fine_tune.validate_every):
             raise UserError("fine_tune.validation and fine_tune.validate_every go together: set both, or neither")
-        if self.validation and not 0 < self.validation < self.pool:
+        if not 0 <= self.validation < 1 or (self.validation and self.pool < 2):
             raise UserError(
-                f"fine_tune.validation {self.validation}: so many tasks of fine_tune.pool are held out, give at least 1 "
-                f"and fewer than the pool's {self.pool}"
+                f"fine_tune.validation {self.validation}: the share of fine_tune.pool that is held out, give a number from "
+                f"0 to below 1, and a pool of at least 2 tasks, now {self.pool}"
             )
         if self.validation and self.data:
             raise UserError("fine_tune.validation: recorded data have held-out sequences of their own, set it to 0")
         if self.pretrain.validate_every:
             raise UserError("pretrain.validate_every: only fine-tuning holds tasks out, set it to 0")
+
+    @property
+    def n_held_out(self) -> int:
+        """Tasks of the pool that training does not see."""
+        return min(max(round(self.validation * self.pool), 1), self.pool - 1) if self.validation else 0
 
     def positions(self, family: Family) -> int:
         """Length of a row that is played: the opening, the context and one episode of the family."""
