@@ -4,12 +4,10 @@ import pathlib
 import shutil
 from typing import Any
 
-import numpy as np
-
 from experiments import report
 from icdm.errors import UserError
 from icdm.evaluation.table import print_table
-from icdm.files import whole, write_json
+from icdm.files import write_arrays, write_json
 from icdm.runs.monitor import StopRequest
 from icdm.runs.phases import Phases
 from icdm.runs.run import Run
@@ -31,8 +29,7 @@ def run(config: Any, workdir: pathlib.Path) -> dict:
     found, arrays = phases.evaluate(models)
     head = {"family": s.family_name, "config_hash": config_hash(config), "seeds": [s.seed]}
     results = head | found | {"seconds": phases.seconds}
-    with whole(workdir / "values.npz") as fresh, fresh.open("wb") as file:
-        np.savez(file, **arrays)
+    write_arrays(workdir / "values.npz", arrays)
     write_json(workdir / "results.json", results)
     title = f"{s.family_name}, horizon {s.family.horizon}, {s.context.episodes} context episodes"
     print_table(results["policies"], s.published, title, results.get("bracket"))

@@ -6,6 +6,8 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 
 @contextlib.contextmanager
 def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
@@ -27,3 +29,10 @@ def write_text(path: pathlib.Path, text: str) -> None:
 def write_json(path: pathlib.Path, content: Any, indent: int = 2) -> None:
     """Writes one JSON value."""
     write_text(path, json.dumps(content, indent=indent) + "\n")
+
+
+def write_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes arrays as an .npz file; its directory is made if it is not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as fresh, fresh.open("wb") as file:
+        np.savez(file, **arrays)

@@ -9,8 +9,8 @@ from flax import nnx
 from icdm.errors import UserError
 from icdm.evaluation.references import references
 from icdm.evaluation.summary import summarize
-from icdm.evaluation.unseen import EvaluationConfig, draw_unseen
-from icdm.evaluation.value import measure
+from icdm.evaluation.unseen import EvaluationConfig, draw_unseen, with_context
+from icdm.evaluation.value import _repeats, measure
 from icdm.intervals import interval, ratio
 from icdm.models.policy import TransformerPolicy
 from icdm.models.transformer import ModelConfig, Transformer
@@ -19,12 +19,14 @@ from icdm.oracles.certify import OracleConfig
 from icdm.problems.counts import Counts, count
 from icdm.problems.family import make_family
 from icdm.problems.policy import MarkovPolicy, uniform_policy
+from icdm.readers.copying import CopyPolicy
 from icdm.readers.counts_planners import maximum_likelihood, plan_from_context
 from icdm.readers.reader import Fixed
 from icdm.sharding import make_mesh
 from icdm.trajectories.collect import ContextConfig, draw_problems, draw_tasks, record
 from icdm.trajectories.layouts import make_layout
 from icdm.trajectories.rollout import rollout
+from icdm.trajectories.trajectory import Trajectories
 
 FAMILY = make_family("random_mdp", horizon=5, discount=0.9)
 
@@ -40,11 +42,54 @@ def test_the_regret_estimator_agrees_with_the_exact_value(unseen):
     policy = np.random.default_rng(0).dirichlet(np.ones(3), (40, 5, 5))
     exact = np.asarray(policy_value(draw_like(test), policy))
     table = jnp.asarray(policy, jnp.float32)
-    estimate = measure(test, Fixed(MarkovPolicy(table)), config, make_mesh())
+    estimate = measure(test, Fixed(MarkovPolicy(table)), config, make_mesh())[0]
     assert abs((estimate - exact).mean()) < 0.02
     assert np.abs(estimate - exact).max() < 0.5
-    uniform = measure(test, Fixed(uniform_policy(5, 3)), config, make_mesh())
+    uniform = measure(test, Fixed(uniform_policy(5, 3)), config, make_mesh())[0]
     assert abs((uniform - test.random_N).mean()) < 0.02
+
+
+def test_the_copy_heuristic_does_what_was_done_at_this_time_then_at_any_time():
+    """Two episodes of three steps; the action of the last is not valid."""
+    context = Trajectories(
+        observation=jnp.array([[[0, 1, 0, 4], [1, 0, 3, 4]]]),
+        action=jnp.array([[[2, 1, 0], [0, 2, 1]]]),
+        reward=jnp.zeros((1, 2, 3)),
+        valid=jnp.array([[[True, True, True], [True, True, False]]]),
+    )
+
+    def probabilities(t, observation):
+        policy = CopyPolicy(context, 3)
+        carry = policy.init(jnp.zeros(1, jnp.int32)) + t
+        return np.exp(policy.act(carry, jnp.array([observation]), jax.random.key(0))[1])[0]
+
+    np.testing.assert_allclose(probabilities(0, 0), [0, 0, 1], atol=1e-6)  # done at t = 0
+    np.testing.assert_allclose(probabilities(2, 0), [1, 0, 0], atol=1e-6)  # at t = 2 once, though 2 is the commonest
+    np.testing.assert_allclose(probabilities(2, 1), [0.5, 0.5, 0], atol=1e-6)  # never at t = 2, each once before
+    np.testing.assert_allclose(probabilities(1, 3), [1 / 3] * 3, atol=1e-6)  # seen in a step that did not take place
+
+
+def test_repeats_are_decisions_for_the_action_seen_most_often():
+    """In the context: action 0 once, action 1 twice. Then 1, 2, 2, 2 are taken, the last after the end."""
+    context = Trajectories(
+        jnp.zeros((1, 1, 4)), jnp.array([[[0, 1, 1]]]), jnp.zeros((1, 1, 3)), jnp.ones((1, 1, 3), bool)
+    )
+    episode = Trajectories(
+        jnp.zeros((1, 5)), jnp.array([[1, 2, 2, 2]]), jnp.zeros((1, 4)), jnp.array([[True, True, True, False]])
+    )
+    np.testing.assert_allclose(_repeats(context, episode, 3), [1 / 3])
+    np.testing.assert_allclose(_repeats(None, episode, 3), [1 / 3])  # 2 after 1 and 2: as often as any other
+
+
+def test_further_contexts_are_of_the_same_tasks(unseen):
+    config, test = unseen
+    other = with_context(test, ContextConfig(1, "oracle"), jax.random.key(3))
+    assert other.context.action.shape[:2] == (4000, 1) and other.task_B is test.task_B
+    with pytest.raises(UserError, match="write BEHAVIOR:EPISODES"):
+        EvaluationConfig(contexts=("oracle",)).further(ContextConfig())
+    assert EvaluationConfig(contexts=("uniform:4",)).further(ContextConfig(epsilon=0.1)) == {
+        "uniform:4": ContextConfig(4, "uniform", 0.1)
+    }
 
 
 def draw_like(test):
@@ -54,7 +99,7 @@ def draw_like(test):
 
 def test_the_oracle_has_no_regret_and_planners_have_some(unseen):
     config, test = unseen
-    values = {name: measure(test, decider, config, make_mesh()) for name, decider in references(test).items()}
+    values = {name: measure(test, decider, config, make_mesh())[0] for name, decider in references(test).items()}
     np.testing.assert_allclose(values["oracle"], test.certified.lower_N, atol=1e-6)
     assert values["posterior_mean"].mean() < values["oracle"].mean()
     assert values["posterior_mean"].mean() > values["posterior_sampling"].mean() > test.random_N.mean()

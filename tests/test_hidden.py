@@ -53,10 +53,10 @@ def plain_returns(family, problem, policy, n_episodes, key):
 
 def test_values_by_advantages_are_the_values_by_rewards(unseen):
     problem = draw_problems(FAMILY, jax.random.split(jax.random.key(0), 3)[0], 8)
-    value_N = measure(unseen, Fixed(follows_the_meter()), CONFIG, make_mesh())
+    value_N = measure(unseen, Fixed(follows_the_meter()), CONFIG, make_mesh())[0]
     mean_N, error_N = plain_returns(FAMILY, problem, follows_the_meter(), 20_000, jax.random.key(5))
     assert (np.abs(value_N - mean_N) < 5 * error_N + 0.02).all()
-    uniform = measure(unseen, Fixed(uniform_policy(10, 3)), CONFIG, make_mesh())
+    uniform = measure(unseen, Fixed(uniform_policy(10, 3)), CONFIG, make_mesh())[0]
     assert np.abs(uniform - unseen.random_N).mean() < 0.03
 
 
@@ -64,14 +64,14 @@ def test_any_critic_gives_the_same_value(unseen):
     problem = draw_problems(FAMILY, jax.random.split(jax.random.key(0), 3)[0], 8)
     critic, start_N = informed_critic(problem)
     world = type(unseen.world)(unseen.world.problem, critic, start_N)
-    by_bound = measure(unseen, Fixed(follows_the_meter()), CONFIG, make_mesh())
-    by_informed = measure(unseen, Fixed(follows_the_meter()), CONFIG, make_mesh(), world)
+    by_bound = measure(unseen, Fixed(follows_the_meter()), CONFIG, make_mesh())[0]
+    by_informed = measure(unseen, Fixed(follows_the_meter()), CONFIG, make_mesh(), world)[0]
     assert (start_N >= unseen.certified.upper_N - 0.2).all() and np.abs(by_bound - by_informed).mean() < 0.02
 
 
 @pytest.mark.slow
 def test_the_oracle_is_within_its_bracket_and_first(unseen):
-    values = {name: measure(unseen, d, CONFIG, make_mesh()) for name, d in references(unseen).items()}
+    values = {name: measure(unseen, d, CONFIG, make_mesh())[0] for name, d in references(unseen).items()}
     certified = unseen.certified
     alone = measure_members(unseen, None, CONFIG, make_mesh(), values["oracle"])
     np.testing.assert_array_equal(alone, values["oracle"][:, None], "a single model is its own worst and best")
@@ -125,7 +125,9 @@ def test_members_of_a_cloud():
     config = EvaluationConfig(tasks=3, episodes=50, rows=1000)
     test = draw_unseen(family, ContextConfig(1, "oracle"), config, COARSE, jax.random.key(0))
     deciders = references(test)
-    values = {name: measure(test, deciders[name], config, make_mesh()) for name in ("oracle", "nominal_oracle", "qmdp")}
+    values = {
+        name: measure(test, deciders[name], config, make_mesh())[0] for name in ("oracle", "nominal_oracle", "qmdp")
+    }
     members = {name: measure_members(test, deciders[name], config, make_mesh(), v) for name, v in values.items()}
     assert test.certified.method == "recursive alpha-maxmin" and members["oracle"].shape == (3, 3)
     found = summarize_members(members["qmdp"], members["oracle"])

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from icdm.evaluation.unseen import UnseenTasks
+from icdm.evaluation.value import Measured
 from icdm.intervals import interval, ratio
 
 METRICS = ("value", "gap", "regret", "normalized_gap", "failure_rate")
@@ -69,8 +70,8 @@ def summaries(arrays: dict[str, np.ndarray]) -> dict:
 
     Args:
       arrays: `policy/NAME` (N,) values in each task, `members/NAME` (N, M) those under each model of an ambiguity set,
-        `optimal` (exact, or what the oracle reaches), `upper` (its upper bound) and `random` (N,), and `expert`
-        if there is one.
+        `repeats/NAME` (N,) shares of decisions that take the action seen most often, `optimal` (exact, or what the
+        oracle reaches), `upper` (its upper bound) and `random` (N,), and `expert` if there is one.
     """
     optimal_N, upper_N, random_N = arrays["optimal"], arrays["upper"], arrays["random"]
     values = _named(arrays, "policy/")
@@ -78,6 +79,8 @@ def summaries(arrays: dict[str, np.ndarray]) -> dict:
     if (upper_N != optimal_N).any():
         found["bracket"] = interval((upper_N - optimal_N) / np.abs(upper_N))
         mark_below_bracket(found["policies"], found["bracket"]["mean"])
+    for name, share_N in _named(arrays, "repeats/").items():
+        found["policies"][name]["repeats"] = interval(share_N)
     for name, value_NM in _named(arrays, "members/").items():
         found["policies"][name] |= summarize_members(value_NM, arrays["members/oracle"])
     if "expert" in arrays:
@@ -112,21 +115,18 @@ def _named(arrays: dict[str, np.ndarray], prefix: str):
     return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
 
 
-def results_of(
-    unseen: UnseenTasks, values: dict[str, np.ndarray], members: dict[str, np.ndarray]
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def results_of(unseen: UnseenTasks, measured: Measured) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """(what results.json says of readers that were measured, what values.npz holds)."""
-    arrays = arrays_of(unseen, values, members)
+    arrays = arrays_of(unseen, measured)
     oracle = {"method": unseen.certified.method}
     if unseen.certified.error_N.any():
         oracle["estimated_error"] = interval(unseen.certified.error_N)
     return {"oracle": oracle} | summaries(arrays), arrays
 
 
-def arrays_of(
-    unseen: UnseenTasks, values: dict[str, np.ndarray], members: dict[str, np.ndarray]
-) -> dict[str, np.ndarray]:
+def arrays_of(unseen: UnseenTasks, measured: Measured) -> dict[str, np.ndarray]:
     """What values.npz holds (see `summaries`): the policies from the best to the worst, and the bounds."""
+    values = measured.values
     exact = unseen.certified.method == "exact"
     arrays = {
         "optimal": unseen.certified.lower_N if exact else values[unseen.counted_from],
@@ -141,6 +141,7 @@ def arrays_of(
     order = sorted(values, key=lambda name: -values[name].mean())
     return (
         {f"policy/{name}": values[name] for name in order}
-        | {f"members/{name}": value_NM for name, value_NM in members.items()}
+        | {f"members/{name}": value_NM for name, value_NM in measured.members.items()}
+        | {f"repeats/{name}": share_N for name, share_N in measured.repeats.items()}
         | arrays
     )

@@ -24,16 +24,33 @@ class EvaluationConfig:
       tasks: N, unseen tasks (as many as there are, if the family has only so many).
       episodes: R, episodes of every decider in each task, each with a context of its own.
       rows: how many episodes run side by side.
+      contexts: further contexts in which the models that read one are measured, "BEHAVIOR:EPISODES" each.
     """
 
     tasks: int = 100
     episodes: int = 4
     rows: int = 2000
+    contexts: tuple[str, ...] = ()
 
     def __post_init__(self):
-        for name, value in dataclasses.asdict(self).items():
+        for name in ("tasks", "episodes", "rows"):
+            value = dataclasses.asdict(self)[name]
             if value < 1:
                 raise UserError(f"evaluation.{name} {value}: give at least 1")
+
+    def further(self, context: ContextConfig) -> dict[str, ContextConfig]:
+        """Every further context by its text; epsilon is that of `context`.
+
+        Raises:
+          UserError: a text of another form.
+        """
+        found = {}
+        for text in self.contexts:
+            behavior, _, episodes = text.partition(":")
+            if not episodes.isdigit():
+                raise UserError(f"evaluation.contexts {text!r}: write BEHAVIOR:EPISODES, for instance oracle:4")
+            found[text] = dataclasses.replace(context, behavior=behavior, episodes=int(episodes))
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,11 +110,15 @@ def draw_unseen(
     task_key, context_key, key = jax.random.split(key, 3)
     n = family.n_tasks or config.tasks
     problem = draw_problems(family, task_key, n)
-    unseen = solved_tasks(family, problem, precision, config.episodes, key)
-    context_episodes = play(
-        family, unseen.tasks, unseen.task_B, context_key, context.behavior, context.episodes, context.epsilon
+    return with_context(solved_tasks(family, problem, precision, config.episodes, key), context, context_key)
+
+
+def with_context(unseen: UnseenTasks, context: ContextConfig, key: jax.Array) -> UnseenTasks:
+    """The same tasks and random numbers, with contexts recorded anew."""
+    recorded = play(
+        unseen.family, unseen.tasks, unseen.task_B, key, context.behavior, context.episodes, context.epsilon
     )
-    return dataclasses.replace(unseen, context=context_episodes)
+    return dataclasses.replace(unseen, context=recorded)
 
 
 def solved_tasks(family: Family, problem: Any, precision: OracleConfig, episodes: int, key: jax.Array) -> UnseenTasks:

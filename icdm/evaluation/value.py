@@ -1,13 +1,16 @@
 """What a reader is worth in unseen tasks."""
 
+import functools
+import pathlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from icdm.evaluation.unseen import EvaluationConfig, UnseenTasks, World
+from icdm.files import write_arrays
 from icdm.learning.train import Stopped
 from icdm.problems.policy import Oracle, Policy
 from icdm.readers.reader import Reader
@@ -16,34 +19,57 @@ from icdm.trajectories.rollout import assess_along, rollout
 from icdm.trajectories.trajectory import Trajectories
 
 
+class Measured(NamedTuple):
+    """What several readers are worth, by name.
+
+    values: (N,) in each task. members: (N, M) under each of M models, where the model is ambiguous. repeats: (N,) the
+    share of decisions that take the action that the reader has seen most often, in its context and its own episode.
+    """
+
+    values: dict[str, np.ndarray]
+    members: dict[str, np.ndarray]
+    repeats: dict[str, np.ndarray]
+
+
 def measure_all(
     readers: dict[str, tuple[UnseenTasks, Reader]],
     config: EvaluationConfig,
     mesh: jax.sharding.Mesh,
     stop: Callable[[], bool],
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Values of several readers, each in its own variant of the unseen tasks, by name.
+    kept: pathlib.Path,
+) -> Measured:
+    """Several readers, each in its own variant of the unseen tasks.
 
-    Returns:
-      (values (N,), and if the model is ambiguous those under each of M models, (N, M)).
+    Args:
+      kept: a directory; what has been measured is written there, and read instead of measured when a stopped
+        evaluation goes on.
 
     Raises:
       Stopped: the run was asked to stop.
     """
-    values, members = {}, {}
-    for name, (unseen, reader) in readers.items():
+    found = Measured({}, {}, {})
+    for i, (name, (unseen, reader)) in enumerate(readers.items()):
         if stop():
             raise Stopped("stopped during the evaluation")
-        values[name] = measure(unseen, reader, config, mesh)
+        path = kept / f"{name}.npz"
+        if not path.exists():
+            print(f"evaluate {i + 1}/{len(readers)}  {name}", flush=True)
+            value_N, repeats_N = measure(unseen, reader, config, mesh)
+            arrays = {"value": value_N, "repeats": repeats_N}
+            if unseen.is_ambiguous:
+                arrays["members"] = measure_members(unseen, reader, config, mesh, value_N)
+            write_arrays(path, arrays)
+        arrays = np.load(path)
+        found.values[name], found.repeats[name] = arrays["value"], arrays["repeats"]
         if unseen.is_ambiguous:
-            members[name] = measure_members(unseen, reader, config, mesh, values[name])
-    return values, members
+            found.members[name] = arrays["members"]
+    return found
 
 
 def measure(
     unseen: UnseenTasks, reader: Reader, config: EvaluationConfig, mesh: jax.sharding.Mesh, world: World | None = None
-) -> np.ndarray:
-    """Value of a reader in each of the N tasks, float64; where there is one task, in each episode.
+) -> tuple[np.ndarray, np.ndarray]:
+    """(value, repeats) of a reader in each of the N tasks, float64; where there is one task, in each episode.
 
     With a critic's V, and its Q_t(i, a) = r(i, a) + gamma E[V_{t+1}(i')] of what was seen so far, i,
 
@@ -59,27 +85,31 @@ def measure(
     world = world or unseen.world
     n = unseen.tasks.n if unseen.tasks.n > 1 else unseen.task_B.size
     chunks = _chunks(unseen.task_B.size, config.rows)
-    advantage_B = np.concatenate([_advantages(unseen, world, reader, rows, mesh) for rows in chunks])
-    return world.start_N + advantage_B.reshape(n, -1).mean(1)
+    parts = [_episodes(unseen, world, reader, rows, mesh) for rows in chunks]
+    advantage_B, repeats_B = (np.concatenate(part) for part in zip(*parts))
+    return world.start_N + advantage_B.reshape(n, -1).mean(1), repeats_B.reshape(n, -1).mean(1)
 
 
 def measure_members(
     unseen: UnseenTasks, reader: Reader, config: EvaluationConfig, mesh: jax.sharding.Mesh, value_N: np.ndarray
 ) -> np.ndarray:
     """Value of a reader under every model of ambiguity sets, (N, M), the nominal one first: there it is `value_N`."""
-    others = [measure(unseen, reader, config, mesh, world) for world in unseen.members]
+    others = [measure(unseen, reader, config, mesh, world)[0] for world in unseen.members]
     return np.stack([value_N, *others], axis=-1)
 
 
-def _advantages(unseen: UnseenTasks, world: World, reader: Reader, rows: slice, mesh: jax.sharding.Mesh):
-    """Discounted sum of the advantages of an episode's decisions, for a chunk of rows, float64."""
+def _episodes(
+    unseen: UnseenTasks, world: World, reader: Reader, rows: slice, mesh: jax.sharding.Mesh
+) -> tuple[np.ndarray, np.ndarray]:
+    """(discounted sum of the advantages of an episode's decisions, share of repeats), for a chunk of rows, float64."""
     chunk = jax.tree.map(lambda x: x[rows], (unseen.task_B, unseen.context))
     task_B, context = place_rows(mesh, chunk, rows.stop - rows.start)
     key = jax.random.fold_in(unseen.key, rows.start)
     policy = reader.policy(unseen.tasks, task_B, context, jax.random.fold_in(key, 1))
     episode = _play(world.problem, task_B, policy, key)
     with jax.enable_x64(True):
-        return np.asarray(_summed(world.critic, world.problem.discount, task_B, episode))
+        advantage_B = np.asarray(_summed(world.critic, world.problem.discount, task_B, episode))
+    return advantage_B, np.asarray(_repeats(context, episode, unseen.family.n_actions), np.float64)
 
 
 @jax.jit
@@ -94,6 +124,21 @@ def _summed(critic: Oracle, discount_N: jax.Array, task_B: jax.Array, episode: T
     advantage_BT = jnp.where(episode.valid, taken_BT - value_BT, 0)
     discount_BT = discount_N[task_B][:, None] ** jnp.arange(advantage_BT.shape[1])[None]
     return (discount_BT * advantage_BT).sum(-1)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _repeats(context: Trajectories | None, episode: Trajectories, n_actions: int) -> jax.Array:
+    """The share of decisions that take an action that was seen at least as often as any other before, (B,)."""
+
+    def counted(steps: Trajectories):
+        return jax.nn.one_hot(steps.action, n_actions) * steps.valid[..., None]
+
+    taken_BTA = counted(episode)
+    seen_BTA = jnp.cumsum(taken_BTA, 1) - taken_BTA
+    if context is not None:
+        seen_BTA = seen_BTA + counted(context).sum((1, 2))[:, None]
+    most_BTA = (seen_BTA == seen_BTA.max(-1, keepdims=True)) & (seen_BTA > 0)
+    return (most_BTA * taken_BTA).sum((1, 2)) / episode.valid.sum(1)
 
 
 def _chunks(n: int, size: int) -> list[slice]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from icdm.evaluation.references import references
 from icdm.evaluation.summary import results_of
-from icdm.evaluation.unseen import draw_unseen
+from icdm.evaluation.unseen import draw_unseen, with_context
 from icdm.evaluation.value import measure_all
 from icdm.learning.sources import Labelled, Source, held_out, labelled_tasks
 from icdm.models.policy import TransformerReader
@@ -70,4 +70,9 @@ class Simulated:
         if unseen.tasks.n > 1:
             others = jax.tree.map(lambda x: np.roll(x, s.evaluation.episodes, axis=0), unseen.context)
             measured["wrong_context"] = (dataclasses.replace(unseen, context=others), readers["fine_tuned"])
-        return results_of(unseen, *measure_all(measured, s.evaluation, self.mesh, stop))
+        for i, (text, context) in enumerate(s.evaluation.further(s.context).items()):
+            variant = with_context(unseen, context, jax.random.fold_in(key, i + 1))
+            for name in readers.keys() & {*models, "copy"}:
+                measured[f"{name}@{text}"] = (variant, readers[name])
+        kept = self.run.directory / "evaluation"
+        return results_of(unseen, measure_all(measured, s.evaluation, self.mesh, stop, kept))

@@ -113,7 +113,9 @@ class Recorded:
             readers["no_context"] = WithoutContext(readers["fine_tuned"])
             readers["no_context_sampled"] = Sampling(readers["no_context"])
         measured = {name: (unseen, reader) for name, reader in readers.items()}
-        return results_of(unseen, *measure_all(measured, s.evaluation, self.mesh, stop))
+        return results_of(
+            unseen, measure_all(measured, s.evaluation, self.mesh, stop, self.run.directory / "evaluation")
+        )
 
     def _unseen(self) -> UnseenTasks:
         s, data = self.run.settings, self.data

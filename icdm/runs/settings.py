@@ -83,7 +83,8 @@ def defaults() -> dict[str, Any]:
         label_oracle=dict(tolerance=0.02, points=48, time_limit=A_DAY),
         test_oracle=dict(tolerance=0.005, points=112, time_limit=120.0),
         # How it is measured.
-        evaluation=dict(tasks=100, episodes=4, rows=2000),
+        # `contexts`: further ones in which models are measured, "BEHAVIOR:EPISODES" each, for instance "oracle:4".
+        evaluation=dict(tasks=100, episodes=4, rows=2000, contexts=()),
         mesh_model=1,  # devices that share one copy of the weights
         # Gaps in % as a paper prints them, {"FAMILY:horizon=T": {policy: text}}, shown beside ours.
         published=dict(),
@@ -166,7 +167,7 @@ class Settings:
             validation=fine_tune.pop("validation"),
             fine_tune=TrainConfig(**fine_tune),
             from_scratch=c["from_scratch"],
-            evaluation=EvaluationConfig(**c["evaluation"]),
+            evaluation=EvaluationConfig(**c["evaluation"] | {"contexts": tuple(c["evaluation"]["contexts"])}),
             label_oracle=OracleConfig(**c["label_oracle"]),
             test_oracle=OracleConfig(**c["test_oracle"]),
             mesh_model=c["mesh_model"],
@@ -188,8 +189,10 @@ class Settings:
             raise UserError(f"context.episodes {episodes}: where states are hidden, at most {EPISODES} are recorded")
         self.label_oracle.check("label_oracle")
         self.test_oracle.check("test_oracle")
+        contexts = [self.context, *self.evaluation.further(self.context).values()]
         if not self.data:
-            self.context.check(self.family)
+            for context in contexts:
+                context.check(self.family)
         check_behavior(self.query_behavior, self.family)
         self.labels.check()
         self.pretrain.check("pretrain")
@@ -206,10 +209,11 @@ class Settings:
             for family in self.pretrain_mixture:
                 check_behavior(self.pretrain_behavior, family)
         played = (*(() if self.data else (self.family,)), *(self.pretrain_mixture if self.pretrain.steps else ()))
-        length = max((self.positions(family) for family in played), default=0)
+        episodes = max(context.episodes for context in contexts)
+        length = max((self.positions(family, episodes) for family in played), default=0)
         if length > self.model.max_length:
             raise UserError(
-                f"{self.context.episodes} context episodes and one more take {length} positions, the model's limit is "
+                f"{episodes} context episodes and one more take {length} positions, the model's limit is "
                 f"{self.model.max_length}: raise model.max_length, or lower context.episodes or the horizon"
             )
 
@@ -231,17 +235,18 @@ class Settings:
         """Tasks of the pool that training does not see."""
         return min(max(round(self.validation * self.pool), 1), self.pool - 1) if self.validation else 0
 
-    def positions(self, family: Family) -> int:
-        """Length of a row that is played: the opening, the context and one episode of the family."""
-        appends = (self.context.episodes + 1) * (family.horizon + 1)
+    def positions(self, family: Family, episodes: int) -> int:
+        """Length of a row that is played: the opening, so many context episodes and one more of the family."""
+        appends = (episodes + 1) * (family.horizon + 1)
         return len(self.layout.opening) + appends * self.layout.positions
 
     @property
     def equal_tokens(self) -> TrainConfig:
         """Fine-tuning alone, for as many steps as read the same number of positions as both phases."""
-        longest = max(map(self.positions, self.pretrain_mixture), default=0)
+        episodes = self.context.episodes
+        longest = max((self.positions(family, episodes) for family in self.pretrain_mixture), default=0)
         pretraining = self.pretrain.steps * self.pretrain.batch * longest
-        extra = round(pretraining / (self.fine_tune.batch * self.positions(self.family)))
+        extra = round(pretraining / (self.fine_tune.batch * self.positions(self.family, episodes)))
         return dataclasses.replace(self.fine_tune, steps=self.fine_tune.steps + extra)
 
     @property
