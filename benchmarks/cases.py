@@ -398,6 +398,95 @@ def random_table(path, n_rows, steps=20):
     return write_table(path, chunks(), plain_codings(700, 25))
 
 
+def language(quick):
+    """Adapters of a published model of 135 million weights, and acting with it, against transformers and peft."""
+    import jax
+    import numpy as np
+
+    from experiments.configs import language_energy
+    from icdm.learning.objectives import action_loss
+    from icdm.learning.sources import Labelled, TaskPool
+    from icdm.learning.train import TrainState, make_update
+    from icdm.models.lora import init_factors
+    from icdm.models.policy import TransformerPolicy
+    from icdm.published.huggingface import write_merged
+    from icdm.published.model import load, open_published
+    from icdm.runs.settings import Settings
+    from icdm.sharding import make_mesh
+    from icdm.trajectories.prompt import encode
+    from icdm.trajectories.rollout import rollout
+
+    try:
+        s = Settings.from_config(language_energy.get_config())
+        from benchmarks import torch_language
+    except (UserError, ImportError) as missing:
+        print(f"language: left out ({missing}); it needs `make language` and pip install 'icdm[language,bench]'")
+        return
+    published = open_published(s.weights)
+    model = load(published, s.model)
+    recorder = Labelled(s.context, s.query_behavior, s.labels)
+    pool = TaskPool(s.family, recorder, s.fine_tune.batch, jax.random.key(0), make_mesh(), s.label_oracle, 8)
+    batch = pool.batch(0)
+    [lesson] = pool.lessons(batch, jax.random.key(1))
+    prompt = encode(s.layout, lesson.trajectories)
+    valid_L = np.asarray(prompt.tokens.valid[0])  # the same in all rows: the energy chain does not end early
+    id_BL = np.asarray(prompt.tokens.id[:, valid_L, 0])
+    acting = np.cumsum(valid_L)[prompt.decisions.acting.ravel()] - 1
+    action_BI = np.asarray(lesson.target.action).reshape(len(id_BL), -1)
+
+    def loss(model, batch, key):
+        return action_loss(model, s.layout, [lesson])
+
+    optimizer = s.fine_tune.optimizer()
+    update = make_update(loss, optimizer, s.fine_tune.lora)
+    factors = init_factors(model, s.fine_tune.lora, jax.random.key(0))
+    held = [TrainState(factors, optimizer.init(factors), jax.numpy.int32(0), jax.random.key_data(jax.random.key(2)))]
+
+    def step():
+        held[0], numbers = update(held[0], model, batch)
+        return float(numbers[0])
+
+    tasks, task_B = batch
+    context = jax.tree.map(lambda x: x[:, : s.context.episodes], lesson.trajectories)
+    play = jax.jit(
+        lambda model: rollout(tasks.problem, task_B, TransformerPolicy(model, context, s.layout), jax.random.key(3))
+    )
+    taken_by = {"ours": step}
+    deciding = {"ours": lambda: play(model).action.block_until_ready()}
+    with tempfile.TemporaryDirectory() as directory:
+        write_merged(directory, model, published)
+        rank, steps = s.fine_tune.lora.rank, s.family.horizon
+        given = id_BL, acting, action_BI, s.layout.action_ids
+        for name, checkpointed in (("torch", False), ("torch, checkpointed", True)):
+            taken_by[name] = torch_language.training_step(directory, rank, *given, checkpointed)
+        read = id_BL.shape[1] * s.context.episodes // (s.context.episodes + 1)
+        deciding["torch"] = torch_language.rollout(
+            directory, id_BL[:, :read], id_BL[:, read : read + 4], steps, given[-1]
+        )
+        repeats = 2 if quick else 5
+        taken, decided = alternating(taken_by, repeats), alternating(deciding, repeats)
+    tokens = id_BL.size
+    for name in ("torch", "torch, checkpointed"):
+        yield row(
+            f"adapter step of SmolLM2, against {name}",
+            tokens / taken["ours"],
+            "tokens/s",
+            reference=tokens / taken[name],
+            reference_name="transformers + peft",
+            required=1.0,
+            at_most=False,
+        )
+    yield row(
+        "decisions of SmolLM2, 8 rows with their contexts",
+        len(id_BL) * s.family.horizon / decided["ours"],
+        "decisions/s",
+        reference=len(id_BL) * s.family.horizon / decided["torch"],
+        reference_name="transformers",
+        required=1.0,
+        at_most=False,
+    )
+
+
 def start_up(quick):
     """Wall time of a command's --help."""
     command = [sys.executable, "-m", "experiments.run", "--help"]
@@ -417,5 +506,6 @@ CASES = {
     "point_based": point_based,
     "loading": loading,
     "memory": memory,
+    "language": language,
     "start_up": start_up,
 }

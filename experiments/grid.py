@@ -40,7 +40,7 @@ def parse_axis(config: Any, text: str) -> tuple[str, list]:
     fields = fields_of(config)
     if field not in fields:
         raise unknown("config field", field, fields)
-    return field, [_typed(field, fields[field], value) for value in values.split(",")]
+    return field, [typed(field, fields[field], value) for value in values.split(",")]
 
 
 def fields_of(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -93,13 +93,18 @@ def _number(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isdigit() else value
 
 
-def _typed(field: str, default: Any, text: str):
+def typed(field: str, default: Any, text: str) -> Any:
+    """The value of a field that a text says, in the type of its default; of any type where that is None.
+
+    Raises:
+      UserError: a text of another type.
+    """
     try:
         value = text if isinstance(default, str) else json.loads(text.lower())
     except json.JSONDecodeError:
         value = text
     if isinstance(default, float) and isinstance(value, int):
         value = float(value)
-    if type(value) is not type(default):
-        raise UserError(f"--sweep {field}={text}: give values of type {type(default).__name__}")
+    if default is not None and type(value) is not type(default):
+        raise UserError(f"{field}={text}: give values of type {type(default).__name__}")
     return value

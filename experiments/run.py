@@ -7,15 +7,12 @@ the last checkpoint and ends with the same numbers.
 """
 
 import pathlib
-import sys
 
 from absl import app, flags
 
 from experiments.flags import define_config, parse
 from icdm.errors import UserError, one_line_errors
 from icdm.memory import keep_freed_memory
-
-STOPPED = 143  # exit code, as of a process ended by SIGTERM
 
 if __name__ == "__main__":
     define_config()
@@ -28,13 +25,8 @@ def main(_: list[str]) -> None:
         if not flags.FLAGS.workdir:
             raise UserError("name a directory for the run: --workdir=runs/NAME")
         from experiments.experiment import run  # JAX is imported only when there is work
-        from icdm.learning.train import Stopped
 
-        try:
-            run(flags.FLAGS.config, pathlib.Path(flags.FLAGS.workdir))
-        except Stopped as stopped:
-            print(f"{stopped}: the same command goes on from there")
-            sys.exit(STOPPED)
+        run(flags.FLAGS.config, pathlib.Path(flags.FLAGS.workdir))
 
 
 if __name__ == "__main__":

@@ -11,13 +11,11 @@ A sweep may be stopped at any moment: the same command goes on from there.
 """
 
 import pathlib
-import sys
 from typing import Any
 
 from absl import app, flags
 
 from experiments.flags import define_config, parse
-from experiments.run import STOPPED
 from icdm.errors import UserError, one_line_errors
 from icdm.memory import keep_freed_memory
 
@@ -36,15 +34,9 @@ def main(_: list[str]) -> None:
         if flags.FLAGS.seeds < 1:
             raise UserError(f"seeds {flags.FLAGS.seeds}: give at least 1")
         from experiments.grid import axes_of  # JAX is imported only when there is work
-        from icdm.learning.train import Stopped
 
-        try:
-            config = flags.FLAGS.config
-            axes = axes_of(config, flags.FLAGS.sweep)
-            sweep(config, pathlib.Path(flags.FLAGS.workdir), axes, flags.FLAGS.seeds)
-        except Stopped as stopped:
-            print(f"{stopped}: the same command goes on from there")
-            sys.exit(STOPPED)
+        config = flags.FLAGS.config
+        sweep(config, pathlib.Path(flags.FLAGS.workdir), axes_of(config, flags.FLAGS.sweep), flags.FLAGS.seeds)
 
 
 def sweep(config: Any, workdir: pathlib.Path, axes: dict[str, list], n_seeds: int) -> dict:

@@ -12,6 +12,7 @@ EXTRAS = {
     "tokenizers": "language",
     "gguf": "language",
 }  # which extra brings a package
+STOPPED = 143  # exit code
 
 
 class UserError(Exception):
@@ -32,6 +33,10 @@ class TooLarge(UserError):
         self.size, self.limit, self.what = size, limit, what
 
 
+class Stopped(Exception):
+    """Long work was asked to stop, and saved before it did; the same command goes on from there."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """An error for a name that is not among the `known` ones, naming the nearest."""
     known = sorted(known)
@@ -44,9 +49,12 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
 @contextlib.contextmanager
 def one_line_errors(program: str):
     """Turns a UserError inside the block, a file that cannot be used, or an extra that is not installed into one line
-    and exit code 2."""
+    and exit code 2, and work that was stopped into one line and the exit code of a process ended by SIGTERM."""
     try:
         yield
+    except Stopped as stopped:
+        print(f"{stopped}: the same command goes on from there")
+        sys.exit(STOPPED)
     except ModuleNotFoundError as error:
         if error.name not in EXTRAS:
             raise

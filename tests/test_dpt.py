@@ -12,10 +12,9 @@ from flax import nnx
 
 from experiments.configs import dpt_bandit, dpt_dark_room
 from experiments.experiment import run
-from icdm.errors import UserError
+from icdm.errors import Stopped, UserError
 from icdm.evaluation.logged import label_losses
 from icdm.learning.log_source import LogSource
-from icdm.learning.train import Stopped
 from icdm.logs.dpt import arrays_of, bandit_rows, dark_room_rows, shifted
 from icdm.logs.log import load
 from icdm.logs.sequences import as_one_episode, assemble, sequences

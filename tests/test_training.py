@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from icdm.errors import UserError
+from icdm.errors import Stopped, UserError
 from icdm.learning.checkpoint import Checkpoints
 from icdm.learning.objectives import LabelConfig, Lesson, action_loss, next_token_loss, target_of
 from icdm.learning.sources import FreshTasks, Labelled, Mixture, Played, TaskPool, labelled_tasks
-from icdm.learning.train import Stopped, TrainConfig, train
+from icdm.learning.train import TrainConfig, train
 from icdm.models.transformer import ModelConfig, Transformer
 from icdm.problems.family import make_family
 from icdm.problems.policy import TableOracle

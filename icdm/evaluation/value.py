@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from icdm.errors import Stopped
 from icdm.evaluation.unseen import EvaluationConfig, UnseenTasks, World
 from icdm.files import write_arrays
-from icdm.learning.train import Stopped
 from icdm.problems.policy import Oracle, Policy
 from icdm.readers.reader import Reader
 from icdm.sharding import place_rows

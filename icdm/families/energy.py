@@ -28,7 +28,7 @@ class Energy:
 
     Actions 0 and 2 charge: level + 1 with probability p, cost 0.02. Action 1 works: reward s / 9 at
     the current level s, level - 1 with probability p. The level stays within 0 to 9. The first level is
-    uniform, p ~ Uniform[0.5, 1).
+    uniform, p ~ Uniform[lowest, highest).
 
     Source: the MDP experiment of arXiv 2605.09009. The paper does not give every detail; this variant reproduces
     its gaps of the uniform random policy (57.6 / 49.6 / 46.4 % at horizon 5 / 10 / 15; here 58.0 / 49.9 / 46.7 %).
@@ -36,6 +36,8 @@ class Energy:
 
     horizon: int = 5
     discount: float = 0.95
+    lowest: float = 0.5
+    highest: float = 1.0
     n_states, n_actions, reward_range, n_tasks = LEVELS, 3, (-CHARGE_COST, 1.0), None
     observation_space, hides_state, shows_reward = Discrete(LEVELS), False, True
 
@@ -43,9 +45,15 @@ class Energy:
         check_horizon(self.horizon)
         if not 0 < self.discount <= 1:
             raise UserError(f"discount {self.discount}: give a number in (0, 1]")
+        if not 0 <= self.lowest < self.highest <= 1:
+            raise UserError(
+                f"p from {self.lowest} to {self.highest}: give lowest and highest with 0 <= lowest < highest <= 1"
+            )
 
     def sample(self, key: jax.Array) -> MDP:
-        return self.problem(jax.random.uniform(key, minval=0.5, maxval=1.0, dtype=jnp.result_type(float)))
+        return self.problem(
+            jax.random.uniform(key, minval=self.lowest, maxval=self.highest, dtype=jnp.result_type(float))
+        )
 
     def problem(self, p: jax.Array) -> MDP:
         """The task whose actions have their effect with probability p."""
@@ -70,7 +78,7 @@ class Energy:
 
     def grid(self, n: int) -> tuple[MDP, jax.Array]:
         """The tasks of n values of p, the midpoints of equal parts of its range, and their prior weights (n,)."""
-        return jax.vmap(self.problem)(midpoints(0.5, 1.0, n)), jnp.full(n, 1 / n)
+        return jax.vmap(self.problem)(midpoints(self.lowest, self.highest, n)), jnp.full(n, 1 / n)
 
     def posterior_mean(self, counts: Counts) -> MDP:
         """The problem of the posterior mean of p: the transition is linear in p."""
@@ -82,8 +90,8 @@ class Energy:
         return self.problem(jax.random.choice(key, p_G, p=weight_G))
 
     def _posterior(self, counts: Counts, n_points: int = 1000) -> tuple[jax.Array, jax.Array]:
-        """Midpoints (G,) of a grid of p over [0.5, 1) and their posterior weights (G,)."""
-        p_G = 0.5 + (jnp.arange(n_points) + 0.5) / (2 * n_points)
+        """Midpoints (G,) of a grid of p over its range and their posterior weights (G,)."""
+        p_G = midpoints(self.lowest, self.highest, n_points)
         can_move = jnp.ones((3, LEVELS)).at[WORK, 0].set(0).at[jnp.array([0, 2]), LEVELS - 1].set(0)
         stayed = (jnp.diagonal(counts.transition, axis1=-2, axis2=-1) * can_move).sum()
         moved = (counts.transition.sum(-1) * can_move).sum() - stayed

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from icdm.errors import UserError
+from icdm.errors import Stopped, UserError
 from icdm.learning.checkpoint import Checkpoints
 from icdm.models.lora import Adapted, LoraConfig, adapted, init_factors
 from icdm.models.transformer import MATRICES, Transformer
@@ -101,10 +101,6 @@ class TrainState(NamedTuple):
     def result(self) -> Any:
         """What was trained."""
         return self.trainable if self.best is None else self.best.trainable
-
-
-class Stopped(Exception):
-    """Training was asked to stop, and saved before it did."""
 
 
 def train(

@@ -122,6 +122,13 @@ class Run:
         phases |= {"from_scratch": s.equal_tokens} if s.from_scratch else {}
         return {name: training for name, training in phases.items() if training.steps}
 
+    @property
+    def measured(self) -> list[str]:
+        """The models whose policies the run measures; without pretraining a published model is measured as it is."""
+        s = self.settings
+        reads = s.pretrain.steps or (s.weights and not s.weights_drawn)
+        return [*(["in_context"] if reads else []), "fine_tuned", *(["from_scratch"] if s.from_scratch else [])]
+
     def model(self, name: str = "fine_tuned") -> Transformer:
         """A model of the run by its name: start, in_context (pretrained), fine_tuned or from_scratch.
 

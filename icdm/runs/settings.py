@@ -222,8 +222,8 @@ class Settings:
             raise UserError("fine_tune.validation and fine_tune.validate_every go together: set both, or neither")
         if not 0 <= self.validation < 1 or (self.validation and self.pool < 2):
             raise UserError(
-                f"fine_tune.validation {self.validation}: the share of fine_tune.pool that is held out, give a number from "
-                f"0 to below 1, and a pool of at least 2 tasks, now {self.pool}"
+                f"fine_tune.validation {self.validation}: the share of fine_tune.pool that is held out; give a number "
+                f"from 0 to below 1, and a pool of at least 2 tasks, now {self.pool}"
             )
         if self.validation and self.data:
             raise UserError("fine_tune.validation: recorded data have held-out sequences of their own, set it to 0")

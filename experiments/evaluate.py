@@ -1,0 +1,81 @@
+"""Measures a finished run again, without training: on more tasks, another seed, other contexts or another problem.
+
+    python -m experiments.evaluate runs/language out_of_range problem.lowest=0.3 problem.highest=0.5
+    python -m experiments.evaluate runs/demo many evaluation.tasks=1000 seed=7
+
+Writes evaluations/NAME/ inside the run: config.json, results.json and values.npz. The run's own results stay. A stopped
+evaluation goes on with the same command.
+"""
+
+import argparse
+import pathlib
+
+from experiments.grid import typed
+from icdm.errors import UserError, one_line_errors, unknown
+from icdm.memory import keep_freed_memory
+
+CHANGEABLE = ("evaluation", "context", "problem", "test_oracle", "seed", "policies")  # what training is done without
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m experiments.evaluate", description=__doc__.split("\n")[0])
+    parser.add_argument("run", help="directory of a finished run")
+    parser.add_argument("name", help="of the evaluation: a directory inside RUN/evaluations")
+    parser.add_argument("changes", nargs="*", metavar="FIELD=VALUE", help=f"of {', '.join(CHANGEABLE)}")
+    arguments = parser.parse_args()
+    with one_line_errors("experiments.evaluate"):
+        evaluate(pathlib.Path(arguments.run), arguments.name, arguments.changes)
+
+
+def evaluate(directory: pathlib.Path, name: str, changes: list[str]) -> dict:
+    """What results.json of the evaluation holds.
+
+    Raises:
+      UserError: not a finished run, a field that only training can change, another vocabulary.
+      Stopped: SIGTERM or SIGINT asked it to stop; what has been measured is kept.
+    """
+    from icdm.evaluation.table import print_table  # JAX is imported only when there is work
+    from icdm.files import write_arrays, write_json
+    from icdm.runs.data import open_data
+    from icdm.runs.monitor import StopRequest
+    from icdm.runs.run import Run
+    from icdm.runs.settings import config_hash
+    from icdm.sharding import make_mesh
+
+    if pathlib.PurePath(name).name != name:
+        raise UserError(f"evaluation {name!r}: give a plain name")
+    run = Run.open(directory)
+    config = run.config
+    for change in changes:
+        config = _changed(config, change)
+    own = Run.claim(directory / "evaluations" / name, config)
+    if own.layout != run.layout:
+        raise UserError("the changed problem is written with another vocabulary: train a run of its own")
+    models = {model: run.model(model) for model in run.measured}
+    found, arrays = open_data(own, make_mesh(own.settings.mesh_model)).evaluate(models, StopRequest())
+    results = {"family": own.settings.family_name, "config_hash": config_hash(config), "seeds": [own.settings.seed]}
+    results |= found
+    write_arrays(own.directory / "values.npz", arrays)
+    write_json(own.directory / "results.json", results)
+    print_table(results["policies"], {}, f"{directory}: {name}", results.get("bracket"))
+    print(f"results: {own.directory / 'results.json'}")
+    return results
+
+
+def _changed(config: dict, change: str) -> dict:
+    """The config with one field set, as `evaluation.tasks=500` says."""
+    field, equals, value = change.partition("=")
+    group, _, inner = field.partition(".")
+    if not equals or group not in CHANGEABLE:
+        raise UserError(f"{change!r}: write FIELD=VALUE with a field of {', '.join(CHANGEABLE)}; others need training")
+    known = config[group]
+    if not inner:
+        return config | {group: typed(field, known, value)}
+    if group != "problem" and inner not in known:
+        raise unknown(f"field of {group}", inner, known)
+    return config | {group: known | {inner: typed(field, known.get(inner), value)}}
+
+
+if __name__ == "__main__":
+    keep_freed_memory()  # before JAX starts its threads
+    main()
