@@ -74,7 +74,8 @@ def rotation(
 ) -> tuple[jax.Array, jax.Array] | None:
     """Sine and cosine of each position's angles, (B, L, 1, D/2), for heads of that width; None for base 0.
 
-    The angle of pair i at position p is p base^(-2 i / D) / divisors[i]; () divides by 1. The barrier has them computed once, not again for every head of every layer.
+    The angle of pair i at position p is p base^(-2 i / D) / divisors[i]; () divides by 1. The barrier has them computed
+    once, not again for every head of every layer.
     """
     if base == 0:
         return None
