@@ -19,6 +19,7 @@ import tokenizers
 from icdm.errors import UserError
 from icdm.models.transformer import ModelConfig
 from icdm.published.architectures.llama import llama_attributes
+from icdm.published.tensors import check_names
 from icdm.published.tokenizer import BEGIN, byte_pairs
 
 NAMES = {  # of a weight, and whether the file holds it as (out, in)
@@ -177,10 +178,7 @@ class GGUF:
         """Raises UserError unless the file holds exactly the tensors of its architecture."""
         names = {stored for name, (stored, _) in NAMES.items() if not (name == "unembed" and self.config.tied)}
         wanted = {name.format(i) for name in names for i in range(self.config.layers if "{}" in name else 1)}
-        missing, left = sorted(wanted - self.tensors.keys()), sorted(self.tensors.keys() - wanted - {ROTARY})
-        if missing or left:
-            what = f"is missing {', '.join(missing[:4])}" if missing else f"holds unknown tensors {', '.join(left[:4])}"
-            raise UserError(f"{self.path} {what}: it is not a plain llama model, or it is damaged")
+        check_names(self.path, wanted, self.tensors.keys() - {ROTARY})
 
     def _array(self, name: str) -> np.ndarray:
         """A tensor as real numbers, in the file's order (out, in)."""

@@ -5,7 +5,6 @@ import functools
 import json
 import pathlib
 import re
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +18,7 @@ from icdm.models.transformer import Transformer
 from icdm.published.architectures import ARCHITECTURES
 from icdm.published.architectures.architecture import is_turned
 from icdm.published.architectures.attributes import Attributes
+from icdm.published.tensors import check_names
 
 if TYPE_CHECKING:
     from icdm.published.model import Published
@@ -199,19 +199,6 @@ def read_names(path: pathlib.Path) -> list[str]:
         if dtype not in DTYPES:
             raise UserError(f"{path}: tensor {name} of type {dtype} is not understood, only {', '.join(DTYPES)} are")
     return list(types)
-
-
-def check_names(path: pathlib.Path, wanted: Iterable[str], found: Iterable[str]) -> None:
-    """Raises UserError, with their names, if tensors are missing or left over."""
-    kinds = ("is missing", set(wanted) - set(found)), ("holds unknown tensors", set(found) - set(wanted))
-    faults = [f"{what} {_listed(names)}" for what, names in kinds if names]
-    if faults:
-        raise UserError(f"{path} {' and '.join(faults)}")
-
-
-def _listed(names: set[str], most: int = 6) -> str:
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(sorted(names)[:most]) + rest
 
 
 def _files_of_tensors(path: pathlib.Path) -> dict[str, pathlib.Path]:

@@ -17,11 +17,12 @@ from icdm.models.lora import Adapted
 from icdm.models.transformer import ModelConfig, Transformer
 from icdm.published.architectures.architecture import LAYER, MODULES
 from icdm.published.architectures.attributes import Attributes
-from icdm.published.huggingface import check_names, read_names, read_object
+from icdm.published.huggingface import read_names, read_object
+from icdm.published.tensors import check_names
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 KEY = "base_model.model." + LAYER + "{}.lora_{}.weight"  # layer, module, A or B
-KEYS = re.compile(re.escape(KEY).replace(r"\{\}", "(.+)"))
+KEYS = re.compile(re.escape(KEY).replace(r"\{\}", r"(\d+)", 1).replace(r"\{\}", "(.+)"))
 # Attributes that change nothing of what an adapter computes; the tensors say which modules have factors.
 WITHOUT_EFFECT = {
     *("task_type", "peft_version", "auto_mapping", "base_model_name_or_path", "revision", "inference_mode"),
@@ -42,35 +43,32 @@ def read_adapter(directory: pathlib.Path, config: ModelConfig) -> Adapters:
     """
     settings = _read_settings(directory)
     names = read_names(directory / WEIGHTS)
-    arrays = safetensors.numpy.load_file(directory / WEIGHTS)
-    found = {match.groups() for match in map(KEYS.fullmatch, names) if match}
-    pairs = {(int(layer), module) for layer, module, _ in found if layer.isdecimal() and module in MODULES.values()}
-    wanted = {KEY.format(*pair, part) for pair in pairs for part in "AB"}
+    found = [match.groups() for match in map(KEYS.fullmatch, names) if match]
+    pairs = {(int(layer), module) for layer, module, _ in found if module in MODULES.values()}
+    wanted = [KEY.format(*pair, part) for pair in pairs for part in "AB"]
     check_names(directory / WEIGHTS, wanted, names)
+    if not pairs:
+        raise UserError(f"{directory / WEIGHTS} holds no factors: get it again")
+    arrays = safetensors.numpy.load_file(directory / WEIGHTS)
     matrices = Transformer.described(config, vocabulary=1).blocks.matrices()
     factors = {}
     for name, module in MODULES.items():
-        layers = sorted(layer for layer, other in pairs if other == module)
-        if not layers:
+        a, b = ({layer: arrays[KEY.format(layer, m, part)].T for layer, m in pairs if m == module} for part in "AB")
+        if not a:
             continue
-        low = {layer: arrays[KEY.format(layer, module, "A")].astype(np.float32).T for layer in layers}
-        high = {layer: arrays[KEY.format(layer, module, "B")].astype(np.float32).T for layer in layers}
         _, fan_in, fan_out = matrices[name].shape
-        rank = max(a.shape[1] for a in low.values())
-        joined_a, joined_b = (
-            np.zeros((config.layers, *shape), np.float32) for shape in ((fan_in, rank), (rank, fan_out))
-        )
-        for layer in layers:
-            a, b = low[layer], high[layer]
-            r = a.shape[1]
-            if layer >= config.layers or a.shape != (fan_in, r) or b.shape != (r, fan_out):
+        rank = max(low.shape[1] for low in a.values())
+        all_a, all_b = (np.zeros((config.layers, *shape), np.float32) for shape in ((fan_in, rank), (rank, fan_out)))
+        for layer, low in sorted(a.items()):
+            r, high = low.shape[1], b[layer]
+            if layer >= config.layers or low.shape != (fan_in, r) or high.shape != (r, fan_out):
                 raise UserError(
-                    f"{directory} is an adapter for another base: {module} of layer {layer} maps {len(a)} to "
-                    f"{b.shape[1]} numbers in it, {fan_in} to {fan_out} in the {config.layers} layers of this model"
+                    f"{directory} is an adapter for another base: {module} of layer {layer} maps {len(low)} to "
+                    f"{high.shape[1]} numbers in it, {fan_in} to {fan_out} in each of the {config.layers} layers here"
                 )
-            joined_a[layer, :, :r] = a
-            joined_b[layer, :r] = settings.scale(f"{LAYER.format(layer)}{module}", r) * b
-        factors[name] = {"a": jnp.asarray(joined_a), "b": jnp.asarray(joined_b)}
+            all_a[layer, :, :r] = low
+            all_b[layer, :r] = settings.scale(LAYER.format(layer) + module, r) * high.astype(np.float32)
+        factors[name] = {"a": jnp.asarray(all_a), "b": jnp.asarray(all_b)}
     return Adapters(factors, dropout=settings.dropout)
 
 
