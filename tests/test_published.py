@@ -25,7 +25,8 @@ from icdm.errors import UserError
 from icdm.models.lora import Adapted, LoraConfig, adapted, init_factors
 from icdm.published.architectures.attributes import Attributes
 from icdm.published.architectures.rotary import llama3_divisors
-from icdm.published.huggingface import open_directory, write_merged
+from icdm.published.huggingface import open_directory
+from icdm.published.merged import write_merged
 from icdm.published.model import load, open_published
 from icdm.published.peft import read_adapter, write_adapter
 from icdm.trajectories.layouts.vocabulary import Tokens
@@ -391,6 +392,7 @@ def test_ranks_and_scales_differ_from_layer_to_layer():
         (dict(peft_type="IA3"), ["peft_type", "IA3"]),
         (dict(method_of_next_year={"x": 1}), ["method_of_next_year"]),
         (dict(r=5), ["rank", "5", "4"]),
+        (dict(rank_pattern=[2]), ["rank_pattern", "object"]),
         (dict(lora_alpha=None), ["lora_alpha"]),
     ],
 )

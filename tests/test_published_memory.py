@@ -24,6 +24,7 @@ def test_the_papers_run_fits_one_device_of_80_gb():
     assert sum(larger.values()) < 80e9
 
 
+@pytest.mark.slow
 def test_the_formula_is_near_what_xla_reserves():
     config = ModelConfig(width=256, layers=12, heads=4, kv_heads=2, hidden=688, max_length=256, remat=True)
     lora = LoraConfig(rank=8, alpha=8.0, dropout=0.1)

@@ -1,27 +1,20 @@
-"""Hugging Face directories: config.json, safetensors of one file or several, tokenizer.json; read, and written."""
+"""Hugging Face directories: config.json, safetensors of one file or several, tokenizer.json."""
 
 import dataclasses
 import functools
 import json
 import pathlib
 import re
-from typing import TYPE_CHECKING
 
 import numpy as np
 import safetensors
-import safetensors.numpy
 import tokenizers
 
 from icdm.errors import UserError, unknown
-from icdm.files import whole, write_json, write_text
-from icdm.models.transformer import Transformer
 from icdm.published.architectures import ARCHITECTURES
 from icdm.published.architectures.architecture import is_turned
 from icdm.published.architectures.attributes import Attributes
 from icdm.published.tensors import check_names
-
-if TYPE_CHECKING:
-    from icdm.published.model import Published
 
 CONFIG = "config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -38,7 +31,7 @@ class Directory:
         self.path = path
         self.attributes = read_object(path / CONFIG)
         attributes = Attributes(self.attributes, str(path / CONFIG))
-        kind = attributes.value("model_type")
+        kind = str(attributes.value("model_type"))
         if kind not in ARCHITECTURES:
             raise unknown(f"model_type in {attributes.where}", kind, ARCHITECTURES)
         self.architecture = ARCHITECTURES[kind]
@@ -136,35 +129,6 @@ def open_directory(path: pathlib.Path) -> Directory:
     return Directory(path)
 
 
-def write_merged(directory: pathlib.Path, model: Transformer, published: "Published") -> None:
-    """Writes a Hugging Face directory that transformers loads; config.json comes last, each file whole or not at all.
-
-    Args:
-      model: the published model, its adapters merged into it; its weights are written in their own precision.
-      published: where its architecture and its tokenizer come from.
-
-    Raises:
-      UserError: the architecture cannot say how the model's positions are stretched.
-    """
-    attributes = {n: value for n, value in published.attributes.items() if n not in ("torch_dtype", "dtype")}
-    names = ARCHITECTURES[attributes["model_type"]].tensors
-    tensors = {}
-    for name, weight in model.named_weights().items():
-        if name not in names:  # the numbers of a position, of which a text has none
-            continue
-        layers = enumerate(weight) if name.startswith("blocks.") else [(None, weight)]
-        for layer, array in layers:
-            array = np.asarray(array)
-            tensors[names[name].format(layer)] = np.ascontiguousarray(array.T if is_turned(name) else array)
-    directory.mkdir(parents=True, exist_ok=True)
-    with whole(directory / WEIGHTS) as fresh:
-        safetensors.numpy.save_file(tensors, fresh, metadata={"format": "pt"})
-    for name, text in published.tokenizer_files().items():
-        write_text(directory / name, text)
-    dtype = str(model.embed[...].dtype)
-    write_json(directory / CONFIG, attributes | {"dtype": dtype, "tie_word_embeddings": model.config.tied})
-
-
 def read_object(path: pathlib.Path) -> dict:
     """The JSON object of a file.
 
@@ -207,7 +171,8 @@ def _files_of_tensors(path: pathlib.Path) -> dict[str, pathlib.Path]:
         return dict.fromkeys(read_names(path / WEIGHTS), path / WEIGHTS)
     if not (path / INDEX).is_file():
         raise UserError(f"{path} holds neither {WEIGHTS} nor {INDEX}: save the model with safetensors")
-    indexed = {name: path / file for name, file in read_object(path / INDEX).get("weight_map", {}).items()}
+    weight_map = Attributes(read_object(path / INDEX), str(path / INDEX)).table("weight_map")
+    indexed = {name: path / str(file) for name, file in weight_map.items()}
     files = sorted(set(indexed.values()))
     found = {f"{name} of {file.name}" for file in files for name in read_names(file)}
     check_names(path / INDEX, found, {f"{name} of {file.name}" for name, file in indexed.items()})

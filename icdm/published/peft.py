@@ -138,16 +138,16 @@ def _read_settings(directory: pathlib.Path) -> _Settings:
     attributes = Attributes({n: x for n, x in content.items() if x or n == "lora_alpha"}, str(directory / CONFIG))
     attributes.only("peft_type", "LORA")
     attributes.only("bias", "none")
-    attributes.only("init_lora_weights", True, "gaussian")  # others change the base too
+    attributes.only("init_lora_weights", True, "gaussian")  # some others change the base too
     attributes.without_effect(WITHOUT_EFFECT)
     settings = _Settings(
         where=attributes.where,
         rank=attributes.integer("r"),
         alpha=attributes.real("lora_alpha"),
-        ranks=attributes.value("rank_pattern", {}),
-        alphas=attributes.value("alpha_pattern", {}),
+        ranks=attributes.table("rank_pattern"),
+        alphas=attributes.table("alpha_pattern"),
         root=attributes.value("use_rslora", False),
-        dropout=attributes.value("lora_dropout", 0.0),
+        dropout=attributes.real("lora_dropout") if "lora_dropout" in attributes else 0.0,
     )
     attributes.check_all_read()
     return settings

@@ -36,12 +36,16 @@ class Attributes:
             raise UserError(f"{self.where}: attribute {name} {value!r} is no number above 0")
         return float(value)
 
-    def inner(self, name: str) -> "Attributes":
-        """The attributes of an object; none if it is absent."""
+    def table(self, name: str) -> dict[str, Any]:
+        """An object; empty if it is absent."""
         content = self.value(name, {})
         if type(content) is not dict:
             raise UserError(f"{self.where}: attribute {name} {content!r} is no object")
-        return Attributes(content, f"{self.where}: {name}")
+        return content
+
+    def inner(self, name: str) -> "Attributes":
+        """The attributes of an object, each of which has to be understood too."""
+        return Attributes(self.table(name), f"{self.where}: {name}")
 
     def value(self, name: str, default: Any = None) -> Any:
         """A value of any type; one without a default has to be there."""

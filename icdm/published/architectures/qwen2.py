@@ -7,6 +7,7 @@ from icdm.published.architectures.windows import refuse_windows
 
 
 def _shape(attributes: Attributes) -> ModelConfig:
+    attributes.only("use_mrope", False)
     refuse_windows(attributes)
     return decoder(attributes, biases=True)
 

@@ -22,7 +22,7 @@ def rotary(attributes: Attributes, head_width: int, base: float | None) -> tuple
     scaling = attributes.inner("rope_parameters" if "rope_parameters" in attributes else "rope_scaling")
     holders = [holder for holder in (scaling, attributes) if "rope_theta" in holder]
     bases = {holder.real("rope_theta") for holder in holders} or ({base} if base else set())
-    kinds = {scaling.value(name) for name in ("rope_type", "type") if name in scaling} or {"default"}
+    kinds = {str(scaling.value(name)) for name in ("rope_type", "type") if name in scaling} or {"default"}
     for name, values in (("rope_theta", bases), ("rope_type", kinds)):
         if len(values) != 1:
             raise UserError(f"{attributes.where}: attribute {name} has {len(values)} values: give one")

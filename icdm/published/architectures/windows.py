@@ -7,11 +7,7 @@ from icdm.published.architectures.attributes import Attributes
 def refuse_windows(attributes: Attributes) -> None:
     """Raises UserError if a layer attends within a window; the attributes that then say nothing are read."""
     layers = attributes.integer("num_hidden_layers")
-    kinds = attributes.value("layer_types", ["full_attention"] * layers)
-    if set(kinds) - {"full_attention"}:
-        raise UserError(
-            f"{attributes.where}: attribute layer_types {sorted(set(kinds))}: only full attention is understood"
-        )
+    attributes.only("layer_types", ["full_attention"] * layers)
     windows = attributes.value("use_sliding_window", False) and "layer_types" not in attributes
     if windows and attributes.integer("max_window_layers", 28) < layers:
         raise UserError(
