@@ -1,11 +1,14 @@
 """Reading GGUF files, the format of llama.cpp, by the package `gguf`; only the architecture llama.
 
-A tensor of dimensions [in, out] lies in the file as `out` rows of `in` numbers. Rows of attn_q and attn_k are
-permuted there for rotary pairs (2i, 2i + 1); here they are put back for pairs (i, i + D/2). Norms and embeddings are as
-they are.
+A tensor of dimensions [in, out] lies in the file as `out` rows of `in` numbers. Rows of attn_q and attn_k are permuted
+there for rotary pairs (2i, 2i + 1); here they are put back for pairs (i, i + D/2). Norms and embeddings are as they
+are.
 """
 
+import dataclasses
 import functools
+import json
+import math
 import pathlib
 import re
 
@@ -15,7 +18,9 @@ import tokenizers
 
 from icdm.errors import UserError
 from icdm.models.transformer import ModelConfig
-from icdm.published.tokenizer import byte_pairs
+from icdm.published.architectures.llama import llama_attributes
+from icdm.published.tensors import check_names
+from icdm.published.tokenizer import BEGIN, byte_pairs
 
 NAMES = {  # of a weight, and whether the file holds it as (out, in)
     "embed": ("token_embd.weight", False),
@@ -49,14 +54,39 @@ READ = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class _Stored:
+    """Where a tensor lies in the file.
+
+    Attributes:
+      shape: as real numbers, (out, in).
+      rows, dtype: shape and type of the encoded array.
+      kind: of the encoding.
+      offset: of the encoded array, in bytes.
+    """
+
+    shape: tuple[int, ...]
+    rows: tuple[int, ...]
+    dtype: np.dtype
+    kind: gguf.GGMLQuantizationType
+    offset: int
+
+    @classmethod
+    def of(cls, tensor: gguf.ReaderTensor) -> "_Stored":
+        shape = tuple(tensor.shape[::-1].tolist())
+        return cls(shape, tensor.data.shape, tensor.data.dtype, tensor.tensor_type, tensor.data_offset)
+
+
 class GGUF:
     """An opened GGUF file (`icdm.published.model.Published`)."""
 
     def __init__(self, path: pathlib.Path, reader: gguf.GGUFReader):
-        self.path, self.reader = path, reader
-        self.tensors = {tensor.name: tensor for tensor in reader.tensors}
+        self.path = path
+        # The reader is not kept: its view of each word of the vocabulary takes more memory than the words.
+        self.metadata = {name: field.contents() for name, field in reader.fields.items()}
+        self.tensors = {tensor.name: _Stored.of(tensor) for tensor in reader.tensors}
         self.config = self._config()
-        self.vocabulary = int(self.tensors["token_embd.weight"].shape[1])
+        self.vocabulary = int(self.tensors["token_embd.weight"].shape[0])
         self._check_names()
 
     @functools.cached_property
@@ -75,9 +105,28 @@ class GGUF:
 
     @property
     def bos(self) -> int | None:
-        if not self._metadata("tokenizer.ggml.add_bos_token", False):
+        begins = self._metadata("tokenizer.ggml.pre", "default") in BEGIN
+        if not self._metadata("tokenizer.ggml.add_bos_token", begins):
             return None
         return self._metadata("tokenizer.ggml.bos_token_id")
+
+    @functools.cached_property
+    def attributes(self) -> dict:
+        return llama_attributes(self.config, self.vocabulary) | {f"{name}_id": i for name, i in self._special().items()}
+
+    def tokenizer_files(self) -> dict[str, str]:
+        tokenizer = tokenizers.Tokenizer.from_str(self.tokenizer.to_str())
+        settings = {name: tokenizer.id_to_token(id) for name, id in self._special().items()}
+        if self.bos is not None:
+            bos = settings["bos_token"]
+            tokenizer.post_processor = tokenizers.processors.TemplateProcessing(f"{bos} $A", None, [(bos, self.bos)])
+        if template := self._metadata("tokenizer.chat_template", ""):
+            settings["chat_template"] = template
+        settings |= {"tokenizer_class": "PreTrainedTokenizerFast", "add_bos_token": self.bos is not None}
+        return {
+            "tokenizer.json": tokenizer.to_str(pretty=True),
+            "tokenizer_config.json": json.dumps(settings, indent=2),
+        }
 
     def weight(self, name: str, layer: int | None) -> np.ndarray:
         stored, turned = NAMES[name]
@@ -87,12 +136,18 @@ class GGUF:
             array = _unpermuted(array, heads[name])
         return array.T if turned else array
 
+    def _special(self) -> dict[str, int]:
+        """The ids of the special tokens that there are."""
+        names = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding"}
+        ids = {name: self._metadata(f"tokenizer.ggml.{field}_token_id", -1) for name, field in names.items()}
+        return {name: id for name, id in ids.items() if id >= 0}
+
     def _config(self) -> ModelConfig:
         architecture = self._metadata("general.architecture")
         if architecture != "llama":
             raise UserError(f"{self.path}: architecture {architecture!r} is not understood in GGUF, only llama is")
         prefix = f"{architecture}."
-        for field in self.reader.fields:
+        for field in self.metadata:
             if field.startswith(prefix) and field.removeprefix(prefix) not in READ:
                 raise UserError(f"{self.path}: attribute {field} is not understood")
 
@@ -123,22 +178,20 @@ class GGUF:
         """Raises UserError unless the file holds exactly the tensors of its architecture."""
         names = {stored for name, (stored, _) in NAMES.items() if not (name == "unembed" and self.config.tied)}
         wanted = {name.format(i) for name in names for i in range(self.config.layers if "{}" in name else 1)}
-        missing, left = sorted(wanted - self.tensors.keys()), sorted(self.tensors.keys() - wanted - {ROTARY})
-        if missing or left:
-            what = f"is missing {', '.join(missing[:4])}" if missing else f"holds unknown tensors {', '.join(left[:4])}"
-            raise UserError(f"{self.path} {what}: it is not a plain llama model, or it is damaged")
+        check_names(self.path, wanted, self.tensors.keys() - {ROTARY})
 
     def _array(self, name: str) -> np.ndarray:
         """A tensor as real numbers, in the file's order (out, in)."""
         tensor = self.tensors[name]
-        array = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
-        return array.reshape(tensor.shape[::-1].tolist())
+        # Read anew each time: the pages of a file that is mapped count as memory of the process.
+        data = np.fromfile(self.path, tensor.dtype, math.prod(tensor.rows), offset=tensor.offset)
+        return gguf.quants.dequantize(data.reshape(tensor.rows), tensor.kind).reshape(tensor.shape)
 
     def _metadata(self, name: str, default: object = None):
-        field = self.reader.fields.get(name)
-        if field is None and default is None:
+        value = self.metadata.get(name, default)
+        if value is None:
             raise UserError(f"{self.path}: the metadata {name} is missing")
-        return default if field is None else field.contents()
+        return value
 
 
 def open_gguf(path: pathlib.Path) -> GGUF:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import importlib.util
+import math
 import pathlib
 from collections.abc import Callable
 from typing import Protocol
@@ -29,16 +30,21 @@ class Published(Protocol):
       vocabulary: how many ids there are.
       tokenizer: text to ids and back.
       bos: the id that begins every text, or None.
+      attributes: the config.json of the model.
     """
 
     config: ModelConfig
     vocabulary: int
     tokenizer: tokenizers.Tokenizer
     bos: int | None
+    attributes: dict
 
     def weight(self, name: str, layer: int | None) -> np.ndarray:
         """One weight under its name in `Transformer.named_weights`, that of one layer if it is stacked; matrices map
         rows: (in, out)."""
+
+    def tokenizer_files(self) -> dict[str, str]:
+        """The texts of the files of a Hugging Face directory that make its tokenizer, by name."""
 
 
 @functools.lru_cache(maxsize=4)  # the tables of a tokenizer take seconds to read
@@ -57,31 +63,33 @@ def open_published(path: str) -> Published:
 
 
 def load(
-    published: Published, config: ModelConfig, place: Callable[[np.ndarray], jax.Array] = jnp.asarray
+    published: Published, config: ModelConfig, place: Callable[[np.ndarray], jax.Array] = jax.device_put
 ) -> Transformer:
     """The model, its weights in the precision of the computation.
 
-    Tensors are read one after another and go straight to their place; none is drawn at random first.
+    Tensors are read one after another, the largest first, and go straight to their place; none is drawn at random
+    first. Memory holds little more than the weights themselves.
 
     Args:
       config: the shape of the published model, perhaps with another max_length, dtype or remat.
-      place: puts the array of a weight onto devices.
+      place: puts the array of a weight onto devices; the array is not used afterwards.
     """
     model = Transformer.described(config, published.vocabulary, numbers=0)
     shapes = {name: leaf.shape for name, leaf in model.named_weights().items()}
-    dtype = jnp.dtype(config.dtype)
 
     def weight(name: str) -> jax.Array:
-        if not np.prod(shapes[name]):  # the numbers of a position, of which a text has none
-            return jnp.zeros(shapes[name], dtype)
-        if not name.startswith("blocks."):
-            return place(_checked(published.weight(name, None), shapes[name], name).astype(dtype, copy=False))
-        stacked = np.empty(shapes[name], dtype)
-        for layer in range(config.layers):
-            stacked[layer] = _checked(published.weight(name, layer), shapes[name][1:], f"{name} of layer {layer}")
-        return place(stacked)
+        array = _aligned(shapes[name], jnp.dtype(config.dtype))
+        if not array.size:  # the numbers of a position, of which a text has none
+            return place(array)
+        if name.startswith("blocks."):
+            for layer in range(config.layers):
+                array[layer] = _checked(published.weight(name, layer), array.shape[1:], f"{name} of layer {layer}")
+        else:
+            array[...] = _checked(published.weight(name, None), array.shape, name)
+        return place(array)
 
-    return model.with_weights(weight)
+    placed = {name: weight(name) for name in sorted(shapes, key=lambda name: -math.prod(shapes[name]))}
+    return model.with_weights(placed.__getitem__)
 
 
 def adjusted(published: Published, max_length: int, dtype: str, remat: bool) -> ModelConfig:
@@ -94,6 +102,14 @@ def adjusted(published: Published, max_length: int, dtype: str, remat: bool) -> 
     if max_length > limit:
         raise UserError(f"model.max_length {max_length}: the published model reads at most {limit} tokens")
     return dataclasses.replace(published.config, max_length=max_length, dtype=dtype, remat=remat)
+
+
+def _aligned(shape: tuple[int, ...], dtype: jnp.dtype) -> np.ndarray:
+    """An empty array that JAX on CPU takes as it is: any other it would copy."""
+    size, alignment = math.prod(shape) * dtype.itemsize, 64
+    raw = np.empty(size + alignment, np.uint8)
+    start = -raw.ctypes.data % alignment
+    return raw[start : start + size].view(dtype).reshape(shape)
 
 
 def _checked(array: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:

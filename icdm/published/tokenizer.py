@@ -30,6 +30,8 @@ CUTS = {
     "llama-bpe": lambda: _by_pattern(3),
     "qwen2": lambda: _by_pattern(1),
 }
+WHOLE = {"llama-bpe"}  # a word of the vocabulary is one id, whatever the merges say
+BEGIN = {"llama-bpe"}  # every text begins with BOS, unless the file says otherwise
 
 
 def byte_pairs(
@@ -49,7 +51,8 @@ def byte_pairs(
     if cut not in CUTS:
         raise unknown(f"way to cut a text in {path}, tokenizer.ggml.pre", cut, CUTS)
     ids = {word: i for i, word in enumerate(words)}
-    built = tokenizers.Tokenizer(models.BPE(ids, [tuple(pair.split(" ")) for pair in merges]))
+    pairs = [tuple(pair.split(" ")) for pair in merges]
+    built = tokenizers.Tokenizer(models.BPE(ids, pairs, ignore_merges=cut in WHOLE))
     built.pre_tokenizer = CUTS[cut]()
     built.decoder = decoders.ByteLevel()
     built.add_special_tokens([AddedToken(word, special=True, normalized=False) for word in special])
