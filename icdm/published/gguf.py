@@ -194,8 +194,12 @@ class GGUF:
         return value
 
 
-def open_gguf(path: pathlib.Path) -> GGUF:
+@functools.lru_cache(maxsize=2)  # its tables of words take seconds to read
+def open_gguf(path: pathlib.Path, changed: int) -> GGUF:
     """The model of a GGUF file.
+
+    Args:
+      changed: when the file was written; one that has changed is read again.
 
     Raises:
       UserError: it is cut short or not GGUF, or it holds what is not understood.

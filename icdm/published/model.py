@@ -1,7 +1,6 @@
 """A published language model, from whichever format: its shape, its weights as a Transformer, its tokenizer."""
 
 import dataclasses
-import functools
 import importlib.util
 import math
 import pathlib
@@ -47,7 +46,6 @@ class Published(Protocol):
         """The texts of the files of a Hugging Face directory that make its tokenizer, by name."""
 
 
-@functools.lru_cache(maxsize=4)  # the tables of a tokenizer take seconds to read
 def open_published(path: str) -> Published:
     """The model of a Hugging Face directory, of a GGUF file, or of the installed package of `package:NAME`.
 
@@ -58,7 +56,7 @@ def open_published(path: str) -> Published:
     if file.is_dir():
         return open_directory(file)
     if file.suffix == ".gguf" and file.is_file():
-        return open_gguf(file)
+        return open_gguf(file, file.stat().st_mtime_ns)
     raise UserError(f"no language model at {path}: {REMEDY}")
 
 
