@@ -194,12 +194,11 @@ def tiny(weights, workdir):
 def test_a_language_model_is_tuned_killed_resumed_measured_and_asked(weights, tmp_path):
     whole = run("experiments.run", *tiny(weights, tmp_path / "whole"))
     assert whole.returncode == 0, whole.stderr
-    killed = start("experiments.run", *tiny(weights, tmp_path / "killed"))
-    for line in killed.stdout:
-        if "fine_tune" in line:
-            killed.kill()
-            break
-    killed.wait()
+    with start("experiments.run", *tiny(weights, tmp_path / "killed")) as killed:
+        for line in killed.stdout:
+            if "fine_tune" in line:
+                killed.kill()
+                break
     assert run("experiments.run", *tiny(weights, tmp_path / "killed")).returncode == 0
     results = [json.loads((tmp_path / name / "results.json").read_text()) for name in ("whole", "killed")]
     assert results[0]["policies"] == results[1]["policies"]
