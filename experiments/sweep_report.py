@@ -3,6 +3,7 @@
 import itertools
 import json
 import pathlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -151,14 +152,15 @@ def gain(entry: dict) -> float:
 
 def write(workdir: pathlib.Path, results: dict, config: Any) -> None:
     """report.html of the sweep, with a table for each point and the gaps against every axis."""
-    entries, axes = results["runs"], results["sweep"]
-    tables = []
-    for entry in entries:
+    axes, tables, entries = results["sweep"], [], []
+    for entry in results["runs"]:
         heading = ", ".join(f"{name} = {value}" for name, value in entry["point"].items()) or entry["family"]
         if "bracket" in entry:
             heading += f" (oracle {entry['oracle']['method']}, bracket {100 * entry['bracket']['mean']:.2f} %)"
         place = f"{entry['family']}:horizon={entry['point'].get('horizon', config.horizon)}"
-        tables.append(report.policy_table(heading, entry["policies"], config.published.to_dict().get(place, {})))
+        published = config.published.to_dict().get(place, {})
+        tables.append(report.policy_table(heading, entry["policies"], published))
+        entries.append(entry | {"published": published})
     pictures = [
         (caption, pages.save(workdir, name, figure))
         for name, caption, figure in drawings(entries, axes, same_of(config))
@@ -253,4 +255,16 @@ def curves(axis: Axes, entries: list[tuple[Point, dict]], name: str, metric: str
         axis.plot(x, mean, marker="o", ms=4, color=color, label=policy.replace("_", " "))
         axis.fill_between(x, low, high, color=color, alpha=0.18, lw=0)
         axis.set_xticks(x)
+        if metric == "gap":
+            _published(axis, entries, name, policy)
     axis.grid(alpha=0.25)
+
+
+def _published(axis: Axes, entries: list[tuple[Point, dict]], name: str, policy: str) -> None:
+    """What a paper reports of a policy: a cross, or a bar from the lowest to the highest of several figures."""
+    label = f"{policy.replace('_', ' ')}, paper"
+    for point, entry in entries:
+        figures = [float(x) for x in re.findall(r"[\d.]+", entry.get("published", {}).get(policy, ""))]
+        if figures:
+            ends = [point[name]] * 2, [min(figures), max(figures)]
+            axis.plot(*ends, marker="x", ms=6, lw=1.4, ls=":", color=report.COLORS[policy], label=label)
