@@ -95,6 +95,15 @@ def further_tables(results: dict) -> dict[str, dict]:
         tables["Closed of the value between expert and optimal"] = results["closed_from_expert"]
     if "ratios" in results:
         tables["Ratios of normalised gaps"] = results["ratios"]
+    if "advantages" in results:
+        heading = "Normalised gap of a policy less that of fine tuned, task by task (above 0: fine tuned is better)"
+        tables[heading] = results["advantages"]
+    repeats = {name: m["repeats"] for name, m in results.get("policies", {}).items() if "repeats" in m}
+    if repeats:
+        tables["Share of decisions for the action that was seen most often"] = repeats
+    if results.get("comparisons"):
+        heading = "Normalised gap of fine tuned, the first less the second, task by task (below 0: the first is better)"
+        tables[heading] = {comparison_name(comparison): comparison for comparison in results["comparisons"]}
     if "data" in results:
         from icdm.logs.labels import LABELS  # needs the extra `data`, as the run did
 
@@ -105,6 +114,12 @@ def further_tables(results: dict) -> dict[str, dict]:
         behavior = results["off_policy"]["behavior_probabilities"]
         tables[f"{name.replace('_', ' ')}, valued from the log ({behavior} behaviour probabilities)"] = estimates
     return tables
+
+
+def comparison_name(comparison: dict) -> str:
+    """Two settings of an axis, and where they are compared."""
+    at = ", ".join(f"{name} {value}" for name, value in comparison["at"].items())
+    return f"{comparison['first']} less {comparison['second']}" + (f" at {at}" if at else "")
 
 
 def learning_curves(metrics: list[dict]) -> Figure:
