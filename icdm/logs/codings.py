@@ -162,7 +162,7 @@ def remarks(codings: dict[str, Coding]) -> list[str]:
     found = []
     for name, coding in codings.items():
         if isinstance(coding, Bins):
-            found.append(f"column {name} holds real numbers, coded by {coding.n} intervals (--bins)")
+            found.append(f"column {name} holds real numbers, coded by {coding.n} intervals (icdm convert --bins)")
         if isinstance(coding, Words):
             alike: dict[str, list[str]] = {}
             for word in coding.words:

@@ -47,10 +47,14 @@ def reader(path: pathlib.Path) -> tuple[Callable[[], Iterator[pa.RecordBatch]], 
     renamed = [old for old, new in zip(found[delimiter], names[delimiter]) if old != new]
     if renamed:
         notes.append(f"the header's {', '.join(map(repr, renamed))} without blanks and capitals")
-    read = functools.partial(_batches, path, encoding, delimiter, found[delimiter], names[delimiter])
-    if delimiter != "," and any(_has_decimal_commas(column) for column in next(read(), ())):
-        notes.append("numbers have a decimal comma")
-    return read, notes
+    raw = functools.partial(_batches, path, encoding, delimiter, found[delimiter], names[delimiter])
+    if delimiter == ",":
+        return raw, notes
+    first = next(raw(), ())
+    commas = [i for i, column in enumerate(first) if _has_decimal_commas(column)]
+    if commas:
+        notes.append(f"numbers of {', '.join(names[delimiter][i] for i in commas)} have a decimal comma")
+    return (lambda: (_with_points(batch, commas) for batch in raw())), notes
 
 
 def _opened(path: pathlib.Path) -> BinaryIO:
@@ -112,8 +116,7 @@ def _batches(
     try:
         with _opened(path) as file, pa.csv.open_csv(file, reading, options, columns) as batches:
             for batch in batches:
-                cells = batch.columns if delimiter == "," else [_with_points(column) for column in batch.columns]
-                yield pa.RecordBatch.from_arrays(cells, names)
+                yield pa.RecordBatch.from_arrays(batch.columns, names)
     except pa.ArrowInvalid as error:
         if ragged:
             row = ragged[0]
@@ -132,7 +135,9 @@ def _has_decimal_commas(column: pa.Array) -> bool:
     return bool(commas and not points)
 
 
-def _with_points(column: pa.Array) -> pa.Array:
-    if not _has_decimal_commas(column):
-        return column
-    return pc.if_else(pc.match_substring_regex(column, DECIMAL_COMMA), pc.replace_substring(column, ",", "."), column)
+def _with_points(batch: pa.RecordBatch, columns: list[int]) -> pa.RecordBatch:
+    cells = list(batch.columns)
+    for i in columns:
+        number = pc.match_substring_regex(cells[i], DECIMAL_COMMA)
+        cells[i] = pc.if_else(number, pc.replace_substring(cells[i], ",", "."), cells[i])
+    return pa.RecordBatch.from_arrays(cells, batch.schema.names)

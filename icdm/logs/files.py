@@ -24,10 +24,11 @@ from icdm.logs.table import CODED, NOTHING, OPTIONAL, REQUIRED, ROW_GROUP, Rows,
 
 IDS = ("task_id", "episode_id")
 MISSING_REWARD = ("zero",)
-REMEDIES = {  # of cells that are not of their column's kind
-    "observation": "--words observation takes values as they are written",
-    "action": "--words action takes values as they are written",
-    "t": "--sort orders rows by time stamps",
+REMEDIES = {  # of cells that are missing or not of their column's kind
+    "observation": "icdm convert --words observation takes values as they are written",
+    "action": "icdm convert --words action takes values as they are written",
+    "t": "icdm convert --sort orders rows by time stamps",
+    "reward": "icdm convert --missing-reward zero counts it as 0",
 }
 NEAR = 0.75  # similarity of a column's name to an absent one's that is taken for a slip
 
@@ -73,6 +74,7 @@ class Source(NamedTuple):
     start: the lowest t, from which episodes count their steps.
     missing_reward: as in `Reading`.
     notes: how the file was understood.
+    remedies: by column, what helps if a cell is missing or not of its column's kind.
     """
 
     path: pathlib.Path
@@ -81,6 +83,7 @@ class Source(NamedTuple):
     start: int
     missing_reward: str | None
     notes: list[str]
+    remedies: dict[str, str] = REMEDIES
 
 
 def open_source(path: str | pathlib.Path, reading: Reading = Reading()) -> Source:
@@ -223,7 +226,7 @@ def _fitted(source: Source, name: str, parts: list[np.ndarray], n_bins: int, bin
     values = np.concatenate([part for part in parts if part.size] or parts)
     if source.kinds[name] == "reals":
         if name in IDS:
-            raise UserError(f"{source.path}: column {name} holds numbers with a fraction: --words {name} takes them")
+            raise UserError(f"{source.path}: column {name} holds fractions: icdm convert --words {name} reads it")
         return fit_bins(values, n_bins, binning)
     if source.kinds[name] == "words":
         return Words(tuple(np.unique(values).tolist()) or ("",))
@@ -233,7 +236,7 @@ def _fitted(source: Source, name: str, parts: list[np.ndarray], n_bins: int, bin
     if n > MOST_INTEGERS:
         raise UserError(
             f"{source.path}: column {name} holds {n - 1}, at most {MOST_INTEGERS - 1} is coded as it is: "
-            f"--words {name} codes what occurs, --reals {name} bins it"
+            f"icdm convert --words {name} codes what occurs, --reals {name} bins it"
         )
     return Integers(n)
 
@@ -248,6 +251,9 @@ def code(batch: pa.RecordBatch, source: Source, codings: dict[str, Coding]) -> t
     """The rows of one raw batch as codes, with the faults of cells by column."""
     cells, codes = {}, {}
 
+    def with_remedy(name: str, fault: str) -> str:
+        return f"{fault} ({source.remedies[name]})" if name in source.remedies else fault
+
     def column(name: str, kind: str, needed: bool) -> tuple[np.ndarray, np.ndarray]:
         if name not in batch.schema.names:
             return np.full(batch.num_rows, np.nan), np.zeros(batch.num_rows, bool)
@@ -255,8 +261,8 @@ def code(batch: pa.RecordBatch, source: Source, codings: dict[str, Coding]) -> t
         wrong = faulty(faults)
         if needed:
             faults[~there & ~wrong] = "missing"
-        if wrong.any() and name in REMEDIES:
-            faults[wrong] = [f"{fault} ({REMEDIES[name]})" for fault in faults[wrong]]
+        if name != "reward":
+            faults[wrong] = [with_remedy(name, fault) for fault in faults[wrong]]
         if faulty(faults).any():
             cells[name] = faults
         return values, there & ~wrong
@@ -284,14 +290,14 @@ def code(batch: pa.RecordBatch, source: Source, codings: dict[str, Coding]) -> t
     acted = codes["action"] != NOTHING
     mark("action", paid & ~acted, "missing, though there is a reward")
     if source.missing_reward is None:
-        mark("reward", acted & ~paid, "missing; --missing-reward zero counts it as 0")
+        mark("reward", acted & ~paid, with_remedy("reward", "missing"))
     rows = Rows(
         task_id=codes["task_id"],
         episode_id=codes["episode_id"],
         t=np.where(there, t - source.start, NOTHING).astype(np.int64),
         observation=np.maximum(codes["observation"], 0),
         action=codes["action"],
-        reward=np.where(acted & paid, reward, 0.0),
+        reward=np.where(acted, np.where(paid, reward, np.nan if source.missing_reward is None else 0.0), 0.0),
         oracle_action=codes["oracle_action"],
         behavior_probability=np.where(known, probability, np.nan),
         terminal=np.where(marked, terminal, 0).astype(bool),

@@ -72,7 +72,10 @@ def log_of(chunks: Iterable[Rows], n_observations: int) -> Log:
     for rows in chunks:
         columns = (rows.observation, rows.action, rows.oracle_action)
         numbers = (rows.reward, rows.behavior_probability)
-        parts.append([*(x.astype(np.int32) for x in columns), *(x.astype(np.float32) for x in numbers), rows.terminal])
+        terminal = rows.terminal.copy()
+        closing = np.setdiff1d(np.flatnonzero(~rows.acted & rows.terminal), rows.starts)
+        terminal[closing - 1] = True  # marked where the episode's last observation is, not at its last step
+        parts.append([*(x.astype(np.int32) for x in columns), *(x.astype(np.float32) for x in numbers), terminal])
         firsts.append(rows.starts + row)
         steps.append(np.add.reduceat(rows.acted.astype(np.int32), rows.starts))
         tasks.append(rows.task_id[rows.starts])

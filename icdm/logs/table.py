@@ -29,7 +29,7 @@ CODED = ("task_id", "episode_id", "observation", "action")
 REPAIRS = ("drop", "truncate")
 ROW_GROUP = 2**17
 METADATA = b"icdm"
-MOST_IN_CHUNK = 2**30  # bytes of a column of one row group
+MOST_IN_GROUP = 2**31  # bytes of a row group, not compressed
 MOST_ROWS, MOST_ROWS_PER_BYTE = 2**26, 1000  # of a file; more rows than that take no more than the bytes allow
 LARGEST_REWARD = float(np.finfo(np.float32).max)  # models read rewards in 32 bits
 
@@ -144,7 +144,7 @@ def open_table(path: str | pathlib.Path) -> Table:
     path = pathlib.Path(path)
     try:
         file = pq.read_metadata(path)
-    except (OSError, pa.ArrowException) as error:
+    except Exception as error:  # beside its own exceptions, Arrow raises those of Python on damaged metadata
         raise unreadable(path, error) from None
     if METADATA not in (file.metadata or {}):
         raise UserError(f"{path} has no codings: make a table of it with icdm convert")
@@ -165,7 +165,7 @@ def is_table(path: str | pathlib.Path) -> bool:
     """Whether the file is a Parquet file with codings."""
     try:
         return METADATA in (pq.read_metadata(path).metadata or {})
-    except (OSError, pa.ArrowException):
+    except Exception:  # as in `open_table`
         return False
 
 
@@ -218,7 +218,7 @@ def parquet_columns(path: str | pathlib.Path) -> list[str]:
     """
     try:
         return pq.read_schema(path).names
-    except Exception as error:  # beside its own exceptions, Arrow raises those of Python on damaged metadata
+    except Exception as error:  # as in `open_table`
         raise unreadable(path, error) from None
 
 
@@ -237,7 +237,7 @@ def parquet_batches(path: str | pathlib.Path, columns: list[str] | None = None) 
             yield from file.iter_batches(batch_size=ROW_GROUP, columns=columns)
     except UserError:
         raise
-    except Exception as error:  # as above
+    except Exception as error:  # as in `open_table`
         raise unreadable(path, error) from None
 
 
@@ -250,13 +250,11 @@ def _check_sizes(path: pathlib.Path, file: pq.FileMetaData) -> None:
     if file.num_rows > most:
         raise UserError(f"{path} of {path.stat().st_size:,} bytes claims {file.num_rows:,} rows: at most {most:,}")
     for group in range(file.num_row_groups):
-        for i in range(file.num_columns):
-            column = file.row_group(group).column(i)
-            if column.total_uncompressed_size > MOST_IN_CHUNK:
-                raise UserError(
-                    f"{path}: column {column.path_in_schema} of row group {group} takes "
-                    f"{column.total_uncompressed_size:,} bytes: at most {MOST_IN_CHUNK:,}, write smaller row groups"
-                )
+        size = file.row_group(group).total_byte_size
+        if size > MOST_IN_GROUP:
+            raise UserError(
+                f"{path}: row group {group} takes {size:,} bytes: at most {MOST_IN_GROUP:,}, write smaller row groups"
+            )
 
 
 def unreadable(path: str | pathlib.Path, error: Exception) -> UserError:
@@ -317,7 +315,7 @@ def checked(path: str | pathlib.Path, passes: Passes, *, repair: str | None, rep
             column, index, fault = min(defects, key=lambda defect: defect[1])
             where = f"{path}: row {row + index}, column {column}: {fault}"
             if repair is None:
-                raise UserError(f"{where}; correct it, or repair with --repair drop or --repair truncate")
+                raise UserError(f"{where}; correct it, or icdm convert --repair drop or --repair truncate")
             report.first = report.first or where
         if repair == "drop":
             rows = _without(rows, report)
@@ -396,8 +394,8 @@ def _contradictions(rows: Rows, seen: set) -> list[tuple[str, np.ndarray, Callab
             "episode_id",
             again,
             lambda i: (
-                f"episode {rows.episode_id[i]} of task {rows.task_id[i]} continues after other episodes (--sort "
-                "brings its rows together)"
+                f"episode {rows.episode_id[i]} of task {rows.task_id[i]} continues after other episodes "
+                "(icdm convert --sort brings its rows together)"
             ),
         ),
         (

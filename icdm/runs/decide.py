@@ -119,7 +119,7 @@ def _read(path: str | pathlib.Path, codings: dict[str, Coding], task: str | None
         kinds = {name: codings[name].kind for name in ("observation", "action")}
         ids = {name: source.kinds[name] for name in ("task_id", "episode_id")}
         own = fit_codings(source._replace(kinds=ids), 2, "uniform") | {name: codings[name] for name in kinds}
-        passes = functools.partial(coded_parts, source._replace(kinds=ids | kinds), own)
+        passes = functools.partial(coded_parts, source._replace(kinds=ids | kinds, remedies={}), own)
         parts, start = list(checked(path, passes, repair=None, report=Report())), source.start
     if not parts:
         raise UserError(f"{path} holds no rows")
