@@ -99,7 +99,7 @@ class Seen:
         others = numbers.filter(pc.invert(pc.match_substring_regex(numbers, WHOLE)))
         self.filled += pc.sum(filled).as_py() or 0
         self.numbers += len(numbers)
-        self.fractions += sum(_whole(x) is None for x in others.to_pylist())
+        self.fractions += sum(not _is_whole(_decimal(x)) for x in others.to_pylist())
         self.padded += pc.sum(pc.and_(filled, pc.not_equal(column, text))).as_py() or 0
         self.zeros += pc.sum(pc.match_substring_regex(numbers, r"^[-+]?0\d")).as_py() or 0
 
@@ -216,14 +216,22 @@ def _no_numbers(text: pa.Array, bad: np.ndarray, faults: np.ndarray) -> None:
 
 def _whole(text: str) -> int | None:
     """The integer that a number stands for, None if it has a fraction or more than 64 bits."""
-    try:
-        number = decimal.Decimal(text)
-        # A number of few digits may have an exponent of many: it is looked at before the digits are written out.
-        if number.adjusted() > 18 or number != number.to_integral_value():
-            return None
-    except ArithmeticError:
+    number = _decimal(text)
+    # A number of few digits may have an exponent of many: it is looked at before the digits are written out.
+    if number.adjusted() > 18 or not _is_whole(number):
         return None
     return int(number) if abs(int(number)) < 2**63 else None
+
+
+def _decimal(text: str) -> decimal.Decimal:
+    try:
+        return decimal.Decimal(text)
+    except decimal.InvalidOperation:  # an exponent that is larger than a computer's
+        return decimal.Decimal("Infinity")
+
+
+def _is_whole(number: decimal.Decimal) -> bool:
+    return number.is_finite() and number == number.to_integral_value()
 
 
 def _at(values: list, mask: np.ndarray) -> list:

@@ -54,12 +54,14 @@ def convert(
     if out.exists() and (out.suffix == "" or not overwrite):
         replace = ", or --overwrite" if out.suffix else ""
         raise UserError(f"{out} exists already: choose another OUT{replace}")
+    if not out.parent.is_dir():
+        raise UserError(f"cannot write {out}: {out.parent} is no directory")
     options = dict(repair=repair, bins=bins, binning=binning, **reading)
     if out.suffix == ".parquet":
         table, report = to_table(source, out, **options)
         said = f"{out}: {table.n_rows} rows, {table.n_observations} observations, {table.n_actions} actions; {report}"
         return "\n".join([said, *report.notes])
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory(prefix=f"{out.name}.", dir=out.parent) as directory:
         table, report = to_table(source, pathlib.Path(directory) / f"{out.stem}.parquet", **options)
         if out.suffix == ".csv":
             write_csv(out, table)

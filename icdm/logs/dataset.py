@@ -8,9 +8,10 @@ import jax
 import numpy as np
 
 from icdm.errors import UserError
-from icdm.logs import dpt
+from icdm.logs import d3rlpy, dpt
 from icdm.logs.convert import to_table
 from icdm.logs.log import Log, hold_out, load
+from icdm.logs.npz import read_npz
 from icdm.logs.table import Table, is_table, open_table
 from icdm.problems.family import CanSample, Family
 from icdm.trajectories.collect import draw_problems
@@ -49,7 +50,7 @@ def open_dataset(
     """
     if not path.exists():
         raise UserError(f"--config.data={path}: no such file")
-    if path.suffix == ".npz":
+    if path.suffix == ".npz" and not d3rlpy.holds(read_npz(path)):
         train, test, problem, contexts = dpt.split(path, family, workdir, seed, episodes)
         return DataSet(train, test, problem, contexts, names_best_actions=True)
     table = open_table(path) if is_table(path) else _as_table(path, workdir)

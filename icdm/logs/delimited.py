@@ -9,6 +9,7 @@ import functools
 import gzip
 import io
 import pathlib
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
@@ -24,6 +25,7 @@ ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 DECIMAL_COMMA = r"^\s*[-+]?\d+,\d+([eE][-+]?\d+)?\s*$"
 DECIMAL_POINT = r"^\s*[-+]?\d*\.\d+"
+RAGGED = r"(?:Row #(\d+): )?Expected (\d+) columns, got (\d+): (.*)"  # of Arrow's message
 BLOCK = 2**24  # bytes that are parsed at a time
 MOST_UNPACKED, MOST_RATIO = 2**28, 200  # a file of steps is not packed into a 200th of its size
 
@@ -102,30 +104,22 @@ def _plain_name(name: str) -> str:
 def _batches(
     path: pathlib.Path, encoding: str, delimiter: str, header: list[str], names: list[str]
 ) -> Iterator[pa.RecordBatch]:
-    ragged = []
-
-    def refuse(row: pa.csv.InvalidRow) -> str:
-        ragged.append(row)
-        return "error"
-
     columns = pa.csv.ConvertOptions(
         column_types=dict.fromkeys(header, pa.string()), null_values=[""], strings_can_be_null=True
     )
-    options = pa.csv.ParseOptions(delimiter=delimiter, invalid_row_handler=refuse)
-    reading = pa.csv.ReadOptions(use_threads=False, block_size=BLOCK, encoding=encoding)
+    options = pa.csv.ParseOptions(delimiter=delimiter)
+    block = min(BLOCK, 2**16 + MOST_RATIO * path.stat().st_size)
+    reading = pa.csv.ReadOptions(use_threads=False, block_size=block, encoding=encoding)
     try:
         with _opened(path) as file, pa.csv.open_csv(file, reading, options, columns) as batches:
             for batch in batches:
                 yield pa.RecordBatch.from_arrays(batch.columns, names)
-    except pa.ArrowInvalid as error:
-        if ragged:
-            row = ragged[0]
-            number = "" if row.number is None else f"row {row.number - 1}: "
-            raise UserError(
-                f"{path}: {number}{row.actual_columns} cells where {row.expected_columns} are due: {row.text[:60]!r}"
-            ) from None
-        raise unreadable(path, error) from None
     except (OSError, EOFError, zlib.error, UnicodeError, pa.ArrowException) as error:
+        ragged = re.search(RAGGED, str(error), re.DOTALL)
+        if ragged:
+            row, due, there, text = ragged.groups()
+            number = f"row {int(row) - 1}: " if row else ""
+            raise UserError(f"{path}: {number}{there} cells where {due} are due: {text[:60]!r}") from None
         raise unreadable(path, error) from None
 
 

@@ -27,6 +27,7 @@ from icdm.problems.family import Family
 
 BANDIT = ("actions", "rewards", "optimal", "means")
 DARK_ROOM = ("states", "actions", "next_states", "rewards", "query", "optimal", "goal")
+SPLITS = ("train", "test", "eval")
 MOST_SIDE = 2**10  # of Dark Room
 
 
@@ -42,7 +43,12 @@ def arrays_of(path: pathlib.Path, split: str) -> dict[str, np.ndarray]:
 
 def split_of(path: pathlib.Path, arrays: dict[str, np.ndarray], split: str) -> dict[str, np.ndarray]:
     """The same of arrays that have been read already."""
-    splits = sorted({name.split("_")[0] for name in arrays})
+    splits = sorted({name.split("_")[0] for name in arrays} & set(SPLITS))
+    if not splits:
+        raise UserError(
+            f"{path} holds {', '.join(sorted(arrays))[:200]}: the arrays of DPT (train_actions, ...) and those of "
+            "d3rlpy (observations, actions, rewards, terminals) are supported"
+        )
     if split not in splits:
         raise unknown(f"split of {path}", split, splits)
     of_split = {name.removeprefix(split + "_"): x for name, x in arrays.items() if name.startswith(split + "_")}

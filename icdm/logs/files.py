@@ -25,8 +25,8 @@ from icdm.logs.table import CODED, NOTHING, OPTIONAL, REQUIRED, ROW_GROUP, Rows,
 IDS = ("task_id", "episode_id")
 MISSING_REWARD = ("zero",)
 REMEDIES = {  # of cells that are missing or not of their column's kind
-    "observation": "icdm convert --words observation takes values as they are written",
-    "action": "icdm convert --words action takes values as they are written",
+    "observation": "icdm convert --words observation takes values as they are written, --reals observation bins them",
+    "action": "icdm convert --words action takes values as they are written, --reals action bins them",
     "t": "icdm convert --sort orders rows by time stamps",
     "reward": "icdm convert --missing-reward zero counts it as 0",
 }
@@ -150,9 +150,10 @@ def _notes_of_names(path: pathlib.Path, names: list[str]) -> list[str]:
     for name in REQUIRED:
         if name not in names:
             raise UserError(
-                f"{path}: column {name} is missing (it has {', '.join(names)[:200]}); each is one column, of integers, "
-                "words or real numbers"
+                f"{path}: column {name} is missing (it has {', '.join(names)[:200]}): give one column of integers, "
+                "words or real numbers, not several features"
             )
+    for name in REQUIRED + OPTIONAL:
         if names.count(name) > 1:
             raise UserError(f"{path}: column {name} is there {names.count(name)} times")
     absent = [name for name in OPTIONAL if name not in names]

@@ -179,7 +179,6 @@ def write_minari(path: pathlib.Path, table: Table, form: str, dataset_id: str) -
         raise unknown("Minari format", form, FORMATS)
     if path.exists():
         raise UserError(f"{path} exists already: choose another name")
-    path.parent.mkdir(parents=True, exist_ok=True)
     fresh = pathlib.Path(tempfile.mkdtemp(prefix=path.name, dir=path.parent)) / "set"
     (fresh / "data").mkdir(parents=True)
     try:
