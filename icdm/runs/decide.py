@@ -47,23 +47,22 @@ def decide(
     decider = Decider(opened)
     codings = run_codings(opened)
     recorded = _read(context, codings, task)
-    log = log_of([recorded.rows], _end(opened, codings))
-    episodes = log.contexts[0]
     if not opened.layout.independent_steps:
         _check_lengths(recorded, opened.family.horizon)
-    decider.reset(_trajectories(log, episodes, opened.layout))
     if history is None:
-        now = _present(observation, codings["observation"])
+        before, now = [], _present(observation, codings["observation"])
     else:
-        *before, now = _live(history, codings, recorded.start)
+        *before, (now, _, _) = _live(history, codings, recorded.start)
         if len(before) >= opened.family.horizon:
             raise UserError(
                 f"{history} holds {len(before)} steps: the run's episodes are over after {opened.family.horizon}"
             )
-        for seen, action, reward in before:
-            decider.act([seen])
-            decider.observe([action], [reward])
-        now = now[0]
+    log = log_of([recorded.rows], _end(opened, codings))
+    episodes = log.contexts[0]
+    decider.reset(_trajectories(log, episodes, opened.layout))
+    for seen, action, reward in before:
+        decider.act([seen])
+        decider.observe([action], [reward])
     decision = decider.act([now])
     names = _action_names(codings["action"], opened.family.n_actions)
     values = None if decision.value is None else dict(zip(names, decision.value[0].tolist()))
