@@ -92,7 +92,7 @@ def _encoding(path: pathlib.Path) -> str:
 def _header(path: pathlib.Path, encoding: str, delimiter: str) -> list[str]:
     with _opened(path) as file:
         text = io.TextIOWrapper(file, "utf-8-sig" if encoding == "utf-8" else encoding, newline="")
-        return next(csv.reader(text, delimiter=delimiter), [])
+        return next((row for row in csv.reader(text, delimiter=delimiter) if row), [])  # Arrow skips empty lines too
 
 
 def _plain_name(name: str) -> str:
@@ -113,6 +113,8 @@ def _batches(
     try:
         with _opened(path) as file, pa.csv.open_csv(file, reading, options, columns) as batches:
             for batch in batches:
+                if batch.schema.names != header:
+                    raise UserError(f"{path}: its header is not clear: {', '.join(header)[:200]!r}")
                 yield pa.RecordBatch.from_arrays(batch.columns, names)
     except (OSError, EOFError, zlib.error, UnicodeError, pa.ArrowException) as error:
         ragged = re.search(RAGGED, str(error), re.DOTALL)

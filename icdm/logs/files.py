@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from icdm.errors import UserError, unknown
 from icdm.logs import d3rlpy, delimited, dpt, minari
-from icdm.logs.codings import MOST_IDS, MOST_INTEGERS, UNKNOWN, Coding, Integers, Words, fit_bins
+from icdm.logs.codings import MOST_IDS, MOST_INTEGERS, UNKNOWN, Bins, Coding, Integers, Words, fit_bins
 from icdm.logs.columns import Seen, faulty, plain, raw_values
 from icdm.logs.npz import read_npz
 from icdm.logs.order import in_order
@@ -242,6 +242,13 @@ def _fitted(source: Source, name: str, parts: list[np.ndarray], n_bins: int, bin
     return Integers(n)
 
 
+def _check_width(path: pathlib.Path, name: str, values: np.ndarray, coding: Coding) -> None:
+    """Raises UserError if values are vectors where the coding has numbers or words, or of another length."""
+    width = values.shape[1:] or (1,)
+    if width != (len(coding.edges) if isinstance(coding, Bins) else 1,):
+        raise UserError(f"{path}: column {name} holds vectors of {width[0]} numbers, which is not how it is coded")
+
+
 def coded_parts(source: Source, codings: dict[str, Coding]) -> Iterator[tuple[Rows, dict]]:
     """The source's rows as codes, with the faults of cells by column."""
     for batch in source.batches():
@@ -277,6 +284,8 @@ def code(batch: pa.RecordBatch, source: Source, codings: dict[str, Coding]) -> t
         as_column = "action" if name == "oracle_action" else name
         coding, kind = codings[as_column], source.kinds[as_column]
         values, there = column(name, kind, name not in ("action", "oracle_action"))
+        if there.any():
+            _check_width(source.path, name, values, coding)
         coded = np.full(batch.num_rows, NOTHING, np.int64)
         coded[there] = coding.encode(values[there])
         strange = coded == UNKNOWN

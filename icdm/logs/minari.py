@@ -79,7 +79,7 @@ def _episode_batch(
         )
     try:
         ids = {name: int(metadata.get(name, absent)) for name, absent in (("task_id", 0), ("episode_id", number))}
-    except (TypeError, ValueError, OverflowError):
+    except (AttributeError, TypeError, ValueError, OverflowError):
         raise UserError(f"{path}: task_id or episode_id of episode {number} is no integer") from None
     batch = {
         **{name: np.full(steps + 1, value) for name, value in ids.items()},
@@ -88,7 +88,7 @@ def _episode_batch(
         "action": columns["actions"],
         "reward": columns["rewards"],
         "terminal": columns["terminations"],
-        **columns["infos"],
+        **{name: columns["infos"].get(name, np.zeros(0)) for name in EXTRA},
     }
     as_words = {name: words.get("action" if name == "oracle_action" else name) for name in batch}
     return pa.RecordBatch.from_pydict(
