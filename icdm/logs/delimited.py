@@ -71,21 +71,21 @@ def _encoding(path: pathlib.Path) -> str:
         start = file.read(4)
         if start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
             return "utf-16"
-        if start[:2] == b"PK":
+        if start == b"PK\3\4":
             raise UserError(f"{path} is a zip archive, such as a spreadsheet: export it as CSV")
         encoding, decoder = "utf-8", codecs.getincrementaldecoder("utf-8")()
         size, most = 0, max(MOST_UNPACKED, MOST_RATIO * path.stat().st_size)
-        for block in (start, *iter(functools.partial(file.read, 2**20), b"")):
+        file.seek(0)
+        for block in iter(functools.partial(file.read, 2**20), b""):
             size += len(block)
             if size > most:
                 raise UserError(f"{path} of {path.stat().st_size:,} bytes expands to more than {most:,}")
             if b"\0" in block:
                 raise UserError(f"{path} is no text in UTF-8, UTF-16 or Latin-1: export it as CSV")
-            if encoding == "utf-8":
-                try:
-                    decoder.decode(block)
-                except UnicodeDecodeError:
-                    encoding = "latin-1"
+            try:
+                decoder.decode(block)
+            except UnicodeDecodeError:
+                decoder, encoding = codecs.getincrementaldecoder("latin-1")(), "latin-1"
         return encoding
 
 

@@ -9,10 +9,9 @@ import numpy as np
 
 from icdm.logs.codings import Coding, remarks
 from icdm.logs.files import Reading, coded_parts, fit_codings, open_source
-from icdm.logs.table import NOTHING, find_defects, is_table, open_table
+from icdm.logs.table import LARGEST_REWARD, NOTHING, find_defects, is_table, open_table
 
 SHOWN = 12  # most actions that `show` lists
-LARGEST_RETURN = 1e300  # sums of such numbers are finite
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -47,12 +46,13 @@ def describe(path: str | pathlib.Path, split: str = "", **reading: Any) -> dict:
             entry = defects.setdefault(column, {"rows": 0, "first_row": int(rows_before + row + 1), "first": message})
             entry["rows"] += 1
         starts, acted = rows.starts, rows.acted
+        reward = np.where(np.abs(rows.reward) <= LARGEST_REWARD, rows.reward, np.nan)  # the others are defects
         pair_parts.append(_counted(rows.observation[acted] * n_actions + rows.action[acted]))
         if len(pair_parts) > 64:
             pair_parts = [_added(pair_parts)]
         lengths.append(np.add.reduceat(acted.astype(np.int64), starts))
-        returns.append(np.add.reduceat(np.where(acted, rows.reward, 0), starts))
-        rewards.append(rows.reward[acted])
+        returns.append(np.add.reduceat(np.where(acted, reward, 0), starts))
+        rewards.append(reward[acted])
         again = {row for column, row, _ in row_defects if column == "episode_id"}
         episodes += sum(int(start) not in again for start in starts)
         tasks.update(np.unique(rows.task_id).tolist())
@@ -108,7 +108,7 @@ def _added(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.n
 
 
 def _spread(values: np.ndarray) -> dict:
-    finite = values[np.abs(values) <= LARGEST_RETURN]  # the others are defects
+    finite = values[np.isfinite(values)]
     if not finite.size:
         return {}
     names = ("min", "median", "max")

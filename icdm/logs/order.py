@@ -21,9 +21,10 @@ def in_order(path: pathlib.Path, batches: Callable[[], Batches], rows: int) -> B
     Raises:
       UserError: t holds neither integers nor time stamps in the form of ISO 8601.
     """
-    table = pa.Table.from_batches(batches()).combine_chunks()
-    if not table.num_rows:
+    parts = list(batches())
+    if not parts:
         return
+    table = pa.Table.from_batches(parts).combine_chunks()
     task_I, episode_I, t = (table.column(name).combine_chunks() for name in ("task_id", "episode_id", "t"))
     task_I, episode_I = _appearance(task_I), _appearance(episode_I)
     stamped = _are_stamps(t)
