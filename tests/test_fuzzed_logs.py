@@ -162,13 +162,23 @@ FUZZ |= {"minari": fuzz_minari, "decide": fuzz_decide}
 
 @pytest.mark.parametrize("kind", FUZZ)
 def test_damaged_files_are_read_or_refused(kind):
-    QUICK(given(seed=SEEDS)(FUZZ[kind]))()
+    @QUICK
+    @given(seed=SEEDS)
+    def fuzz(seed):
+        FUZZ[kind](seed)
+
+    fuzz()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", FUZZ)
 def test_20_000_damaged_files_are_read_or_refused(kind):
-    SLOW(given(seed=SEEDS)(FUZZ[kind]))()
+    @SLOW
+    @given(seed=SEEDS)
+    def fuzz(seed):
+        FUZZ[kind](seed)
+
+    fuzz()
 
 
 def test_files_that_claim_to_be_large_are_refused_before_they_are_read(tmp_path):
