@@ -21,11 +21,13 @@ import pyarrow.ipc
 
 from icdm.errors import UserError, unknown
 from icdm.logs.codings import Bins, Coding, Integers, Words, coding_from_json
+from icdm.logs.npz import MOST_PACKED
 from icdm.logs.table import NOTHING, Rows, Table
 
 FORMATS = ("hdf5", "arrow")
 VERSION = "0.5.0"
 MOST_BYTES = 2**30  # of an array of one episode
+MOST_UNSTORED = 2**20  # bytes of it that a file need not hold
 MAIN = "main_data.hdf5"
 STEPS = ("observations", "actions", "rewards", "terminations", "truncations")
 EXTRA = ("oracle_action", "behavior_probability")
@@ -137,8 +139,9 @@ def _hdf5_episodes(path: pathlib.Path, n: int) -> Iterator[tuple[int, dict, dict
 def _array(path: pathlib.Path, data: Any) -> np.ndarray:
     """The values of an HDF5 dataset; what it takes is looked at before they are read."""
     size = math.prod(data.shape) * data.dtype.itemsize
-    if size > MOST_BYTES:
-        raise UserError(f"{path / MAIN}: {data.name} takes {size:,} bytes: at most {MOST_BYTES:,}")
+    most = min(MOST_BYTES, MOST_UNSTORED + MOST_PACKED * data.id.get_storage_size())
+    if size > most:
+        raise UserError(f"{path / MAIN}: {data.name} takes {size:,} bytes: at most {most:,}")
     return np.asarray(data[()])
 
 
