@@ -54,18 +54,29 @@ def decide(parser: argparse.ArgumentParser) -> None:
 def convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="IN")
     parser.add_argument("out", metavar="OUT")
+    parser.add_argument("--overwrite", action="store_true", help="replace a file OUT that exists")
     repair = "drop episodes with a defect, or cut them before it"
     parser.add_argument("--repair", choices=("drop", "truncate"), help=repair)
     parser.add_argument("--bins", type=int, default=16, help="intervals of a column of real numbers (%(default)s)")
     parser.add_argument("--binning", choices=("quantile", "uniform"), default="quantile")
-    parser.add_argument("--split", default="", help="train, test or eval, of a .npz")
     parser.add_argument("--minari", choices=("hdf5", "arrow"), default="hdf5", help="format of a Minari OUT")
+    reading(parser)
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    reading(parser)
+
+
+def reading(parser: argparse.ArgumentParser) -> None:
+    """How a file of recorded steps is to be read."""
+    column = dict(action="append", default=[], metavar="COLUMN")
     parser.add_argument("--split", default="", help="train, test or eval, of a .npz")
+    parser.add_argument("--words", **column, help="its values are words, whatever they look like; may be repeated")
+    parser.add_argument("--reals", **column, help="its values are real numbers, to be binned although they are whole")
+    parser.add_argument("--sort", action="store_true", help="sort rows by episode and t, which may be a time stamp")
+    parser.add_argument("--missing-reward", choices=("zero",), help="a step without a reward paid 0")
 
 
 COMMANDS = {  # its parser, its module, one line, more lines

@@ -1,6 +1,8 @@
 """Acting from a trained run: the object, the command, and agreement with the model's forward pass."""
 
 import json
+import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +19,7 @@ from icdm.runs.run import Run
 from icdm.trajectories.prompt import action_logits, encode
 from icdm.trajectories.trajectory import Trajectories
 
+CASES = pathlib.Path(__file__).parent / "data" / "cases" / "D_decide"
 HEADER = "task_id,episode_id,t,observation,action,reward\n"
 CONTEXT = HEADER + "0,0,0,5,1,0.55\n0,0,1,4,0,-0.02\n0,0,2,5,2,-0.02\n0,0,3,6,,\n"
 HISTORY = HEADER + "0,0,0,5,1,0.55\n0,0,1,4,,\n"
@@ -122,3 +125,74 @@ def test_mistakes_are_told(trained, tmp_path):
     (tmp_path / "half" / "config.json").write_text((directory / "config.json").read_text())
     with pytest.raises(UserError, match="has not got there yet"):
         decide(tmp_path / "half", context, observation="5")
+
+
+REFUSED = {  # the episodes of the run have 3 steps, and the families of its mixture have up to 6
+    "h3": "row 1, column observation: 1.9 is not an integer from 0",
+    "h4b": "row 1, column action: 0.9 is not an integer from 0",
+    "h12": "holds 5 steps: the run's episodes are over after 3",
+    "h14": "row 1, column terminal: the episode is over",
+    "h15": "holds 2 episodes",
+    "h17b": "row 1, column reward: .* not a finite number of 32 bits",
+}
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """A run that was not trained; its pretraining mixture has longer episodes."""
+    c = base.get_config()
+    c.horizon, c.context.episodes = 3, 1
+    c.model.update(width=16, layers=1, heads=2, kv_heads=2, hidden=16)
+    c.pretrain.steps = c.fine_tune.steps = 0
+    c.pretrain.mixture = ("energy:horizon=6",)
+    return Run.claim(tmp_path_factory.mktemp("short"), c)
+
+
+@pytest.mark.parametrize("history", REFUSED)
+def test_nothing_is_rounded_and_nothing_is_decided_after_the_end(history, short, tmp_path, capsys):
+    (tmp_path / "context.csv").write_text(CONTEXT)
+    arguments = ["--run", str(short.directory), "--context", str(tmp_path / "context.csv"), "--json"]
+    with pytest.raises(SystemExit):
+        main(["decide", *arguments, "--history", str(CASES / f"{history}.csv")])
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1 and re.search(REFUSED[history], said.err)
+
+
+def test_contexts_that_the_run_cannot_have_recorded_are_refused(short, tmp_path):
+    context = tmp_path / "context.csv"
+    with pytest.raises(UserError, match="has 4 steps or more: the run's episodes have 3"):
+        decide(short.directory, CASES / "ctx.csv", observation="1")
+    context.write_text(CONTEXT.replace("0.55", "1e39"))
+    with pytest.raises(UserError, match="row 1, column reward"):
+        decide(short.directory, context, observation="1")
+    context.write_text(CONTEXT.replace("0,0,0,5,1", "0,0,0,5,left"))
+    with pytest.raises(UserError, match="row 1, column action: 'left' is not a number"):
+        decide(short.directory, context, observation="1")
+    context.write_text(CONTEXT)
+    (tmp_path / "late.csv").write_text(HEADER + "0,0,1,5,1,0.55\n0,0,2,4,,\n")
+    with pytest.raises(UserError, match="t begins at 1, in the context at 0"):
+        decide(short.directory, context, tmp_path / "late.csv")
+    for observation in ("2.9", "1_0", "1e39", "nan", "9" * 30, "", "-1"):
+        with pytest.raises(UserError, match="not among the 10 values known"):
+            decide(short.directory, context, observation=observation)
+
+
+def test_the_decider_takes_codes_and_finite_rewards_alone(short):
+    decider = Decider(short)
+    decider.reset(rows=1)
+    for observation in ([2.0], [10], [-1], [2**40], ["a"], [True]):
+        with pytest.raises(UserError, match="^observation .*codes"):
+            decider.act(observation)
+    decider.act([2])
+    for action, reward in (([0.0], [0.1]), ([3], [0.1]), ([0], [1e39]), ([0], [np.nan]), ([0], ["a"])):
+        with pytest.raises(UserError, match="^(action|reward) "):
+            decider.observe(action, reward)
+    for _ in range(3):
+        decider.observe([1], [0.5])
+    with pytest.raises(UserError, match="the episode is over after 3 steps"):
+        decider.act([2])
+    long = Trajectories(
+        np.zeros((1, 1, 5), int), np.zeros((1, 1, 4), int), np.zeros((1, 1, 4)), np.ones((1, 1, 4), bool)
+    )
+    with pytest.raises(UserError, match="a context episode has 4 steps: the run's episodes have 3"):
+        decider.reset(long)

@@ -68,6 +68,71 @@ def test_real_observations_are_binned(tmp_path):
     assert np.abs(bins.decode(rows.observation) - observations.reshape(-1, 2)).max() <= 1.01 / 8
 
 
+def minari_set(directory, spaces, **arrays):
+    """A data set of one episode of five steps."""
+    h5py = pytest.importorskip("h5py")
+    (directory / "data").mkdir(parents=True)
+    with h5py.File(directory / "data" / "main_data.hdf5", "w") as file:
+        group = file.create_group("episode_0")
+        plain = dict(observations=np.arange(6), actions=np.arange(5) % 3, rewards=np.ones(5))
+        marks = dict(terminations=np.zeros(5, bool), truncations=np.arange(5) == 4)
+        for name, values in (plain | marks | arrays).items():
+            group[name] = values
+    plain = {f"{name}_space": {"type": "Discrete", "n": 9} for name in ("observation", "action")} | spaces
+    header = {"total_episodes": 1, "data_format": "hdf5", **{k: json.dumps(v) for k, v in plain.items()}}
+    (directory / "data" / "metadata.json").write_text(json.dumps(header))
+    return directory
+
+
+def test_a_reward_of_minus_1_is_a_reward(tmp_path):
+    rewards = np.array([-1, -1, -10, 20, -1])  # Taxi's, as integers
+    said = convert(minari_set(tmp_path / "set", {}, rewards=rewards), tmp_path / "log.parquet")
+    rows = join(list(open_table(tmp_path / "log.parquet").chunks()))
+    assert rows.reward[:-1].tolist() == rewards.tolist() and rows.acted.tolist() == [True] * 5 + [False]
+    assert "nothing dropped" in said
+
+
+def test_an_action_of_minus_1_is_no_absent_action(tmp_path):
+    with pytest.raises(UserError, match="row 2, column action: -1 is not an integer from 0"):
+        convert(minari_set(tmp_path / "set", {}, actions=np.array([0, -1, 2, 0, 0])), tmp_path / "log.parquet")
+
+
+def test_vectors_of_actions_are_binned(tmp_path):
+    box = {"action_space": {"type": "Box", "shape": [2]}}
+    actions = np.random.default_rng(0).uniform(-2, 2, (5, 2))
+    source = minari_set(tmp_path / "set", box, actions=actions)
+    convert(source, tmp_path / "log.parquet", bins=4, binning="uniform")
+    table = open_table(tmp_path / "log.parquet")
+    bins, rows = table.codings["action"], join(list(table.chunks()))
+    assert bins.n == 16 and np.abs(bins.decode(rows.action[:-1]) - actions).max() <= 0.5 * 1.01
+    with pytest.raises(UserError, match="16 bins of 8 numbers each make more than"):
+        box = {"observation_space": {"type": "Box", "shape": [8]}}
+        convert(minari_set(tmp_path / "wide", box, observations=np.random.rand(6, 8)), tmp_path / "x.parquet")
+
+
+SPACES = {
+    "MultiDiscrete": {"type": "MultiDiscrete", "nvec": [2, 2]},
+    "Tuple": {"type": "Tuple", "subspaces": []},
+    r"Box of the shape \(2, 2\)": {"type": "Box", "shape": [2, 2]},
+}
+
+
+@pytest.mark.parametrize("what", SPACES)
+def test_other_spaces_are_refused(what, tmp_path):
+    source = minari_set(tmp_path / "set", {"action_space": SPACES[what]})
+    message = f"action_space is {what}: Discrete, and Box of numbers or of vectors, are supported"
+    with pytest.raises(UserError, match=message):
+        convert(source, tmp_path / "x.parquet")
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"total_episodes": "many"}', '{"total_episodes": 1, "codings": 3}'])
+def test_damaged_metadata_of_minari_is_named(content, tmp_path):
+    source = minari_set(tmp_path / "set", {})
+    (source / "data" / "metadata.json").write_text(content)
+    with pytest.raises(UserError, match="metadata.json is missing or damaged|is not given: Discrete"):
+        convert(source, tmp_path / "x.parquet")
+
+
 def test_words_survive(tmp_path):
     pytest.importorskip("h5py")
     closed = GOOD.replace("A,e1,1,high,down,1,true\n", "A,e1,1,high,down,1,true\nA,e1,2,low,,,false\n")

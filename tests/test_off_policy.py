@@ -109,6 +109,64 @@ def test_bad_logs_are_refused(tiny):
         off_policy_values(log, np.ones((1, 1, 2)))
 
 
+def two_steps_at_most(end, recorded):
+    """A step pays 1; action 0 ends the episode in the observation `end`, action 1 stays in 0. All four pairs of
+    actions, equally often; uniformly random actions are worth 1 + 1 / 2."""
+    first, second = np.divmod(np.arange(400) % 4, 2)
+    over = first == 0
+    observation = np.stack([np.zeros(400, int), np.where(over, end, 0), np.where(over, 2, np.where(second, 0, end))], 1)
+    valid = np.stack([np.ones(400, bool), ~over], 1)
+    action = np.stack([first, np.where(over, 0, second)], 1)
+    terminal = np.stack([over, ~over & (second == 0)], 1) if recorded else None
+    half = np.full((400, 2), 0.5)
+    return LoggedEpisodes(observation, action, valid.astype(float), valid, half, 2, 2, terminal=terminal)
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+@pytest.mark.parametrize("end", [1, 2])
+def test_nothing_follows_a_terminal_step_even_if_it_is_step_t(end, recorded):
+    found = off_policy_values(two_steps_at_most(end, recorded), np.full((400, 2, 2), 0.5), np.full((1, 2, 2), 0.5))
+    assert found["fqe"]["mean"] == pytest.approx(1.5, abs=1e-12)
+    assert found["dr"]["mean"] == pytest.approx(1.5, abs=1e-12)
+
+
+def test_recording_that_stops_is_no_end():
+    """Estimates that look ahead are those of whole episodes, whatever share of them is cut."""
+    paid, T = np.array([[1.0, 0.0], [0.0, 3.0]]), 3  # action a leads to state a
+    actions = np.repeat(np.array(list(itertools.product(range(2), repeat=T))), 2, axis=0)
+    states = np.concatenate([np.zeros((16, 1), int), actions], 1)
+    reward = paid[states[:, :-1], actions]
+    target = np.array([[0.3, 0.7], [0.6, 0.4]])
+
+    def log(n_valid, ends):
+        valid = np.broadcast_to(np.arange(T) < n_valid[:, None], (16, T))
+        seen = np.where(np.arange(T + 1) <= n_valid[:, None], states, 2)
+        terminal = ends & (np.arange(T) == n_valid[:, None] - 1)
+        half = np.full((16, T), 0.5)
+        return LoggedEpisodes(seen, actions, reward, valid, half, 2, 2, 0.9, terminal=terminal)
+
+    def values(log):
+        of_steps = np.concatenate([target, [[0.5, 0.5]]])[log.observation[:, :-1]]
+        q = fitted_q(log, target[None], np.ones(16))
+        terms = doubly_robust_terms(log, of_steps, cumulative_ratios(log, of_steps), target[None])
+        return (target[0] * q[0, 0]).sum(), terms.mean()
+
+    whole = values(log(np.full(16, T), False))
+    assert whole == pytest.approx((whole[0], whole[0]), abs=1e-12)
+    some = np.repeat(np.array([3, 1, 3, 2, 1, 3, 2, 3]), 2)
+    fitted, robust = values(log(some, False))
+    assert fitted == pytest.approx(whole[0], abs=1e-12) and robust == pytest.approx(whole[0], abs=1e-12)
+    assert values(log(some, True))[0] < whole[0] - 0.1  # were the same steps the ends of their episodes
+
+
+def test_steps_after_a_terminal_one_are_refused():
+    log = two_steps_at_most(1, True)
+    with pytest.raises(UserError, match="terminal of episode 2, step 0: the episode goes on"):
+        terminal = log.terminal.copy()
+        terminal[2, 0] = True
+        LoggedEpisodes(log.observation, log.action, log.reward, log.valid, log.behavior, 2, 2, terminal=terminal)
+
+
 def icu_log(n_episodes=2000, horizon=10):
     family = make_family("icu_sepsis", horizon=horizon)
     with jax.enable_x64(True):

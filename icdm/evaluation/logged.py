@@ -72,13 +72,16 @@ def logged_policies(
     episodes, row = assemble(log, episode_BE), np.arange(len(task_B))
     taken = jax.tree.map(lambda x: x[row, last_B], episodes.trajectories)
     first = log.first[episode_BE[row, last_B]][:, None] + np.arange(log.longest)
-    behavior = np.where(taken.valid, log.behavior[np.minimum(first, len(log.behavior) - 1)], 1.0)
+    first = np.minimum(first, len(log.behavior) - 1)
+    behavior = np.where(taken.valid, log.behavior[first], 1.0)
+    terminal = taken.valid & log.terminal[first] if log.terminal.any() else None  # else it was not recorded
     sizes = family.n_states, family.n_actions
     known = bool(np.isfinite(behavior).all())
     if not known:
         behavior = estimated_behavior(taken.observation, taken.action, taken.valid, *sizes)
     reward = taken.reward.astype(np.float64)
-    logged = LoggedEpisodes(taken.observation, taken.action, reward, taken.valid, behavior, *sizes)
+    observation = np.where(taken.observation == log.end, family.n_states, taken.observation)
+    logged = LoggedEpisodes(observation, taken.action, reward, taken.valid, behavior, *sizes, terminal=terminal)
     returns = np.where(taken.valid, taken.reward, 0).sum(1).astype(np.float64)
     policies, estimates = {"behavior": {"value": interval(returns)}}, {}
     logits = jax.jit(lambda model, part: action_logits(model, layout, encode(layout, part.trajectories).decisions))

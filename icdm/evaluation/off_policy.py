@@ -25,8 +25,12 @@ class LoggedEpisodes:
       observation: (E, T + 1) int; action: (E, T) int; reward: (E, T).
       valid: (E, T) bool, steps that took place.
       behavior: (E, T) probability that the behaviour took the recorded action.
-      n_observations, n_actions: S, A; an observation S stands for the end.
+      n_observations, n_actions: S, A; an observation S was not recorded.
       discount: per step.
+      terminal: (E, T) bool, steps after which the episode had ended by itself: nothing follows. After a last step that
+        is not terminal only the recording stopped. None if this was not recorded: then episodes that stop before step T
+        are taken for ended, and also those that stop at step T in an observation in which others stop earlier and none
+        goes on.
     """
 
     observation: np.ndarray
@@ -37,8 +41,14 @@ class LoggedEpisodes:
     n_observations: int
     n_actions: int
     discount: float = 1.0
+    terminal: np.ndarray | None = None
 
     def __post_init__(self):
+        if self.terminal is None:
+            object.__setattr__(self, "terminal", self._seemingly_terminal())
+        if (self.terminal & ~self.last).any():
+            row, t = np.argwhere(self.terminal & ~self.last)[0]
+            raise UserError(f"terminal of episode {row}, step {t}: the episode goes on after it, or has ended before")
         bad = self.valid & ~((self.behavior > 0) & (self.behavior <= 1))
         if bad.any():
             row, t = np.argwhere(bad)[0]
@@ -51,6 +61,18 @@ class LoggedEpisodes:
     def n(self) -> int:
         return len(self.action)
 
+    @property
+    def last(self) -> np.ndarray:
+        """Whether each step is the last of its episode, (E, T) bool."""
+        return self.valid & ~np.pad(self.valid[:, 1:], [(0, 0), (0, 1)])
+
+    def _seemingly_terminal(self) -> np.ndarray:
+        early = self.last & (np.arange(self.valid.shape[1]) < self.valid.shape[1] - 1)
+        n = self.n_observations + 1
+        stopped = np.bincount(self.observation[:, 1:][early], minlength=n) > 0
+        acted_in = np.bincount(self.observation[:, :-1][self.valid], minlength=n) > 0
+        return early | self.last & (stopped & ~acted_in)[self.observation[:, 1:]]
+
     def __getitem__(self, index: slice | np.ndarray) -> "LoggedEpisodes":
         return dataclasses.replace(
             self,
@@ -59,6 +81,7 @@ class LoggedEpisodes:
             reward=self.reward[index],
             valid=self.valid[index],
             behavior=self.behavior[index],
+            terminal=self.terminal[index],
         )
 
 
@@ -131,6 +154,9 @@ def doubly_robust_terms(
 ) -> np.ndarray:
     """One term for each episode, (E,), whose mean is the doubly robust estimate.
 
+    Where recording stopped before step T and not at the end of the episode, gamma^{t+1} rho_{0:t} V(s_{t+1}) stands for
+    what would have followed.
+
     The Q-function of an episode is fitted to the episodes of the other fold. It is that of the target where
     it is given as a table, else that of the behaviour: any Q leaves the estimate unbiased.
     """
@@ -146,7 +172,11 @@ def doubly_robust_terms(
         taken = np.take_along_axis(q_ETA, mine.action[..., None], -1)[..., 0]
         expected = (target_ETA[fold_E == fold] * q_ETA).sum(-1)
         weight, before = weight_ET[fold_E == fold], before_ET[fold_E == fold]
-        step = weight * (np.where(mine.valid, mine.reward, 0.0) - taken) + before * expected
+        # What follows a step is the value of the next one, whether that was recorded or only what it began with.
+        cut = mine.last & ~mine.terminal & (mine.observation[:, 1:] < log.n_observations)
+        following = np.pad(expected[:, 1:], [(0, 0), (0, 1)])
+        paid = np.where(mine.valid, mine.reward, 0.0) + np.where(cut, log.discount * following, 0.0)
+        step = weight * (paid - taken) + before * expected
         terms_E[fold_E == fold] = (discount_T * np.where(mine.valid, step, 0.0)).sum(1)
     return terms_E
 
@@ -155,21 +185,21 @@ def fitted_q(log: LoggedEpisodes, target_TSA: np.ndarray | None, weight_E: np.nd
     """Q_t(s, a) = mean over the log's steps from (s, a) of r + gamma V_{t+1}(s'), (T, S, A).
 
     The value of an action that was never taken in s is the mean over all steps from s or, if there are none, over all
-    steps of the log. V_{t+1}(s) = sum_a pi(a | t + 1, s) Q_{t+1}(s, a); it is 0 after the last step of an episode that
-    ends before T. Without a target pi is the behaviour, as estimated from the log. `weight_E` counts each episode so
-    many times.
+    steps of the log. V_{t+1}(s) = sum_a pi(a | t + 1, s) Q_{t+1}(s, a); it is 0 after a terminal step, and after a step
+    before T that leads to no recorded observation. A step T that leads to none says nothing of what follows earlier
+    ones. Without a target pi is the behaviour, as estimated from the log. `weight_E` counts each episode so many times.
     """
     S, A, T = log.n_observations, log.n_actions, log.action.shape[1]
     weight_I = np.broadcast_to(weight_E[:, None], log.valid.shape)[log.valid].astype(np.float64)
     pair_I = (log.observation[:, :-1] * A + log.action)[log.valid]
-    # An episode that ends before step T is over: what is seen last in it is worth nothing.
-    goes_on = np.concatenate([log.valid[:, 1:], np.ones((log.n, 1), bool)], 1)
-    next_I = np.where(goes_on, log.observation[:, 1:], S)[log.valid]
+    next_I = np.where(log.terminal, S, log.observation[:, 1:])[log.valid]
     n_C = np.bincount(pair_I, weight_I, S * A)
-    some_C = np.maximum(n_C, 1e-300)
-    reward_C = np.bincount(pair_I, weight_I * log.reward[log.valid], S * A) / some_C
-    key, place = np.unique(pair_I.astype(np.int64) * (S + 1) + next_I, return_inverse=True)
-    count_I, (from_I, to_I) = np.bincount(place, weight_I), np.divmod(key, S + 1)
+    reward_C = np.bincount(pair_I, weight_I * log.reward[log.valid], S * A) / np.maximum(n_C, 1e-300)
+    unknown = log.last & ~log.terminal & (log.observation[:, 1:] == S) & (np.arange(T) == T - 1)
+    known_I = ~unknown[log.valid]
+    key, place = np.unique(pair_I[known_I].astype(np.int64) * (S + 1) + next_I[known_I], return_inverse=True)
+    count_I, (from_I, to_I) = np.bincount(place, weight_I[known_I], len(key)), np.divmod(key, S + 1)
+    some_C = np.maximum(np.bincount(pair_I, weight_I * known_I, S * A), 1e-300)
     n_SA = n_C.reshape(S, A)
     n_S1 = n_SA.sum(1, keepdims=True)
     if target_TSA is None:

@@ -4,6 +4,8 @@ A coding is fitted to a column and stored with the table as JSON. I counts value
 """
 
 import dataclasses
+import math
+import re
 
 import numpy as np
 
@@ -12,6 +14,9 @@ from icdm.errors import UserError, unknown
 UNKNOWN = -2  # code of a value that the coding does not contain
 BINNINGS = ("quantile", "uniform")
 MOST_INTEGERS = 2**20  # most codes of a column
+SHOWN = 8  # most groups of names that `remarks` lists
+NO_NAMES = ("na", "n/a", "nan", "null", "none", "-")
+MOST_IDS = 2**63 - 1  # codes of a column of ids, which are integers of 64 bits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +24,7 @@ class Integers:
     """The code of an integer 0 <= x < n is x."""
 
     n: int
+    kind = "integers"  # of the values, as `icdm.logs.columns` names it
 
     def encode(self, values: np.ndarray) -> np.ndarray:
         values = np.asarray(values, np.int64)
@@ -36,6 +42,7 @@ class Words:
     """Code i is the i-th of the sorted words, counted from 0."""
 
     words: tuple[str, ...]
+    kind = "words"
 
     @property
     def n(self) -> int:
@@ -67,6 +74,7 @@ class Bins:
 
     edges: tuple[tuple[float, ...], ...]
     scalar: bool = True
+    kind = "reals"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -74,7 +82,7 @@ class Bins:
 
     @property
     def n(self) -> int:
-        return int(np.prod(self.shape))
+        return math.prod(self.shape)
 
     def encode(self, values: np.ndarray) -> np.ndarray:
         value_ID = np.asarray(values, np.float64).reshape(len(values), len(self.edges))
@@ -95,13 +103,26 @@ Coding = Integers | Words | Bins
 
 
 def coding_from_json(content: dict) -> Coding:
-    """The coding that `as_json` wrote."""
-    kind = content["kind"]
-    if kind == "integers":
-        return Integers(content["n"])
-    if kind == "words":
-        return Words(tuple(content["words"]))
-    return Bins(tuple(tuple(edges) for edges in content["edges"]), content["scalar"])
+    """The coding that `as_json` wrote.
+
+    Raises:
+      ValueError, TypeError, KeyError: the content is damaged.
+    """
+    if content["kind"] == "integers":
+        coding = Integers(int(content["n"]))
+    elif content["kind"] == "words":
+        coding = Words(tuple(map(str, content["words"])))
+        if list(coding.words) != sorted(set(coding.words)):
+            raise ValueError("words are not sorted")
+    else:
+        coding = Bins(tuple(tuple(map(float, edges)) for edges in content["edges"]), bool(content["scalar"]))
+        if not all(len(edges) > 1 and np.all(np.diff(edges) > 0) for edges in coding.edges) or not coding.edges:
+            raise ValueError("edges do not increase")
+        if coding.scalar and len(coding.edges) > 1 or coding.n > MOST_INTEGERS:
+            raise ValueError("too many edges")
+    if not 1 <= coding.n <= MOST_IDS:
+        raise ValueError(f"{coding.n} codes")
+    return coding
 
 
 def fit_bins(values: np.ndarray, n_bins: int, binning: str) -> Bins:
@@ -134,3 +155,22 @@ def fit_bins(values: np.ndarray, n_bins: int, binning: str) -> Bins:
             inner = inner[(inner > low) & (inner < high)]
         edges_D.append((float(low), *inner.tolist(), float(high)))
     return Bins(tuple(edges_D), scalar=np.ndim(values) == 1)
+
+
+def remarks(codings: dict[str, Coding]) -> list[str]:
+    """What a user should know of the codings by column: what was binned, which names are nearly or perhaps no names."""
+    found = []
+    for name, coding in codings.items():
+        if isinstance(coding, Bins):
+            found.append(f"column {name} holds real numbers, coded by {coding.n} intervals (icdm convert --bins)")
+        if isinstance(coding, Words):
+            alike: dict[str, list[str]] = {}
+            for word in coding.words:
+                alike.setdefault(re.sub(r"[\s_-]+", " ", word.casefold()), []).append(word)
+            groups = [" and ".join(map(repr, words)) for words in alike.values() if len(words) > 1]
+            if groups:
+                found.append(f"column {name}: {', '.join(groups[:SHOWN])} are different names that are nearly equal")
+            empty = [repr(word) for word in coding.words if word.lower() in NO_NAMES]
+            if empty:
+                found.append(f"column {name}: {', '.join(empty)} is a name here; leave cells empty that mean nothing")
+    return found

@@ -1,14 +1,18 @@
 """`icdm convert`: converts files of recorded steps into a table, a CSV file or a Minari data set."""
 
 import argparse
+import functools
 import pathlib
+import tempfile
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
 
 from icdm.errors import UserError
 from icdm.files import whole
-from icdm.logs.files import coded_parts, fit_codings, open_source
+from icdm.logs.codings import remarks
+from icdm.logs.files import Reading, coded_parts, fit_codings, open_source
 from icdm.logs.minari import write_minari
 from icdm.logs.table import NOTHING, Report, Table, as_batch, checked, is_table, open_table, write_table
 
@@ -26,34 +30,44 @@ def convert(
     repair: str | None = None,
     bins: int = 16,
     binning: str = "quantile",
-    split: str = "",
     minari: str = "hdf5",
+    overwrite: bool = False,
+    **reading: Any,
 ) -> str:
-    """Converts one file and returns a line that describes the result.
+    """Converts one file; returns a line that describes the result, and one for each note on how the file was read.
 
     Args:
       out: a .parquet file for a table, a .csv file, or a directory for a Minari data set.
-      repair, bins, binning, split: as in `to_table`.
+      repair, bins, binning, reading: as in `to_table`.
       minari: format of the Minari data set, hdf5 or arrow.
+      overwrite: whether a file `out` that exists is replaced.
 
     Raises:
-      UserError: the source has a defect (the message names file, row and column), or `out` cannot be written.
+      UserError: the source has a defect (the message names file, row and column), `out` is the source or exists
+        already, or `out` cannot be written.
     """
-    out = pathlib.Path(out)
-    if out.suffix == ".parquet":
-        table, report = to_table(source, out, repair=repair, bins=bins, binning=binning, split=split)
-        return f"{out}: {table.n_rows} rows, {table.n_observations} observations, {table.n_actions} actions; {report}"
-    if out.suffix not in ("", ".csv"):
+    source, out = pathlib.Path(source), pathlib.Path(out)
+    if out.suffix not in (".parquet", "", ".csv"):
         raise UserError(f"{out}: give a name that ends in .parquet or .csv, or a directory for Minari")
-    between = out.with_name(out.name + ".table.parquet")
-    try:
-        table, report = to_table(source, between, repair=repair, bins=bins, binning=binning, split=split)
+    if out.exists() and source.exists() and out.samefile(source):
+        raise UserError(f"{out} is the file that is read: give another OUT")
+    if out.exists() and (out.suffix == "" or not overwrite):
+        replace = ", or --overwrite" if out.suffix else ""
+        raise UserError(f"{out} exists already: choose another OUT{replace}")
+    if not out.parent.is_dir():
+        raise UserError(f"cannot write {out}: {out.parent} is no directory")
+    options = dict(repair=repair, bins=bins, binning=binning, **reading)
+    if out.suffix == ".parquet":
+        table, report = to_table(source, out, **options)
+        said = f"{out}: {table.n_rows} rows, {table.n_observations} observations, {table.n_actions} actions; {report}"
+        return "\n".join([said, *report.notes])
+    with tempfile.TemporaryDirectory(prefix=f"{out.name}.", dir=out.parent) as directory:
+        table, report = to_table(source, pathlib.Path(directory) / f"{out.stem}.parquet", **options)
         if out.suffix == ".csv":
-            return f"{out}: {write_csv(out, table)} rows; {report}"
-        write_minari(out, table, minari, f"icdm/{out.name}-v0")
-        return f"{out}: {table.n_rows} rows; {report}"
-    finally:
-        between.unlink(missing_ok=True)
+            write_csv(out, table)
+        else:
+            write_minari(out, table, minari, f"icdm/{out.name}-v0")
+        return "\n".join([f"{out}: {table.n_rows} rows; {report}", *report.notes])
 
 
 def to_table(
@@ -63,7 +77,7 @@ def to_table(
     repair: str | None = None,
     bins: int = 16,
     binning: str = "quantile",
-    split: str = "",
+    **reading: Any,
 ) -> tuple[Table, Report]:
     """Writes any readable file as a table; returns it and the report of the repair.
 
@@ -71,7 +85,7 @@ def to_table(
       source: a file that `open_source` reads, or a table, whose codings are kept.
       repair: as in `checked`.
       bins, binning: as in `fit_codings`.
-      split: as in `open_source`.
+      reading: the fields of `Reading`, for a file that is not a table.
 
     Raises:
       UserError: the source has a defect (the message names file, row and column), or `out` cannot be written.
@@ -79,15 +93,18 @@ def to_table(
     source, out, report = pathlib.Path(source), pathlib.Path(out), Report()
     if is_table(source):
         table = open_table(source)
-        return write_table(out, checked(source, table.coded(), repair=repair, report=report), table.codings), report
-    opened = open_source(source, split)
-    codings = fit_codings(opened, bins, binning)
-    chunks = checked(source, coded_parts(opened, codings), repair=repair, report=report)
-    return write_table(out, chunks, codings), report
+        codings, passes = table.codings, table.coded
+    else:
+        opened = open_source(source, Reading(**reading))
+        codings = fit_codings(opened, bins, binning)
+        passes = functools.partial(coded_parts, opened, codings)
+        report.notes += opened.notes
+    report.notes += remarks(codings)
+    return write_table(out, checked(source, passes, repair=repair, report=report), codings), report
 
 
-def write_csv(out: str | pathlib.Path, table: Table) -> int:
-    """Writes the decoded rows of a table; returns their number.
+def write_csv(out: str | pathlib.Path, table: Table) -> None:
+    """Writes the decoded rows of a table.
 
     Raises:
       UserError: a column holds vectors.
@@ -108,4 +125,3 @@ def write_csv(out: str | pathlib.Path, table: Table) -> int:
             writer = writer or pa.csv.CSVWriter(fresh, batch.schema)
             writer.write_batch(batch)
         writer.close()
-    return table.n_rows

@@ -8,10 +8,11 @@ import jax
 import numpy as np
 
 from icdm.errors import UserError
-from icdm.logs import dpt
+from icdm.logs import d3rlpy, dpt
 from icdm.logs.convert import to_table
 from icdm.logs.log import Log, hold_out, load
-from icdm.logs.table import is_table, open_table
+from icdm.logs.npz import read_npz
+from icdm.logs.table import Table, is_table, open_table
 from icdm.problems.family import CanSample, Family
 from icdm.trajectories.collect import draw_problems
 
@@ -49,12 +50,19 @@ def open_dataset(
     """
     if not path.exists():
         raise UserError(f"--config.data={path}: no such file")
-    if path.suffix == ".npz":
+    if path.suffix == ".npz" and not d3rlpy.holds(read_npz(path)):
         train, test, problem, contexts = dpt.split(path, family, workdir, seed, episodes)
         return DataSet(train, test, problem, contexts, names_best_actions=True)
-    table = open_table(path) if is_table(path) else to_table(path, workdir / "data.parquet")[0]
+    table = open_table(path) if is_table(path) else _as_table(path, workdir)
     train, test = hold_out(load(table))
     problem = None
     if isinstance(family, CanSample):
         problem = draw_problems(family, jax.random.key(seed), family.n_tasks or tasks)
     return DataSet(train, test, problem, None, names_best_actions=False)
+
+
+def _as_table(path: pathlib.Path, workdir: pathlib.Path) -> Table:
+    table, report = to_table(path, workdir / "data.parquet")
+    for note in report.notes:
+        print(f"{path}: {note}")
+    return table

@@ -3,49 +3,58 @@
 import argparse
 import json
 import pathlib
+from typing import Any
 
 import numpy as np
 
-from icdm.logs.codings import Coding
-from icdm.logs.files import coded_parts, fit_codings, open_source
-from icdm.logs.table import NOTHING, find_defects, is_table, open_table
+from icdm.logs.codings import Coding, remarks
+from icdm.logs.files import Reading, coded_parts, fit_codings, open_source
+from icdm.logs.table import LARGEST_REWARD, NOTHING, find_defects, is_table, open_table
 
 SHOWN = 12  # most actions that `show` lists
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Runs `icdm describe` with the parsed arguments."""
-    description = describe(arguments.file, arguments.split)
-    print(json.dumps(description)) if arguments.json else show(description)
+    options = {name: value for name, value in vars(arguments).items() if name not in ("command", "file", "json")}
+    description = describe(arguments.file, **options)
+    print(json.dumps(description, allow_nan=False)) if arguments.json else show(description)
 
 
-def describe(path: str | pathlib.Path, split: str = "") -> dict:
+def describe(path: str | pathlib.Path, split: str = "", **reading: Any) -> dict:
     """Statistics of a file as one JSON object; about one row group is in memory at a time.
+
+    Args:
+      split, reading: the fields of `Reading`, for a file that is not a table.
 
     Raises:
       UserError: the file cannot be read. Defects of rows are counted in `defects` and raise nothing.
     """
     if is_table(path):
         table = open_table(path)
-        codings, parts = table.codings, table.coded()
+        codings, parts, notes = table.codings, table.coded(), []
     else:
-        source = open_source(path, split)
+        source = open_source(path, Reading(split=split, **reading))
         codings = fit_codings(source, 16, "quantile")
-        parts = coded_parts(source, codings)
-    n_observations, n_actions = codings["observation"].n, codings["action"].n
-    pairs = np.zeros((n_observations, n_actions), np.int64)
-    lengths, rewards, returns, tasks, defects = [], [], [], set(), {}
+        parts, notes = coded_parts(source, codings), source.notes
+    n_actions = codings["action"].n
+    pair_parts, lengths, rewards, returns, tasks, defects = [], [], [], [], set(), {}
     rows_before = labelled = queries = 0
-    probable = terminal = 0
+    probable = terminal = episodes = 0
     for rows, row_defects in find_defects(parts):
         for column, row, message in row_defects:
-            entry = defects.setdefault(column, {"rows": 0, "first_row": rows_before + row + 1, "first": message})
+            entry = defects.setdefault(column, {"rows": 0, "first_row": int(rows_before + row + 1), "first": message})
             entry["rows"] += 1
         starts, acted = rows.starts, rows.acted
-        np.add.at(pairs, (rows.observation[acted], rows.action[acted]), 1)
+        reward = np.where(np.abs(rows.reward) <= LARGEST_REWARD, rows.reward, np.nan)  # the others are defects
+        pair_parts.append(_counted(rows.observation[acted] * n_actions + rows.action[acted]))
+        if len(pair_parts) > 64:
+            pair_parts = [_added(pair_parts)]
         lengths.append(np.add.reduceat(acted.astype(np.int64), starts))
-        returns.append(np.add.reduceat(np.where(acted, rows.reward, 0), starts))
-        rewards.append(rows.reward[acted])
+        returns.append(np.add.reduceat(np.where(acted, reward, 0), starts))
+        rewards.append(reward[acted])
+        again = {row for column, row, _ in row_defects if column == "episode_id"}
+        episodes += sum(int(start) not in again for start in starts)
         tasks.update(np.unique(rows.task_id).tolist())
         labelled += int((rows.oracle_action != NOTHING).sum())
         queries += int(((rows.oracle_action != NOTHING) & ~acted).sum())
@@ -53,31 +62,49 @@ def describe(path: str | pathlib.Path, split: str = "") -> dict:
         terminal += int(rows.terminal.sum())
         rows_before += rows.n
     lengths, rewards, returns = np.concatenate(lengths), np.concatenate(rewards), np.concatenate(returns)
-    steps = int(pairs.sum())
-    seen = pairs.sum(1) > 0
-    names = [str(name) for name in codings["action"].decode(np.arange(n_actions))]
+    pair, count = _added(pair_parts)
+    state, action = np.divmod(pair, n_actions)
+    steps, tried = int(count.sum()), _added([(state, np.ones_like(state))])
+    taken, times = _added([(action, count)])
+    names = [str(name) for name in codings["action"].decode(taken)]
     return {
         "file": str(path),
         "rows": rows_before,
         "steps": steps,
         "tasks": len(tasks),
-        "episodes": len(lengths),
+        "episodes": episodes,
         "length": _spread(lengths[lengths > 0]),
         "reward": _spread(rewards),
         "return": _spread(returns[lengths > 0]),
         "terminal_episodes": terminal,
-        "actions": dict(zip(names, pairs.sum(0).tolist())),
-        "observations": int(n_observations),
-        "observations_seen": int(seen.sum()),
-        "pairs_seen": int((pairs > 0).sum()),
-        "pair_coverage": float((pairs[seen] > 0).mean()) if seen.any() else 0.0,
-        "least_covered": _least_covered(codings, pairs),
+        "actions": dict(zip(names, times.tolist())),
+        "n_actions": n_actions,
+        "observations": codings["observation"].n,
+        "observations_seen": len(tried[0]),
+        "pairs_seen": len(pair),
+        "pair_coverage": len(pair) / (len(tried[0]) * n_actions) if len(pair) else 0.0,
+        "least_covered": _least_covered(codings, _added([(state, count)]), tried),
         "rows_with_oracle_action": labelled,
         "queries": queries,
         "steps_with_behavior_probability": probable,
         "codings": {name: coding.as_json()["kind"] for name, coding in codings.items()},
+        "notes": notes + remarks(codings),
         "defects": defects,
     }
+
+
+def _counted(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct values, in their order, and how often each occurs."""
+    return np.unique(values, return_counts=True)
+
+
+def _added(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """The same of all parts together."""
+    values, counts = (np.concatenate(x) for x in zip(*parts))
+    distinct, place = np.unique(values, return_inverse=True)
+    total = np.zeros(len(distinct), np.int64)
+    np.add.at(total, place, counts)
+    return distinct, total
 
 
 def _spread(values: np.ndarray) -> dict:
@@ -91,18 +118,16 @@ def _spread(values: np.ndarray) -> dict:
     }
 
 
-def _least_covered(codings: dict[str, Coding], pairs: np.ndarray) -> list[dict]:
-    """The five most visited observations with an untried action."""
-    visits = pairs.sum(1)
-    order = [s for s in np.argsort(-visits) if visits[s] and (pairs[s] == 0).any()][:5]
-    state = codings["observation"].decode
+def _least_covered(
+    codings: dict[str, Coding], visited: tuple[np.ndarray, np.ndarray], tried: tuple[np.ndarray, np.ndarray]
+) -> list[dict]:
+    """The five most visited observations with an untried action; `tried` counts the actions that were taken in each."""
+    (state, visits), untried = visited, codings["action"].n - tried[1]
+    order = [i for i in np.argsort(-visits, kind="stable") if untried[i] > 0][:5]
+    names = codings["observation"].decode(state[order])
     return [
-        {
-            "observation": str(state(np.array([s]))[0]),
-            "visits": int(visits[s]),
-            "untried": int((pairs[s] == 0).sum()),
-        }
-        for s in order
+        {"observation": str(name), "visits": int(visits[i]), "untried": int(untried[i])}
+        for name, i in zip(names, order)
     ]
 
 
@@ -130,6 +155,8 @@ def show(description: dict) -> None:
     queries = f"{description['queries']} of them queries"
     print(f"labels: {description['rows_with_oracle_action']} rows with an oracle action, {queries}")
     print(f"behaviour probabilities: {description['steps_with_behavior_probability']} of {description['steps']} steps")
+    for note in description["notes"]:
+        print(f"note: {note}")
     if not description["defects"]:
         print("defects: none")
     for column, entry in description["defects"].items():

@@ -8,8 +8,7 @@ action. Axis letters as in docs/axes.md.
 """
 
 import pathlib
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -20,38 +19,64 @@ import pyarrow as pa
 from icdm.errors import UserError, unknown
 from icdm.families.bandit import Bandit
 from icdm.families.dark_room import DarkRoom
+from icdm.logs.codings import MOST_INTEGERS
 from icdm.logs.log import Log, load
+from icdm.logs.npz import read_npz
 from icdm.logs.table import NOTHING, Rows, as_batch, plain_codings, write_table
 from icdm.problems.family import Family
 
 BANDIT = ("actions", "rewards", "optimal", "means")
 DARK_ROOM = ("states", "actions", "next_states", "rewards", "query", "optimal", "goal")
+SPLITS = ("train", "test", "eval")
+MOST_SIDE = 2**10  # of Dark Room
 
 
 def arrays_of(path: pathlib.Path, split: str) -> dict[str, np.ndarray]:
     """The arrays of one split; their names omit the split.
 
     Raises:
-      UserError: the file is no .npz, does not hold the split, or holds the arrays of neither experiment.
+      UserError: the file is no .npz, does not hold the split, holds the arrays of neither experiment, or arrays that do
+        not fit together.
     """
-    try:
-        with np.load(path) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise UserError(f"{path} cannot be read as .npz ({str(error)[:80]})") from None
-    splits = sorted({name.split("_")[0] for name in arrays})
+    return split_of(path, read_npz(path), split)
+
+
+def split_of(path: pathlib.Path, arrays: dict[str, np.ndarray], split: str) -> dict[str, np.ndarray]:
+    """The same of arrays that have been read already."""
+    splits = sorted({name.split("_")[0] for name in arrays} & set(SPLITS))
+    if not splits:
+        raise UserError(
+            f"{path} holds {', '.join(sorted(arrays))[:200]}: the arrays of DPT (train_actions, ...) and those of "
+            "d3rlpy (observations, actions, rewards, terminals) are supported"
+        )
     if split not in splits:
         raise unknown(f"split of {path}", split, splits)
     of_split = {name.removeprefix(split + "_"): x for name, x in arrays.items() if name.startswith(split + "_")}
     if not any(set(kind.arrays) <= set(of_split) for kind in KINDS):
         raise UserError(f"{path} holds {', '.join(sorted(of_split))}: neither the bandit's arrays nor Dark Room's")
+    _check_arrays(path, of_split)
     return of_split
 
 
-def rows_of(path: pathlib.Path, split: str) -> Rows:
-    """The rows of one split; each of its contexts is a task."""
-    arrays = arrays_of(path, split)
-    return kind_of(arrays).rows(arrays)
+def _check_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+    """Raises UserError if the shapes do not fit together, or if codes are not whole numbers from 0."""
+    if arrays["actions"].ndim != 2 or not arrays["actions"].size:
+        raise UserError(f"{path}: actions has the shape {arrays['actions'].shape} instead of (tasks, steps)")
+    N, T = arrays["actions"].shape
+    shapes = dict(rewards=(N, T), optimal=(N,), states=(N, T, 2), next_states=(N, T, 2), query=(N, 2), goal=(N, 2))
+    for name in kind_of(arrays).arrays:
+        x = arrays[name]
+        expected = shapes.get(name, (N, T) if name == "actions" else (N, *x.shape[1:]))
+        if x.shape != expected or name == "means" and x.ndim != 2:
+            raise UserError(f"{path}: {name} has the shape {x.shape} instead of {expected}")
+        if name in ("rewards", "means"):
+            bad = ~np.isfinite(x.astype(np.float64))
+        else:
+            most = MOST_INTEGERS if name in ("actions", "optimal") else MOST_SIDE
+            bad = ~((x >= 0) & (x < most) & (x % 1 == 0))
+        if bad.any():
+            i = tuple(int(k) for k in np.argwhere(bad)[0])
+            raise UserError(f"{path}: {name}[{', '.join(map(str, i))}] is {x[i]}: not a finite number, or no code")
 
 
 def split(
@@ -100,9 +125,10 @@ def dark_room_tasks(path: pathlib.Path, family: DarkRoom, test: Log, episodes: i
     return problem, np.stack([[test.contexts[row] for row in of_goal[:episodes]] for of_goal in rows])
 
 
-def reader(path: pathlib.Path, split: str) -> Callable[[], Iterator[pa.RecordBatch]]:
-    """A function that starts a pass over the raw batches of one split."""
-    return lambda: iter([as_batch(rows_of(path, split))])
+def batch_of(path: pathlib.Path, arrays: dict[str, np.ndarray], split: str) -> pa.RecordBatch:
+    """The raw rows of one split; each of its contexts is a task."""
+    of_split = split_of(path, arrays, split)
+    return as_batch(kind_of(of_split).rows(of_split))
 
 
 def bandit_rows(arrays: dict[str, np.ndarray]) -> Rows:

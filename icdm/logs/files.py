@@ -1,11 +1,11 @@
-"""Files of other formats (CSV, Parquet, the .npz of DPT (Lee et al., 2023), Minari) as streams of raw Arrow batches.
+"""Files of other formats (CSV, Parquet, .npz, Minari) as streams of raw Arrow batches, and their rows as codes.
 
-A raw batch has the table's columns by name, with the values of the file. A column has one kind: integers, reals or
-words. A cell that breaks its column's kind has a fault, a message for the user; the faults of a column are an object
-array (I,) with None for cells without a fault. I counts rows.
+A raw batch has the table's columns by name, with the values of the file. How a file was understood is said in notes: a
+list of sentences for the user. I counts rows.
 """
 
-import csv
+import dataclasses
+import difflib
 import functools
 import pathlib
 from collections.abc import Callable, Iterator
@@ -13,69 +13,194 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
 
 from icdm.errors import UserError, unknown
-from icdm.logs import dpt, minari
-from icdm.logs.codings import MOST_INTEGERS, UNKNOWN, Coding, Integers, Words, fit_bins
-from icdm.logs.table import NOTHING, OPTIONAL, REQUIRED, Rows, faulty, parquet_batches, unreadable
+from icdm.logs import d3rlpy, delimited, dpt, minari
+from icdm.logs.codings import MOST_IDS, MOST_INTEGERS, UNKNOWN, Bins, Coding, Integers, Words, fit_bins
+from icdm.logs.columns import Seen, faulty, plain, raw_values
+from icdm.logs.npz import read_npz
+from icdm.logs.order import in_order
+from icdm.logs.table import CODED, NOTHING, OPTIONAL, REQUIRED, ROW_GROUP, Rows, parquet_batches, parquet_columns
 
-NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
-KINDS = ("integers", "reals", "words")
+IDS = ("task_id", "episode_id")
+MISSING_REWARD = ("zero",)
+REMEDIES = {  # of cells that are missing or not of their column's kind
+    "observation": "icdm convert --words observation takes values as they are written, --reals observation bins them",
+    "action": "icdm convert --words action takes values as they are written, --reals action bins them",
+    "t": "icdm convert --sort orders rows by time stamps",
+    "reward": "icdm convert --missing-reward zero counts it as 0",
+}
+NEAR = 0.75  # similarity of a column's name to an absent one's that is taken for a slip
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How a file is read.
+
+    Attributes:
+      split: the part of an .npz of DPT: train, test or eval.
+      words: coded columns whose values are words, whatever they look like.
+      reals: columns of observations or actions whose values are real numbers, to be binned although they are whole.
+      sort: whether rows are brought in the order of their episodes and of t, which may then be a time stamp.
+      missing_reward: "zero" if a step without a reward paid 0; else it is a defect.
+
+    Raises:
+      UserError: an unknown column or rule.
+    """
+
+    split: str = ""
+    words: tuple[str, ...] = ()
+    reals: tuple[str, ...] = ()
+    sort: bool = False
+    missing_reward: str | None = None
+
+    def __post_init__(self):
+        for name in (*self.words, *self.reals):
+            if name not in CODED:
+                raise unknown("column", name, CODED)
+        for name in self.reals:
+            if name in IDS or name in self.words:
+                raise UserError(f"--reals {name}: only observations and actions that are no words can be real numbers")
+        if self.missing_reward is not None and self.missing_reward not in MISSING_REWARD:
+            raise unknown("--missing-reward", self.missing_reward, MISSING_REWARD)
 
 
 class Source(NamedTuple):
     """A file that can be read several times.
 
     path: the file or directory.
-    batches: starts a new pass over the raw batches.
+    batches: starts a new pass over the raw batches, with columns as `icdm.logs.columns.plain` makes them.
     kinds: the kind of each of the four coded columns.
+    start: the lowest t, from which episodes count their steps.
+    missing_reward: as in `Reading`.
+    notes: how the file was understood.
+    remedies: by column, what helps if a cell is missing or not of its column's kind.
     """
 
     path: pathlib.Path
     batches: Callable[[], Iterator[pa.RecordBatch]]
     kinds: dict[str, str]
+    start: int
+    missing_reward: str | None
+    notes: list[str]
+    remedies: dict[str, str] = REMEDIES
 
 
-def open_source(path: str | pathlib.Path, split: str = "") -> Source:
-    """The raw rows of a file or Minari directory.
-
-    Args:
-      split: the part of an .npz of DPT: train, test or eval.
+def open_source(path: str | pathlib.Path, reading: Reading = Reading()) -> Source:
+    """The raw rows of a file or Minari directory; what its columns hold is found in one pass over it.
 
     Raises:
-      UserError: the file does not exist, cannot be read, lacks a column, or has an unknown column.
+      UserError: the file does not exist, cannot be read, lacks a column, or has one that is misspelt or of a type that
+        is not supported.
     """
     path = pathlib.Path(path)
     if not path.exists():
         raise UserError(f"{path}: no such file")
+    names, raw, notes = _opened(path, reading)
+    notes = notes + _notes_of_names(path, names)
+    batches = functools.partial(_plain_batches, path, raw, [name for name in names if name in REQUIRED + OPTIONAL])
+    if reading.sort:
+        batches = functools.partial(in_order, path, batches, ROW_GROUP)
+        notes.append("rows are sorted by task, episode and t, and counted in that order")
+    seen, start, unpaid = _survey(path, batches)
+    kinds = {name: "words" if name in reading.words else seen[name].kind for name in CODED}
+    kinds |= dict.fromkeys(reading.reals, "reals")
+    for name, column in seen.items():
+        if column.vector and name in (*IDS, *reading.words):
+            raise UserError(f"{path}: column {name} holds vectors: give integers or words")
+        notes += _notes_of_kind(name, column, kinds[name], name in reading.words)
+    if start:
+        notes.append(f"t is counted from {start}, here from 0")
+    if unpaid and reading.missing_reward:
+        notes.append(f"{unpaid} steps without a reward count as 0")
+    return Source(path, batches, kinds, start, reading.missing_reward, notes)
+
+
+def _opened(path: pathlib.Path, reading: Reading) -> tuple[list[str], Callable[[], Iterator[pa.RecordBatch]], list]:
+    """(names of the columns, a function that starts a pass over the batches, notes) of a file by its kind."""
     if path.is_dir():
-        batches = minari.reader(path)
-    elif path.suffix == ".npz":
-        batches = dpt.reader(path, split or "train")
-    elif path.suffix == ".csv":
-        batches = functools.partial(_csv_batches, path)
-    elif path.suffix in (".parquet", ".pq"):
-        batches = functools.partial(parquet_batches, path)
-    else:
-        raise UserError(f"{path}: give a .parquet, .csv or .npz file, or a Minari directory")
-    first = next(iter(batches()), None)
-    if first is None or not first.num_rows:
+        return _named(path, minari.reader(path))
+    if path.suffix == ".npz":
+        arrays = read_npz(path)
+        if d3rlpy.holds(arrays):
+            return _named(path, functools.partial(iter, [d3rlpy.batch_of(path, arrays)]))
+        return _named(path, functools.partial(iter, [dpt.batch_of(path, arrays, reading.split or "train")]))
+    if path.name.lower().endswith(delimited.ENDINGS):
+        batches, notes = delimited.reader(path)
+        return *_named(path, batches)[:2], notes
+    if path.suffix in (".parquet", ".pq"):
+        names = parquet_columns(path)
+        return names, functools.partial(parquet_batches, path, [x for x in names if x in REQUIRED + OPTIONAL]), []
+    raise UserError(f"{path}: give a .parquet, .csv, .tsv (also .gz) or .npz file, or a Minari directory")
+
+
+def _named(path: pathlib.Path, batches: Callable) -> tuple[list[str], Callable[[], Iterator[pa.RecordBatch]], list]:
+    first = next(batches(), None)
+    if first is None:
         raise UserError(f"{path} holds no rows")
-    names = first.schema.names
+    return first.schema.names, batches, []
+
+
+def _notes_of_names(path: pathlib.Path, names: list[str]) -> list[str]:
+    """What is said of columns that are not read.
+
+    Raises:
+      UserError: a column is missing, twice there, or nearly named as one that is absent.
+    """
     for name in REQUIRED:
         if name not in names:
-            raise UserError(f"{path}: column {name} is missing (it has {', '.join(names)})")
-    for name in names:
-        if name not in REQUIRED + OPTIONAL:
-            raise unknown(f"column of {path}", name, REQUIRED + OPTIONAL)
-    coded = ("task_id", "episode_id", "observation", "action")
-    return Source(path, batches, {name: _kind(first.column(name)) for name in coded})
+            raise UserError(
+                f"{path}: column {name} is missing (it has {', '.join(names)[:200]}): give one column of integers, "
+                "words or real numbers, not several features"
+            )
+    for name in REQUIRED + OPTIONAL:
+        if names.count(name) > 1:
+            raise UserError(f"{path}: column {name} is there {names.count(name)} times")
+    absent = [name for name in OPTIONAL if name not in names]
+    spare = [name for name in names if name not in REQUIRED + OPTIONAL]
+    for name in spare:
+        if difflib.get_close_matches(name.lower(), absent, n=1, cutoff=NEAR):
+            raise unknown(f"column of {path}", name, absent)
+    return [f"columns that are not read: {', '.join(spare)[:200]}"] if spare else []
+
+
+def _plain_batches(path: pathlib.Path, raw: Callable, names: list[str]) -> Iterator[pa.RecordBatch]:
+    for batch in raw():
+        place = {name: i for i, name in enumerate(batch.schema.names)}
+        columns = [plain(path, name, batch.column(place[name])) for name in names]
+        yield pa.RecordBatch.from_arrays(columns, names)
+
+
+def _survey(path: pathlib.Path, batches: Callable) -> tuple[dict[str, Seen], int, int]:
+    """What the coded columns hold, the lowest t, and the number of steps without a reward."""
+    seen, start, unpaid, n_rows = {name: Seen() for name in CODED}, [], 0, 0
+    for batch in batches():
+        n_rows += batch.num_rows
+        for name in (*CODED, "oracle_action"):
+            if name in batch.schema.names:
+                seen["action" if name == "oracle_action" else name].add(batch.column(name))
+        t, there, faults = raw_values(batch.column("t"), "integers")
+        start += [int(x.min()) for x in [t[there & ~faulty(faults)]] if x.size]
+        acted, paid = (raw_values(batch.column(name), "words")[1] for name in ("action", "reward"))
+        unpaid += int((acted & ~paid).sum())
+    if not n_rows:
+        raise UserError(f"{path} holds no rows")
+    return seen, min(start, default=0), unpaid
+
+
+def _notes_of_kind(name: str, column: Seen, kind: str, asked: bool) -> list[str]:
+    notes = []
+    if kind == "words" and not asked and column.numbers:
+        notes.append(f"column {name}: {column.numbers} of {column.filled} values are numbers, all are taken as words")
+    if kind == "words" and column.padded:
+        notes.append(f"column {name}: blanks around {column.padded} words are left out")
+    if kind != "words" and column.zeros:
+        notes.append(f"column {name}: {column.zeros} numbers begin with 0, and 007 is 7: --words {name} keeps both")
+    return notes
 
 
 def fit_codings(source: Source, n_bins: int, binning: str) -> dict[str, Coding]:
-    """Codings of all values of the source, in one pass over it.
+    """Codings of all values of the source's coded columns, in one pass over it.
 
     Args:
       n_bins, binning: number and kind of the intervals of real columns (see `fit_bins`).
@@ -97,51 +222,70 @@ def fit_codings(source: Source, n_bins: int, binning: str) -> dict[str, Coding]:
 
 
 def _fitted(source: Source, name: str, parts: list[np.ndarray], n_bins: int, binning: str) -> Coding:
-    values = np.concatenate(parts)
+    if len({part.shape[1:] for part in parts if part.size}) > 1:
+        raise UserError(f"{source.path}: the vectors of column {name} differ in length")
+    values = np.concatenate([part for part in parts if part.size] or parts)
     if source.kinds[name] == "reals":
-        if name in ("task_id", "episode_id"):
-            raise UserError(f"{source.path}: column {name} holds numbers with a fraction: give integers or words")
+        if name in IDS:
+            raise UserError(f"{source.path}: column {name} holds fractions: icdm convert --words {name} reads it")
         return fit_bins(values, n_bins, binning)
     if source.kinds[name] == "words":
-        return Words(tuple(np.unique(values).tolist()))
-    if name in ("task_id", "episode_id"):
-        return Integers(2**62)
+        return Words(tuple(np.unique(values).tolist()) or ("",))
+    if name in IDS:
+        return Integers(MOST_IDS)
     n = int(values.max(initial=0)) + 1
     if n > MOST_INTEGERS:
-        raise UserError(f"{source.path}: column {name} holds {n - 1}: number its values from 0, or write them as words")
+        raise UserError(
+            f"{source.path}: column {name} holds {n - 1}, at most {MOST_INTEGERS - 1} is coded as it is: "
+            f"icdm convert --words {name} codes what occurs, --reals {name} bins it"
+        )
     return Integers(n)
+
+
+def _check_width(path: pathlib.Path, name: str, values: np.ndarray, coding: Coding) -> None:
+    """Raises UserError if values are vectors where the coding has numbers or words, or of another length."""
+    width = values.shape[1:] or (1,)
+    if width != (len(coding.edges) if isinstance(coding, Bins) else 1,):
+        raise UserError(f"{path}: column {name} holds vectors of {width[0]} numbers, which is not how it is coded")
 
 
 def coded_parts(source: Source, codings: dict[str, Coding]) -> Iterator[tuple[Rows, dict]]:
     """The source's rows as codes, with the faults of cells by column."""
     for batch in source.batches():
-        yield code(batch, source.kinds, codings)
+        yield code(batch, source, codings)
 
 
-def code(batch: pa.RecordBatch, kinds: dict[str, str], codings: dict[str, Coding]) -> tuple[Rows, dict]:
-    """The rows of one raw batch as codes, with the faults of cells by column.
-
-    Args:
-      kinds: the kind of each coded column.
-      codings: the coding of each coded column.
-    """
+def code(batch: pa.RecordBatch, source: Source, codings: dict[str, Coding]) -> tuple[Rows, dict]:
+    """The rows of one raw batch as codes, with the faults of cells by column."""
     cells, codes = {}, {}
+
+    def with_remedy(name: str, fault: str) -> str:
+        return f"{fault} ({source.remedies[name]})" if name in source.remedies else fault
 
     def column(name: str, kind: str, needed: bool) -> tuple[np.ndarray, np.ndarray]:
         if name not in batch.schema.names:
             return np.full(batch.num_rows, np.nan), np.zeros(batch.num_rows, bool)
         values, there, faults = raw_values(batch.column(name), kind)
-        if needed:
-            faults[~there] = "missing"
         wrong = faulty(faults)
-        if wrong.any():
+        if needed:
+            faults[~there & ~wrong] = "missing"
+        if name != "reward":
+            faults[wrong] = [with_remedy(name, fault) for fault in faults[wrong]]
+        if faulty(faults).any():
             cells[name] = faults
         return values, there & ~wrong
 
-    for name in ("task_id", "episode_id", "observation", "action", "oracle_action"):
-        coding = codings["action" if name == "oracle_action" else name]
-        kind = kinds["action" if name == "oracle_action" else name]
+    def mark(name: str, mask: np.ndarray, message: str) -> None:
+        if mask.any():
+            faults = cells.setdefault(name, np.full(batch.num_rows, None, object))
+            faults[mask & ~faulty(faults)] = message
+
+    for name in (*CODED, "oracle_action"):
+        as_column = "action" if name == "oracle_action" else name
+        coding, kind = codings[as_column], source.kinds[as_column]
         values, there = column(name, kind, name not in ("action", "oracle_action"))
+        if there.any():
+            _check_width(source.path, name, values, coding)
         coded = np.full(batch.num_rows, NOTHING, np.int64)
         coded[there] = coding.encode(values[there])
         strange = coded == UNKNOWN
@@ -152,118 +296,20 @@ def code(batch: pa.RecordBatch, kinds: dict[str, str], codings: dict[str, Coding
     t, there = column("t", "integers", True)
     reward, paid = column("reward", "reals", False)
     probability, known = column("behavior_probability", "reals", False)
-    terminal, marked = column("terminal", "reals", False)
+    terminal, marked = column("terminal", "truths", False)
     acted = codes["action"] != NOTHING
-    if (paid & ~acted).any():
-        faults = cells.setdefault("action", np.full(batch.num_rows, None, object))
-        faults[paid & ~acted & ~faulty(faults)] = "missing, though there is a reward"
+    mark("action", paid & ~acted, "missing, though there is a reward")
+    if source.missing_reward is None:
+        mark("reward", acted & ~paid, with_remedy("reward", "missing"))
     rows = Rows(
         task_id=codes["task_id"],
         episode_id=codes["episode_id"],
-        t=np.where(there, t, NOTHING).astype(np.int64),
+        t=np.where(there, t - source.start, NOTHING).astype(np.int64),
         observation=np.maximum(codes["observation"], 0),
         action=codes["action"],
-        reward=np.where(acted, np.where(paid, reward, np.nan), 0.0),
+        reward=np.where(acted, np.where(paid, reward, np.nan if source.missing_reward is None else 0.0), 0.0),
         oracle_action=codes["oracle_action"],
         behavior_probability=np.where(known, probability, np.nan),
         terminal=np.where(marked, terminal, 0).astype(bool),
     )
     return rows, cells
-
-
-def raw_values(column: pa.Array, kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(values, whether the cell has a value, faults) of a column, each (I,); vectors of D numbers are (I, D)."""
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    faults = np.full(len(column), None, object)
-    legible = np.ones(len(column), bool)
-    there = column.is_valid().to_numpy(zero_copy_only=False)
-    if _is_vector(column.type):
-        width = column.type.list_size
-        values = column.flatten().to_numpy(zero_copy_only=False) if width else column.to_numpy(zero_copy_only=False)
-        return np.asarray(values, np.float64).reshape(len(column), -1), there, faults
-    if _is_text(column.type):
-        there &= pc.not_equal(pc.utf8_trim_whitespace(column.fill_null("")), "").to_numpy(zero_copy_only=False)
-        if kind == "words":
-            return np.asarray(column.fill_null("").to_pylist(), str), there, faults
-        truth = pc.is_in(column, pa.array(["true", "True", "false", "False"])).to_numpy(zero_copy_only=False)
-        if truth.any():
-            column = pc.replace_substring_regex(column, "^[Tt]rue$", "1")
-            column = pc.replace_substring_regex(column, "^[Ff]alse$", "0")
-        legible = pc.match_substring_regex(column.fill_null(""), NUMBER).to_numpy(zero_copy_only=False)
-        faults[there & ~legible] = [
-            f"{x!r} is not a number" for x in column.filter(pa.array(there & ~legible)).to_pylist()
-        ]
-        digits = pc.if_else(pa.array(there & legible), pc.utf8_trim_whitespace(column), "0")
-        values = digits.cast(pa.float64()).to_numpy(zero_copy_only=False)
-    elif kind == "words":
-        return np.asarray(column.cast(pa.string()).fill_null("").to_pylist(), str), there, faults
-    else:
-        values = column.cast(pa.int8()) if pa.types.is_boolean(column.type) else column
-        values = values.fill_null(0).to_numpy(zero_copy_only=False)
-    if kind == "integers":
-        with np.errstate(invalid="ignore"):
-            whole = np.where(np.isfinite(values.astype(np.float64)), values, 0.5)
-        bad = there & legible & ((whole != np.floor(whole)) | (values < 0))
-        faults[bad] = [f"{x:g} is not an integer from 0" for x in values[bad]]
-        return np.where(bad, 0, values).astype(np.int64), there, faults
-    values = values.astype(np.float64)
-    bad = there & legible & ~np.isfinite(values)
-    faults[bad] = [f"{x} is not a finite number" for x in values[bad]]
-    return values, there, faults
-
-
-def _kind(column: pa.Array) -> str:
-    """The kind of a column: from its type, or from the values of its first batch if it is text."""
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if _is_vector(column.type) or pa.types.is_floating(column.type):
-        return "reals"
-    if not _is_text(column.type):
-        return "integers"
-    text = column.drop_null().filter(pc.not_equal(column.drop_null(), ""))
-    if not len(text):
-        return "integers"
-    numbers = pc.match_substring_regex(text, NUMBER).to_numpy(zero_copy_only=False)
-    if numbers.mean() < 0.5:
-        return "words"
-    whole = pc.match_substring_regex(text, r"^\s*[-+]?\d+\s*$").to_numpy(zero_copy_only=False)
-    return "integers" if whole[numbers].mean() > 0.5 else "reals"
-
-
-def _is_text(type: pa.DataType) -> bool:
-    return pa.types.is_string(type) or pa.types.is_large_string(type)
-
-
-def _is_vector(type: pa.DataType) -> bool:
-    return pa.types.is_fixed_size_list(type)
-
-
-def _csv_batches(path: pathlib.Path) -> Iterator[pa.RecordBatch]:
-    """Batches with all columns as text, so that messages can name the row and column of a cell."""
-    ragged = []
-
-    def refuse(row: pa.csv.InvalidRow) -> str:
-        ragged.append(row)
-        return "error"
-
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            names = next(csv.reader(file), [])
-        columns = pa.csv.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.string()), null_values=[""], strings_can_be_null=True
-        )
-        options = pa.csv.ParseOptions(invalid_row_handler=refuse)
-        reading = pa.csv.ReadOptions(use_threads=False, block_size=2**24)
-        with pa.csv.open_csv(path, reading, options, columns) as reader:
-            yield from reader
-    except pa.ArrowInvalid as error:
-        if ragged:
-            row = ragged[0]
-            number = "" if row.number is None else f"row {row.number - 1}: "
-            raise UserError(
-                f"{path}: {number}{row.actual_columns} cells where {row.expected_columns} are due: {row.text[:60]!r}"
-            ) from None
-        raise unreadable(path, error) from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise unreadable(path, error) from None

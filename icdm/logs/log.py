@@ -1,4 +1,4 @@
-"""A table in memory (20 bytes per row), with its episodes and tasks, and the split into training and held-out logs.
+"""A table in memory (21 bytes per row), with its episodes and tasks, and the split into training and held-out logs.
 
 Axis letters as in docs/axes.md: I rows of the table, E episodes of the table.
 """
@@ -22,6 +22,7 @@ class Log:
     Attributes:
       observation, action, label: (I,) int32; reward: (I,) float32.
       behavior: (I,) float32 probability of the recorded action; nan if unknown.
+      terminal: (I,) bool, whether the episode ended after this step, by itself and not because recording stopped.
       first: (E + 1,) first row of each episode, and the number of rows.
       steps: (E,) number of steps of each episode; an episode with 0 steps is a query, an observation with a label.
       contexts, queries: the episodes of each task with steps, and those without.
@@ -33,6 +34,7 @@ class Log:
     reward: np.ndarray
     label: np.ndarray
     behavior: np.ndarray
+    terminal: np.ndarray
     first: np.ndarray
     steps: np.ndarray
     contexts: list[np.ndarray]
@@ -70,12 +72,15 @@ def log_of(chunks: Iterable[Rows], n_observations: int) -> Log:
     for rows in chunks:
         columns = (rows.observation, rows.action, rows.oracle_action)
         numbers = (rows.reward, rows.behavior_probability)
-        parts.append([x.astype(np.int32) for x in columns] + [x.astype(np.float32) for x in numbers])
+        terminal = rows.terminal.copy()
+        closing = np.setdiff1d(np.flatnonzero(~rows.acted & rows.terminal), rows.starts)
+        terminal[closing - 1] = True  # marked where the episode's last observation is, not at its last step
+        parts.append([*(x.astype(np.int32) for x in columns), *(x.astype(np.float32) for x in numbers), terminal])
         firsts.append(rows.starts + row)
         steps.append(np.add.reduceat(rows.acted.astype(np.int32), rows.starts))
         tasks.append(rows.task_id[rows.starts])
         row += rows.n
-    observation, action, label, reward, behavior = (np.concatenate(column) for column in zip(*parts))
+    observation, action, label, reward, behavior, terminal = (np.concatenate(column) for column in zip(*parts))
     first, steps, task = np.append(np.concatenate(firsts), row), np.concatenate(steps), np.concatenate(tasks)
     _, task = np.unique(task, return_inverse=True)
     episodes = np.split(np.argsort(task, kind="stable"), np.cumsum(np.bincount(task))[:-1])
@@ -85,6 +90,7 @@ def log_of(chunks: Iterable[Rows], n_observations: int) -> Log:
         reward=reward,
         label=label,
         behavior=behavior,
+        terminal=terminal,
         first=first,
         steps=steps,
         contexts=[e[steps[e] > 0] for e in episodes],

@@ -8,9 +8,12 @@ Source of the format: Younis et al., "Minari" (2024), data sets of format versio
 """
 
 import json
+import math
 import pathlib
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,10 +21,13 @@ import pyarrow.ipc
 
 from icdm.errors import UserError, unknown
 from icdm.logs.codings import Bins, Coding, Integers, Words, coding_from_json
+from icdm.logs.npz import MOST_PACKED
 from icdm.logs.table import NOTHING, Rows, Table
 
 FORMATS = ("hdf5", "arrow")
 VERSION = "0.5.0"
+MOST_BYTES = 2**30  # of an array of one episode
+MOST_UNSTORED = 2**20  # bytes of it that a file need not hold
 MAIN = "main_data.hdf5"
 STEPS = ("observations", "actions", "rewards", "terminations", "truncations")
 EXTRA = ("oracle_action", "behavior_probability")
@@ -36,61 +42,82 @@ def reader(path: pathlib.Path) -> Callable[[], Iterator[pa.RecordBatch]]:
     path = path if (path / "metadata.json").exists() else path / "data"
     try:
         header = json.loads((path / "metadata.json").read_text())
-    except (OSError, json.JSONDecodeError):
+        form, n_episodes = str(header.get("data_format", "hdf5")), int(header["total_episodes"])
+        spaces = {name: json.loads(header.get(name) or "{}") for name in ("observation_space", "action_space")}
+        kinds = {name: space.get("type", "not given") for name, space in spaces.items()}
+        shapes = {name: [int(n) for n in space.get("shape") or []] for name, space in spaces.items()}
+        codings = {name: coding_from_json(content) for name, content in header.get("codings", {}).items()}
+    except Exception:  # of JSON of any form
         raise UserError(f"{path.parent} is no Minari data set: data/metadata.json is missing or damaged") from None
-    form = header.get("data_format", "hdf5")
     if form not in FORMATS:
         raise unknown(f"data_format of {path}", form, FORMATS)
-    for name in ("observation_space", "action_space"):
-        space = json.loads(header.get(name) or "{}")
-        if space.get("type") not in ("Discrete", "Box"):
-            raise UserError(f"{path}: {name} is {space.get('type', 'not given')}: only Discrete and Box are supported")
-    codings = {name: coding_from_json(content) for name, content in header.get("codings", {}).items()}
+    for name, kind in kinds.items():
+        if kind not in ("Discrete", "Box") or len(shapes[name]) > 1:
+            what = f"{kind} of the shape {tuple(shapes[name])}" if kind == "Box" else kind
+            raise UserError(f"{path}: {name} is {what}: Discrete, and Box of numbers or of vectors, are supported")
     words = {name: coding for name, coding in codings.items() if isinstance(coding, Words)}
     episodes = {"hdf5": _hdf5_episodes, "arrow": _arrow_episodes}[form]
-    return lambda: (_episode_batch(path, words, *episode) for episode in episodes(path, header["total_episodes"]))
+    return lambda: (_episode_batch(path, words, *episode) for episode in episodes(path, n_episodes))
 
 
 def _episode_batch(
     path: pathlib.Path, words: dict[str, Words], number: int, columns: dict, metadata: dict
 ) -> pa.RecordBatch:
     """U raw rows; the last row has no action and no reward."""
+    arrays = {name: columns[name] for name in STEPS[:-1]} | columns["infos"]
+    for name, values in arrays.items():
+        vectors = name in ("observations", "actions", "oracle_action")
+        if values.dtype.kind not in "biuf" or not 1 <= values.ndim <= 1 + vectors:
+            raise UserError(
+                f"{path}: {name} of episode {number} has the type {values.dtype} and the shape {values.shape}: numbers"
+                f"{', or vectors of them,' if vectors else ''} are supported"
+            )
     steps = len(columns["rewards"])
     lengths = tuple(len(columns[name]) for name in ("observations", "actions", "terminations"))
-    if lengths != (steps + 1, steps, steps):
+    if lengths != (steps + 1, steps, steps) or any(len(x) > steps + 1 for x in columns["infos"].values()):
         raise UserError(
             f"{path}: episode {number} has {steps} rewards, but {lengths} observations, actions, terminations "
-            f"instead of {(steps + 1, steps, steps)}"
+            f"instead of {(steps + 1, steps, steps)}, or too many infos"
         )
+    try:
+        ids = {name: int(metadata.get(name, absent)) for name, absent in (("task_id", 0), ("episode_id", number))}
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        raise UserError(f"{path}: task_id or episode_id of episode {number} is no integer") from None
     batch = {
-        "task_id": np.full(steps + 1, int(metadata.get("task_id", 0))),
-        "episode_id": np.full(steps + 1, int(metadata.get("episode_id", number))),
+        **{name: np.full(steps + 1, value) for name, value in ids.items()},
         "t": np.arange(steps + 1),
         "observation": columns["observations"],
         "action": columns["actions"],
         "reward": columns["rewards"],
         "terminal": columns["terminations"],
-        **columns["infos"],
+        **{name: columns["infos"].get(name, np.zeros(0)) for name in EXTRA},
     }
-    names = {"oracle_action": "action"}
+    as_words = {name: words.get("action" if name == "oracle_action" else name) for name in batch}
     return pa.RecordBatch.from_pydict(
-        {name: _column(values, steps + 1, words.get(names.get(name, name))) for name, values in batch.items()}
+        {name: _column(path, number, name, values, steps + 1, as_words[name]) for name, values in batch.items()}
     )
 
 
-def _column(values: np.ndarray, n: int, words: Words | None) -> pa.Array:
-    """An Arrow column of n rows; a row is null if its value is NOTHING, nan or absent."""
-    values = np.asarray(values)
+def _column(path: pathlib.Path, number: int, name: str, values: np.ndarray, n: int, words: Words | None) -> pa.Array:
+    """An Arrow column of n rows; a row is null if its value is nan or absent.
+
+    An oracle's action that is absent is NOTHING where it is an integer, as `_infos` writes it; no other column has a
+    number that stands for nothing.
+    """
     missing = np.arange(n) >= len(values)
     values = np.concatenate([values, np.zeros((n - len(values), *values.shape[1:]), values.dtype)])
     if values.dtype.kind == "f":
-        missing |= np.isnan(values.reshape(n, -1)).any(1)
-    else:
-        missing |= values == NOTHING
+        missing |= np.isnan(values.reshape(n, -1)).all(1)
+    elif name == "oracle_action":
+        missing |= (values == NOTHING).reshape(n, -1).all(1)
+    if words is not None:
+        codes = np.where(missing, 0, values)
+        if codes.ndim > 1 or (codes % 1 != 0).any() or (codes < 0).any() or (codes >= words.n).any():
+            raise UserError(f"{path}: {name} of episode {number} is no code from 0 to {words.n - 1} everywhere")
+        values = words.decode(codes.astype(np.int64))
     if values.ndim > 1:
-        flat = pa.array(values.ravel())
-        return pa.FixedSizeListArray.from_arrays(flat, values.size // n, mask=pa.array(missing))
-    return pa.array(values if words is None else words.decode(np.where(missing, 0, values)), mask=missing)
+        return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1], mask=pa.array(missing))
+    return pa.array(values, mask=missing)
 
 
 def _hdf5_episodes(path: pathlib.Path, n: int) -> Iterator[tuple[int, dict, dict]]:
@@ -99,19 +126,33 @@ def _hdf5_episodes(path: pathlib.Path, n: int) -> Iterator[tuple[int, dict, dict
         with h5py.File(path / MAIN, "r") as file:
             for number in range(n):
                 group = file[f"episode_{number}"]
-                columns = {name: group[name][()] for name in STEPS}
-                columns["infos"] = {k: x[()] for k, x in group.get("infos", {}).items() if k in EXTRA}
+                infos = group.get("infos", {})
+                columns = {name: _array(path, group[name]) for name in STEPS}
+                columns["infos"] = {name: _array(path, infos[name]) for name in EXTRA if name in infos}
                 yield number, columns, dict(group.attrs)
-    except (OSError, KeyError) as error:
-        raise UserError(f"{path / MAIN} cannot be read ({str(error)[:100]}): it may be incomplete") from None
+    except UserError:
+        raise
+    except Exception as error:  # HDF5 raises some ten kinds of exceptions on damaged files
+        raise UserError(f"{path / MAIN} cannot be read ({_line(error)}): it may be incomplete") from None
+
+
+def _array(path: pathlib.Path, data: Any) -> np.ndarray:
+    """The values of an HDF5 dataset; what it takes is looked at before they are read."""
+    size = math.prod(data.shape) * data.dtype.itemsize
+    most = min(MOST_BYTES, MOST_UNSTORED + MOST_PACKED * data.id.get_storage_size())
+    if size > most:
+        raise UserError(f"{path / MAIN}: {data.name} takes {size:,} bytes: at most {most:,}")
+    return np.asarray(data[()])
 
 
 def _arrow_episodes(path: pathlib.Path, n: int) -> Iterator[tuple[int, dict, dict]]:
+    number = 0
     try:
         for number in range(n):
             directory = path / str(number)
             parts = [pa.ipc.open_file(file).read_all() for file in sorted(directory.glob("*.arrow"))]
             table = pa.concat_tables(parts).combine_chunks()
+            table.validate(full=True)
             steps = table.num_rows - 1
             columns = {name: _numpy(table.column(name))[: steps + (name == "observations")] for name in STEPS}
             columns["infos"] = {}
@@ -119,8 +160,12 @@ def _arrow_episodes(path: pathlib.Path, n: int) -> Iterator[tuple[int, dict, dic
                 infos = table.column("infos").combine_chunks()
                 columns["infos"] = {k: _numpy(infos.field(k)) for k in EXTRA if k in [f.name for f in infos.type]}
             yield number, columns, json.loads((directory / "metadata.json").read_text())
-    except (OSError, KeyError, pa.ArrowException, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: episode {number} cannot be read ({str(error)[:100]})") from None
+    except Exception as error:  # Arrow raises those of Python too on damaged files
+        raise UserError(f"{path}: episode {number} cannot be read ({_line(error)})") from None
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:100]
 
 
 def write_minari(path: pathlib.Path, table: Table, form: str, dataset_id: str) -> None:
@@ -137,13 +182,13 @@ def write_minari(path: pathlib.Path, table: Table, form: str, dataset_id: str) -
         raise unknown("Minari format", form, FORMATS)
     if path.exists():
         raise UserError(f"{path} exists already: choose another name")
-    data = path.with_name(path.name + ".tmp") / "data"
-    data.mkdir(parents=True)
+    fresh = pathlib.Path(tempfile.mkdtemp(prefix=path.name, dir=path.parent)) / "set"
+    (fresh / "data").mkdir(parents=True)
     try:
-        _write(data, table, form, dataset_id)
-        data.parent.rename(path)
+        _write(fresh / "data", table, form, dataset_id)
+        fresh.rename(path)
     finally:
-        shutil.rmtree(data.parent, ignore_errors=True)
+        shutil.rmtree(fresh.parent, ignore_errors=True)
 
 
 def _write(data: pathlib.Path, table: Table, form: str, dataset_id: str) -> None:

@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 
 from icdm.errors import UserError, unknown
 from icdm.files import whole
-from icdm.logs.codings import UNKNOWN, Coding, Integers, coding_from_json
+from icdm.logs.codings import MOST_IDS, UNKNOWN, Coding, Integers, coding_from_json
+from icdm.logs.columns import faulty, is_text
 
 NOTHING = -1  # code of an absent action or oracle action
 REQUIRED = ("task_id", "episode_id", "t", "observation", "action", "reward")
@@ -28,6 +29,9 @@ CODED = ("task_id", "episode_id", "observation", "action")
 REPAIRS = ("drop", "truncate")
 ROW_GROUP = 2**17
 METADATA = b"icdm"
+MOST_IN_GROUP = 2**31  # bytes of a row group, not compressed
+MOST_ROWS, MOST_ROWS_PER_BYTE = 2**26, 1000  # of a file; more rows than that take no more than the bytes allow
+LARGEST_REWARD = float(np.finfo(np.float32).max)  # models read rewards in 32 bits
 
 SCHEMA = pa.schema(
     [
@@ -123,37 +127,45 @@ class Table:
         Raises:
           UserError: a row has a defect (the message names file, row and column).
         """
-        return checked(self.path, self.coded(), repair=None, report=Report())
+        return checked(self.path, self.coded, repair=None, report=Report())
 
     def coded(self) -> Iterator[tuple[Rows, dict]]:
         """The unchecked rows of the file, for `checked` and `find_defects`."""
         for batch in parquet_batches(self.path):
-            yield _rows(batch), {}
+            yield _within(_rows(batch), self.codings)
 
 
 def open_table(path: str | pathlib.Path) -> Table:
     """The table of a Parquet file that `write_table` made.
 
     Raises:
-      UserError: the file does not exist, is no complete Parquet file, or has no codings.
+      UserError: the file does not exist, is no complete Parquet file, has no codings, or has damaged ones.
     """
     path = pathlib.Path(path)
     try:
         file = pq.read_metadata(path)
-    except (OSError, pa.ArrowException) as error:
+    except Exception as error:  # beside its own exceptions, Arrow raises those of Python on damaged metadata
         raise unreadable(path, error) from None
     if METADATA not in (file.metadata or {}):
         raise UserError(f"{path} has no codings: make a table of it with icdm convert")
-    header = json.loads(file.metadata[METADATA])
-    codings = {name: coding_from_json(content) for name, content in header.pop("codings").items()}
-    return Table(path, codings, file.num_rows, **header)
+    try:
+        header = json.loads(file.metadata[METADATA])
+        codings = {name: coding_from_json(header["codings"][name]) for name in CODED}
+        sizes = int(header["longest"]), float(header["reward_low"]), float(header["reward_high"])
+        same = file.schema.to_arrow_schema().equals(SCHEMA)
+        same &= all(codings[name].n <= 2**31 for name in ("observation", "action"))  # as SCHEMA has them
+    except Exception:  # JSON of any form, and what Arrow raises on a damaged schema
+        same = False
+    if not same:
+        raise UserError(f"{path}: its codings or columns are damaged: make the table anew with icdm convert")
+    return Table(path, codings, file.num_rows, *sizes)
 
 
 def is_table(path: str | pathlib.Path) -> bool:
     """Whether the file is a Parquet file with codings."""
     try:
         return METADATA in (pq.read_metadata(path).metadata or {})
-    except (OSError, pa.ArrowException):
+    except Exception:  # as in `open_table`
         return False
 
 
@@ -198,45 +210,91 @@ def as_batch(rows: Rows) -> pa.RecordBatch:
     return pa.record_batch(columns, schema=SCHEMA)
 
 
-def parquet_batches(path: str | pathlib.Path) -> Iterator[pa.RecordBatch]:
-    """The batches of a Parquet file; raises UserError if it cannot be read."""
+def parquet_columns(path: str | pathlib.Path) -> list[str]:
+    """The names of the columns of a Parquet file.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
     try:
-        with pq.ParquetFile(path) as file:
-            yield from file.iter_batches(batch_size=ROW_GROUP)
-    except (OSError, pa.ArrowException) as error:
+        return pq.read_schema(path).names
+    except Exception as error:  # as in `open_table`
         raise unreadable(path, error) from None
+
+
+def parquet_batches(path: str | pathlib.Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """The batches of a Parquet file, its text as dictionaries.
+
+    Args:
+      columns: which columns are read; None for all.
+
+    Raises:
+      UserError: the file cannot be read, or says that it holds more than a file of its size can.
+    """
+    try:
+        with pq.ParquetFile(path, read_dictionary=_text_columns(path)) as file:
+            _check_sizes(pathlib.Path(path), file.metadata)
+            yield from file.iter_batches(batch_size=ROW_GROUP, columns=columns)
+    except UserError:
+        raise
+    except Exception as error:  # as in `open_table`
+        raise unreadable(path, error) from None
+
+
+def _text_columns(path: str | pathlib.Path) -> list[str]:
+    return [field.name for field in pq.read_schema(path) if is_text(field.type)]
+
+
+def _check_sizes(path: pathlib.Path, file: pq.FileMetaData) -> None:
+    most = max(MOST_ROWS, MOST_ROWS_PER_BYTE * path.stat().st_size)
+    if file.num_rows > most:
+        raise UserError(f"{path} of {path.stat().st_size:,} bytes claims {file.num_rows:,} rows: at most {most:,}")
+    for group in range(file.num_row_groups):
+        size = file.row_group(group).total_byte_size
+        if size > MOST_IN_GROUP:
+            raise UserError(
+                f"{path}: row group {group} takes {size:,} bytes: at most {MOST_IN_GROUP:,}, write smaller row groups"
+            )
 
 
 def unreadable(path: str | pathlib.Path, error: Exception) -> UserError:
     """The error of a file that does not exist or cannot be read."""
     if not pathlib.Path(path).exists():
         return UserError(f"{path}: no such file")
-    return UserError(
-        f"{path} cannot be read ({str(error).splitlines()[0][:120]}): it may be incomplete; write it again"
-    )
+    said = (str(error).splitlines() or [type(error).__name__])[0][:120]
+    return UserError(f"{path} cannot be read ({said}): it may be incomplete; write it again")
 
 
 @dataclasses.dataclass
 class Report:
-    """Numbers of episodes and rows that a repair changed, and the first defect."""
+    """What was done to the rows of a file.
 
-    episodes: int = 0
+    Attributes:
+      episodes: those that a repair changed, by (task_id, episode_id).
+      rows: number of rows that it omitted.
+      first: the first defect.
+      notes: how the file was understood.
+    """
+
+    episodes: set[tuple[int, int]] = dataclasses.field(default_factory=set)
     rows: int = 0
     first: str = ""
+    notes: list[str] = dataclasses.field(default_factory=list)
 
     def __str__(self) -> str:
         if not self.episodes:
             return "nothing dropped"
-        return f"{self.episodes} episodes repaired, {self.rows} rows dropped (first defect: {self.first})"
+        return f"{len(self.episodes)} episodes repaired, {self.rows} rows dropped (first defect: {self.first})"
 
 
-def checked(
-    path: str | pathlib.Path, parts: Iterable[tuple[Rows, dict]], *, repair: str | None, report: Report
-) -> Iterator[Rows]:
+Passes = Callable[[], Iterable[tuple[Rows, dict]]]
+
+
+def checked(path: str | pathlib.Path, passes: Passes, *, repair: str | None, report: Report) -> Iterator[Rows]:
     """Whole episodes of the parts, without defects.
 
     Args:
-      parts: rows, and {column: (I,) faults} of their cells, a message or None for each.
+      passes: starts a pass over the parts: rows, and {column: (I,) faults} of their cells, a message or None for each.
       repair: None refuses the first defect; "drop" omits every episode with a defect; "truncate" omits the rows of an
         episode from its first defect on.
       report: counts the omitted rows.
@@ -247,16 +305,22 @@ def checked(
     """
     if repair is not None and repair not in REPAIRS:
         raise unknown("repair", repair, REPAIRS)
+    if repair == "drop":  # the first part of an episode may be whole, and a later one not
+        for rows, defects in find_defects(passes()):
+            report.episodes.update(_episodes_at(rows, [index for _, index, _ in defects]))
     row = 1
-    for rows, defects in find_defects(parts):
+    for rows, defects in find_defects(passes()):
         n = rows.n
         if defects:
             column, index, fault = min(defects, key=lambda defect: defect[1])
             where = f"{path}: row {row + index}, column {column}: {fault}"
             if repair is None:
-                raise UserError(f"{where}; correct it, or repair with --repair drop or --repair truncate")
+                raise UserError(f"{where}; correct it, or icdm convert --repair drop or --repair truncate")
             report.first = report.first or where
-            rows = _repaired(rows, np.unique([index for _, index, _ in defects]), repair, report)
+        if repair == "drop":
+            rows = _without(rows, report)
+        elif defects:
+            rows = _cut(rows, [index for _, index, _ in defects], report)
         row += n
         if rows.n:
             yield rows
@@ -277,22 +341,29 @@ def find_defects(parts: Iterable[tuple[Rows, dict]]) -> Iterator[tuple[Rows, lis
         yield rows, in_cells + in_rows
 
 
-def faulty(faults: np.ndarray) -> np.ndarray:
-    """Whether each entry of an object array of messages or None is a message, (I,) bool."""
-    return np.array([fault is not None for fault in faults], bool)
+def _episodes_at(rows: Rows, index: list[int]) -> set[tuple[int, int]]:
+    return set(zip(rows.task_id[index].tolist(), rows.episode_id[index].tolist()))
 
 
-def _repaired(rows: Rows, bad_rows: np.ndarray, repair: str, report: Report) -> Rows:
+def _without(rows: Rows, report: Report) -> Rows:
+    """The rows of the episodes that are not in the report."""
+    starts = rows.starts
+    lengths = np.diff(np.append(starts, rows.n))
+    kept = np.array([key not in report.episodes for key in zip(rows.task_id[starts], rows.episode_id[starts])], bool)
+    report.rows += int(lengths[~kept].sum())
+    return rows[np.repeat(kept, lengths)]
+
+
+def _cut(rows: Rows, bad_rows: list[int], report: Report) -> Rows:
+    """The rows of each episode before the first bad one."""
     bad = np.zeros(rows.n, bool)
     bad[bad_rows] = True
     starts = rows.starts
-    episode = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, rows.n)))
     so_far = np.cumsum(bad)
-    before = (so_far - bad)[starts][episode]
-    left_out = np.logical_or.reduceat(bad, starts)[episode] if repair == "drop" else so_far > before
-    report.episodes += len(np.unique(episode[bad]))
-    report.rows += int(left_out.sum())
-    return rows[~left_out]
+    before = np.repeat((so_far - bad)[starts], np.diff(np.append(starts, rows.n)))
+    report.episodes.update(_episodes_at(rows, bad_rows))
+    report.rows += int((so_far > before).sum())
+    return rows[so_far == before]
 
 
 def _contradictions(rows: Rows, seen: set) -> list[tuple[str, np.ndarray, Callable[[int], str]]]:
@@ -322,15 +393,22 @@ def _contradictions(rows: Rows, seen: set) -> list[tuple[str, np.ndarray, Callab
         (
             "episode_id",
             again,
-            lambda i: f"episode {rows.episode_id[i]} of task {rows.task_id[i]} continues after other episodes",
+            lambda i: (
+                f"episode {rows.episode_id[i]} of task {rows.task_id[i]} continues after other episodes "
+                "(icdm convert --sort brings its rows together)"
+            ),
         ),
         (
             "t",
             rows.t != expected,
-            lambda i: f"{rows.t[i]} instead of {expected[i]}: a step is missing or repeated",
+            lambda i: f"step {rows.t[i]} instead of {expected[i]}, counted from 0: a step is missing or repeated",
         ),
         ("action", ~rows.acted & ~last, lambda i: "missing; only the last row of an episode may have no action"),
-        ("reward", rows.acted & ~np.isfinite(rows.reward), lambda i: "missing, or not a finite number"),
+        (
+            "reward",
+            rows.acted & ~(np.abs(rows.reward) <= LARGEST_REWARD),
+            lambda i: "missing, or not a finite number of 32 bits",
+        ),
         ("terminal", over, lambda i: "a step after the terminal one"),
         ("behavior_probability", improbable, lambda i: f"{probability[i]:g} is not in (0, 1]"),
     ]
@@ -368,27 +446,43 @@ def _joined(held: list[tuple[Rows, dict]]) -> tuple[Rows, dict]:
 def _rows(batch: pa.RecordBatch) -> Rows:
     """The rows of a batch of SCHEMA."""
 
-    def integers(name: str, missing: int = NOTHING) -> np.ndarray:
-        return batch.column(name).fill_null(missing).to_numpy(zero_copy_only=False).astype(np.int64)
+    def integers(name: str, missing: int = UNKNOWN) -> np.ndarray:
+        """Codes; a negative number stands for no code, and is not taken for an absent one."""
+        column = batch.column(name)
+        values = np.maximum(column.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64), UNKNOWN)
+        values = np.where(values < 0, UNKNOWN, values)
+        return np.where(column.is_valid().to_numpy(zero_copy_only=False), values, missing)
 
-    action = integers("action")
+    action = integers("action", NOTHING)
     reward = batch.column("reward").fill_null(np.nan).to_numpy(zero_copy_only=False)
     return Rows(
         task_id=integers("task_id"),
         episode_id=integers("episode_id"),
         t=integers("t"),
-        observation=integers("observation", UNKNOWN),
+        observation=integers("observation"),
         action=action,
         reward=np.where(action == NOTHING, 0.0, reward),
-        oracle_action=integers("oracle_action"),
+        oracle_action=integers("oracle_action", NOTHING),
         behavior_probability=batch.column("behavior_probability").fill_null(np.nan).to_numpy(zero_copy_only=False),
         terminal=batch.column("terminal").fill_null(False).to_numpy(zero_copy_only=False),
     )
 
 
+def _within(rows: Rows, codings: dict[str, Coding]) -> tuple[Rows, dict]:
+    """The rows with codes that stand for something, and the faults of the others by column."""
+    cells, codes = {}, {}
+    for name in (*CODED, "oracle_action"):
+        coding, code = codings["action" if name == "oracle_action" else name], getattr(rows, name)
+        strange = (code == UNKNOWN) | (code >= coding.n)
+        if strange.any():
+            cells[name] = np.where(strange, f"missing, or no code from 0 to {coding.n - 1}", None)
+            codes[name] = np.where(strange, NOTHING if name in ("action", "oracle_action") else 0, code)
+    return dataclasses.replace(rows, **codes), cells
+
+
 def plain_codings(n_observations: int, n_actions: int) -> dict[str, Coding]:
     """Codings of a table whose columns are integers."""
-    ids = Integers(2**62)
+    ids = Integers(MOST_IDS)
     return {
         "task_id": ids,
         "episode_id": ids,

@@ -1,19 +1,23 @@
 """`icdm decide`: what to do next, from a trained run and the trajectories of the task at hand."""
 
 import argparse
+import functools
 import json
 import pathlib
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pyarrow as pa
 
 from icdm.errors import UserError
-from icdm.logs.codings import Coding
+from icdm.logs.codings import UNKNOWN, Coding
+from icdm.logs.columns import raw_values
 from icdm.logs.files import coded_parts, fit_codings, open_source
 from icdm.logs.log import Log, log_of
 from icdm.logs.sequences import as_one_episode, assemble
-from icdm.logs.table import Report, checked, is_table, join, open_table, plain_codings
+from icdm.logs.table import Report, Rows, checked, is_table, join, open_table, plain_codings
 from icdm.runs.decider import Decider
 from icdm.runs.run import Run
 from icdm.trajectories.layouts import Layout
@@ -23,7 +27,7 @@ from icdm.trajectories.trajectory import Trajectories
 def main(arguments: argparse.Namespace) -> None:
     """Decides as the arguments of `icdm decide` say, and prints the decision."""
     answer = decide(arguments.run, arguments.context, arguments.history, arguments.observation, arguments.task)
-    print(json.dumps(answer) if arguments.json else _text(answer))
+    print(json.dumps(answer, allow_nan=False) if arguments.json else _text(answer))
 
 
 def decide(
@@ -36,29 +40,31 @@ def decide(
     """{"action", "probabilities", "values", "context_episodes", "step"}, actions as they are named in the data.
 
     Raises:
-      UserError: a run without a model, a file with a defect (file, row, column), no present observation.
+      UserError: a run without a model, a file with a defect (file, row, column), a value that the run does not have, an
+        episode that is longer than the run's or over, no present observation.
     """
     opened = Run.open(run)
     decider = Decider(opened)
     codings = run_codings(opened)
-    log = _log(context, codings, task)
+    recorded = _read(context, codings, task)
+    if not opened.layout.independent_steps:
+        _check_lengths(recorded, opened.family.horizon)
+    if history is None:
+        before, now = [], _present(observation, codings["observation"])
+    else:
+        *before, (now, _, _) = _live(history, codings, recorded.start)
+        if len(before) >= opened.family.horizon:
+            raise UserError(
+                f"{history} holds {len(before)} steps: the run's episodes are over after {opened.family.horizon}"
+            )
+    log = log_of([recorded.rows], _end(opened, codings))
     episodes = log.contexts[0]
     decider.reset(_trajectories(log, episodes, opened.layout))
-    if history is not None:
-        live = _log(history, codings, None)
-        if len(live.contexts[0]) + len(live.queries[0]) != 1:
-            raise UserError(f"{history} holds {len(live.contexts[0])} episodes: give the one that is going on")
-        first, stop = live.first[0], live.first[1]
-        if live.action[stop - 1] >= 0:
-            raise UserError(f"{history}: its last row has an action: end it with what is observed now, without one")
-        for row in range(first, stop - 1):
-            decider.act(live.observation[row])
-            decider.observe(live.action[row], live.reward[row])
-        now = live.observation[stop - 1]
-    else:
-        now = _present(observation, codings["observation"])
-    decision = decider.act(now)
-    names = [str(name) for name in codings["action"].decode(range(opened.family.n_actions))]
+    for seen, action, reward in before:
+        decider.act([seen])
+        decider.observe([action], [reward])
+    decision = decider.act([now])
+    names = _action_names(codings["action"], opened.family.n_actions)
     values = None if decision.value is None else dict(zip(names, decision.value[0].tolist()))
     return {
         "action": names[int(decision.action[0])],
@@ -69,28 +75,60 @@ def decide(
     }
 
 
+def _action_names(coding: Coding, n: int) -> list[str]:
+    """The names of n actions; those that the data do not have are named by their codes."""
+    return [str(coding.decode(np.array([code]))[0]) if code < coding.n else str(code) for code in range(n)]
+
+
 def run_codings(run: Run) -> dict[str, Coding]:
     """What codes stand for in a run: as in the table that it learned from, else the family's own integers."""
     learned = [run.directory / "data.parquet", pathlib.Path(run.settings.data)]
     tables = [path for path in learned if path.suffix == ".parquet" and is_table(path)]
-    plain = plain_codings(run.layout.n_observations, run.family.n_actions)
+    plain = plain_codings(run.family.observation_space.n, run.family.n_actions)
     if not tables:
         return plain
     return plain | {name: open_table(tables[0]).codings[name] for name in ("observation", "action")}
 
 
-def _log(path: str | pathlib.Path, codings: dict[str, Coding], task: str | None) -> Log:
-    """The one task of a file as a log, its values coded as in the run."""
+def _end(run: Run, codings: dict[str, Coding]) -> int:
+    """The code of an observation that was not recorded: in learning from a record the first after its own, else none
+    that the layout has."""
+    return codings["observation"].n if run.settings.data else run.layout.n_observations
+
+
+class Recorded(NamedTuple):
+    """The checked rows of one task of a file, coded as in the run, and the t from which the file counts steps."""
+
+    path: pathlib.Path
+    rows: Rows
+    start: int
+
+
+def _read(path: str | pathlib.Path, codings: dict[str, Coding], task: str | None) -> Recorded:
+    path, start = pathlib.Path(path), 0
     if is_table(path):
         table = open_table(path)
         for name in ("observation", "action"):
-            if table.codings[name] != codings[name] and table.codings[name].as_json()["kind"] != "integers":
+            kinds = {table.codings[name].kind, codings[name].kind}
+            if table.codings[name] != codings[name] and kinds != {"integers"}:
                 raise UserError(f"{path}: column {name} is coded in another way than the run's data: give it as .csv")
-        own, rows = table.codings, join(list(table.chunks()))
+        own, parts = table.codings, list(table.chunks())
     else:
         source = open_source(path)
-        own = fit_codings(source, 2, "uniform") | {name: codings[name] for name in ("observation", "action")}
-        rows = join(list(checked(path, coded_parts(source, own), repair=None, report=Report())))
+        kinds = {name: codings[name].kind for name in ("observation", "action")}
+        ids = {name: source.kinds[name] for name in ("task_id", "episode_id")}
+        own = fit_codings(source._replace(kinds=ids), 2, "uniform") | {name: codings[name] for name in kinds}
+        passes = functools.partial(coded_parts, source._replace(kinds=ids | kinds, remedies={}), own)
+        parts, start = list(checked(path, passes, repair=None, report=Report())), source.start
+    if not parts:
+        raise UserError(f"{path} holds no rows")
+    rows = join(parts)
+    for name, code in (("observation", rows.observation), ("action", rows.action)):
+        if code.max() >= codings[name].n:
+            row = int(code.argmax())
+            raise UserError(
+                f"{path}: row {row + 1}, column {name}: {code[row]}, the run has those from 0 to {codings[name].n - 1}"
+            )
     ids = np.unique(rows.task_id)
     if task is not None:
         names = [str(name) for name in own["task_id"].decode(ids)]
@@ -99,10 +137,37 @@ def _log(path: str | pathlib.Path, codings: dict[str, Coding], task: str | None)
         rows = rows[rows.task_id == ids[names.index(task)]]
     elif len(ids) > 1:
         raise UserError(f"{path} holds {len(ids)} tasks: name one with --task")
-    for name, code in (("observation", rows.observation), ("action", rows.action)):
-        if code.max() >= codings[name].n:
-            raise UserError(f"{path}: {name} {code.max()}: the run has those from 0 to {codings[name].n - 1}")
-    return log_of([rows], codings["observation"].n)
+    return Recorded(path, rows, start)
+
+
+def _check_lengths(recorded: Recorded, horizon: int) -> None:
+    late = recorded.rows.acted & (recorded.rows.t >= horizon)
+    if late.any():
+        episode = recorded.rows.episode_id[late][0]
+        raise UserError(
+            f"{recorded.path}: an episode (code {episode}) has {recorded.rows.t[late][0] + 1} steps or more: the run's "
+            f"episodes have {horizon}"
+        )
+
+
+def _live(path: str | pathlib.Path, codings: dict[str, Coding], start: int) -> list[tuple[int, int, float]]:
+    """(observation, action, reward) of each row of the episode that is going on; the last is only observed.
+
+    Raises:
+      UserError: several episodes, one that is over, one whose beginning is missing, or one that ends in an action.
+    """
+    live = _read(path, codings, None)
+    rows = live.rows
+    if len(rows.starts) != 1:
+        raise UserError(f"{path} holds {len(rows.starts)} episodes: give the one that is going on")
+    if live.start != start:
+        raise UserError(f"{path}: t begins at {live.start}, in the context at {start}: give the episode from its start")
+    if rows.terminal.any():
+        row = int(rows.terminal.argmax())
+        raise UserError(f"{path}: row {row + 1}, column terminal: the episode is over, there is nothing to decide")
+    if rows.acted[-1]:
+        raise UserError(f"{path}: its last row has an action: end it with what is observed now, without one")
+    return list(zip(rows.observation.tolist(), rows.action.tolist(), rows.reward.tolist()))
 
 
 def _trajectories(log: Log, episodes: np.ndarray, layout: Layout) -> Trajectories | None:
@@ -116,16 +181,12 @@ def _trajectories(log: Log, episodes: np.ndarray, layout: Layout) -> Trajectorie
 
 def _present(observation: str | None, coding: Coding) -> int:
     if observation is None:
-        if coding.n <= 2 and coding.as_json()["kind"] == "integers":
+        if coding.n == 1:
             return 0
         raise UserError("what is observed now? give --history FILE or --observation VALUE")
-    kind = coding.as_json()["kind"]
-    try:
-        value = observation if kind == "words" else float(observation) if kind == "bins" else int(observation)
-        code = int(coding.encode(np.array([value]))[0])
-    except ValueError:
-        code = -1
-    if code < 0:
+    value, there, faults = raw_values(pa.array([observation]), coding.kind)
+    code = int(coding.encode(value)[0]) if there[0] and faults[0] is None else UNKNOWN
+    if code == UNKNOWN:
         raise UserError(f"--observation {observation}: not among the {coding.n} values known")
     return code
 

@@ -69,9 +69,11 @@ class Decider:
         """Begins an episode in each row, having read its context.
 
         Raises:
-          UserError: a context that is longer than the model's limit.
+          UserError: a context that is longer than the model's limit, with episodes that are longer than the run's, or
+            with actions or rewards that the problem does not have.
         """
         if context is not None:
+            self._check_context(context)
             rows = context.action.shape[0]
             context = dataclasses.replace(context, reward=self._observed(context.reward))
         policy = dataclasses.replace(self.policy, context=context)
@@ -83,19 +85,24 @@ class Decider:
         Raises:
           UserError: before `reset`, after the last step, or on an observation that the problem does not have.
         """
-        observation = np.atleast_1d(np.asarray(observation, np.int32))
-        self._check(observation)
+        self._check_going_on()
+        observation = _codes("observation", observation, self.run.family.observation_space.n)
         action, logits, self.carry = _act(self.policy, self.carry, observation)
         logits = np.asarray(logits, np.float64)
+        if not np.isfinite(logits).all():
+            raise UserError(f"{self.run.directory}: the model's logits are not finite: its weights are damaged")
         odds = np.exp(logits - logits.max(-1, keepdims=True))
         return Decision(np.asarray(action), odds / odds.sum(-1, keepdims=True), self._values(logits))
 
     def observe(self, action: np.ndarray, reward: np.ndarray) -> None:
-        """Takes note of what was done, (B,) codes, and what it paid, (B,)."""
-        action, reward = (
-            np.atleast_1d(np.asarray(action, np.int32)),
-            self._observed(np.atleast_1d(np.asarray(reward, np.float32))),
-        )
+        """Takes note of what was done, (B,) codes, and what it paid, (B,).
+
+        Raises:
+          UserError: before `reset`, after the last step, or on an action or a reward that the problem does not have.
+        """
+        self._check_going_on()
+        action = _codes("action", action, self.run.family.n_actions)
+        reward = self._observed(_rewards(np.atleast_1d(reward)))
         self.carry = _observe(self.policy, self.carry, action, reward)
         self.t += 1
 
@@ -108,16 +115,45 @@ class Decider:
         scale = self.run.settings.value_scale
         return None if math.isnan(scale) else scale * (logits - logits.mean(-1, keepdims=True))
 
-    def _check(self, observation: np.ndarray) -> None:
+    def _check_going_on(self) -> None:
         if self.carry is None:
             raise UserError("reset the decider before its first action")
-        if self.t >= self.run.layout.horizon:
+        if self.t >= self.run.family.horizon:
             raise UserError(f"the episode is over after {self.t} steps: reset the decider")
-        n = self.run.layout.n_observations
-        if (observation < 0).any() or (observation >= n).any():
-            raise UserError(
-                f"observation {observation[(observation < 0) | (observation >= n)][0]}: give codes from 0 to {n - 1}"
-            )
+
+    def _check_context(self, context: Trajectories) -> None:
+        valid, horizon = np.asarray(context.valid), self.run.family.horizon
+        if not self.run.layout.independent_steps and valid[..., horizon:].any():
+            raise UserError(f"a context episode has {valid.sum(-1).max()} steps: the run's episodes have {horizon}")
+        _codes("observation", np.asarray(context.steps.observation)[valid], self.run.family.observation_space.n)
+        _codes("action", np.asarray(context.action)[valid], self.run.family.n_actions)
+        _rewards(np.asarray(context.reward)[valid])
+
+
+def _codes(name: str, values: np.ndarray, n: int) -> np.ndarray:
+    """The values as int32; nothing is rounded.
+
+    Raises:
+      UserError: values that are no integers from 0 to n - 1.
+    """
+    values = np.atleast_1d(values)
+    if values.dtype.kind not in "iu":
+        raise UserError(f"{name} of the type {values.dtype}: give codes, integers from 0 to {n - 1}")
+    bad = (values < 0) | (values >= n)
+    if bad.any():
+        raise UserError(f"{name} {values[bad][0]}: give codes from 0 to {n - 1}")
+    return values.astype(np.int32)
+
+
+def _rewards(values: np.ndarray) -> np.ndarray:
+    """The values as float32.
+
+    Raises:
+      UserError: values that are no finite numbers in 32 bits.
+    """
+    if values.dtype.kind not in "biuf" or not (np.abs(values.astype(np.float64)) <= np.finfo(np.float32).max).all():
+        raise UserError(f"reward {values.ravel()[:4]}: give finite numbers of 32 bits")
+    return values.astype(np.float32)
 
 
 @jax.jit
