@@ -48,6 +48,7 @@ def decide(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--history", metavar="FILE", help="the episode so far, up to what is observed now")
     parser.add_argument("--observation", help="what is observed now, at the start of an episode")
     parser.add_argument("--task", help="which task_id of CONTEXT; needed if it holds several")
+    parser.add_argument("--show-prompt", action="store_true", help="print what a language model has read")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 

@@ -21,12 +21,14 @@ from icdm.logs.table import Report, Rows, checked, is_table, join, open_table, p
 from icdm.runs.decider import Decider
 from icdm.runs.run import Run
 from icdm.trajectories.layouts import Layout
-from icdm.trajectories.trajectory import Trajectories
+from icdm.trajectories.prompt import encode, opening_of
+from icdm.trajectories.trajectory import NOTHING, Step, Trajectories
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Decides as the arguments of `icdm decide` say, and prints the decision."""
-    answer = decide(arguments.run, arguments.context, arguments.history, arguments.observation, arguments.task)
+    told = arguments.context, arguments.history, arguments.observation, arguments.task
+    answer = decide(arguments.run, *told, show_prompt=arguments.show_prompt)
     print(json.dumps(answer, allow_nan=False) if arguments.json else _text(answer))
 
 
@@ -36,14 +38,20 @@ def decide(
     history: str | pathlib.Path | None = None,
     observation: str | None = None,
     task: str | None = None,
+    show_prompt: bool = False,
 ) -> dict:
     """{"action", "probabilities", "values", "context_episodes", "step"}, actions as they are named in the data.
 
+    Args:
+      show_prompt: adds "prompt", the text that a language model has read.
+
     Raises:
-      UserError: a run without a model, a file with a defect (file, row, column), a value that the run does not have, an
-        episode that is longer than the run's or over, no present observation.
+      UserError: a run without a model, no text to be shown, a file with a defect (file, row, column), a value that the
+        run does not have, an episode that is longer than the run's or over, no present observation.
     """
     opened = Run.open(run)
+    if show_prompt and not opened.settings.weights:
+        raise UserError(f"{run} reads no text: --show-prompt is for runs of a language model (config.weights)")
     decider = Decider(opened)
     codings = run_codings(opened)
     recorded = _read(context, codings, task)
@@ -59,20 +67,36 @@ def decide(
             )
     log = log_of([recorded.rows], _end(opened, codings))
     episodes = log.contexts[0]
-    decider.reset(_trajectories(log, episodes, opened.layout))
+    read = _trajectories(log, episodes, opened.layout)
+    decider.reset(read)
     for seen, action, reward in before:
         decider.act([seen])
         decider.observe([action], [reward])
     decision = decider.act([now])
     names = _action_names(codings["action"], opened.family.n_actions)
     values = None if decision.value is None else dict(zip(names, decision.value[0].tolist()))
-    return {
+    answer = {
         "action": names[int(decision.action[0])],
         "probabilities": dict(zip(names, decision.probability[0].tolist())),
         "values": values,
         "context_episodes": len(episodes),
         "step": decider.t,
     }
+    return answer | {"prompt": _prompt(opened, read, before, now)} if show_prompt else answer
+
+
+def _prompt(run: Run, context: Trajectories | None, before: list[tuple[int, int, float]], now: int) -> str:
+    """The text of the context and of the episode that is going on, up to the token that names the action."""
+    from icdm.published.model import open_published  # needs the packages of the extra `language`
+
+    read = [opening_of(run.layout, 1) if context is None else encode(run.layout, context).tokens]
+    step = Step(*np.zeros((4, 1), np.int32))
+    for t, (observation, action, reward) in enumerate([*before, (now, NOTHING, 0.0)]):
+        observed = np.array([observation])
+        read.append(run.layout.append(np.array([t]), step._replace(arrival=observed), observed))
+        step = Step(observed, np.array([action]), np.array([reward]), observed)
+    ids = np.concatenate([tokens.id[0, np.asarray(tokens.valid[0]), 0] for tokens in read])
+    return open_published(run.settings.weights).tokenizer.decode(ids.tolist(), skip_special_tokens=False)
 
 
 def _action_names(coding: Coding, n: int) -> list[str]:
@@ -192,7 +216,8 @@ def _present(observation: str | None, coding: Coding) -> int:
 
 
 def _text(answer: dict) -> str:
-    lines = [f"action {answer['action']}   (step {answer['step']}, {answer['context_episodes']} context episodes)"]
+    lines = [answer["prompt"], ""] if "prompt" in answer else []
+    lines += [f"action {answer['action']}   (step {answer['step']}, {answer['context_episodes']} context episodes)"]
     for name, probability in answer["probabilities"].items():
         value = "" if answer["values"] is None else f"   value {answer['values'][name]:+.4f}"
         lines.append(f"  {name}: probability {probability:.4f}{value}")

@@ -122,8 +122,9 @@ class TextLayout:
         taken = jnp.concatenate([action_1, self._reward(before.reward)], -1)
         begun = jnp.broadcast_to(jnp.asarray(_filled(self.episode_ids, self._head)), (*t.shape, self._head))
         head = jnp.where((t == 0)[..., None], begun, _filled_before(taken, self._head))
-        shown = jnp.asarray(self.observation_table)[jnp.maximum(observation, 0)]
-        shown = jnp.where((observation == NOTHING)[..., None], NOTHING, shown)
+        there = (observation >= 0) & (observation < self.n_observations)  # others stand for what was not recorded
+        shown = jnp.asarray(self.observation_table)[jnp.where(there, observation, 0)]
+        shown = jnp.where(there[..., None], shown, NOTHING)
         id_L = jnp.concatenate([head, shown], -1).astype(jnp.int32)
         return Tokens(id_L[..., None], jnp.zeros((*id_L.shape, 0), jnp.float32), id_L != NOTHING)
 
