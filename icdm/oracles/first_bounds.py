@@ -1,0 +1,155 @@
+"""Bounds of a POMDP's values that need no beliefs: blind policies, QMDP and the fast informed bound.
+
+With h decisions to go, for every belief b,
+
+    lower: max_a b . B_h(., a),   B_h(s, a) = r(s, a) + gamma sum_s' P(s'|s,a) B_{h-1}(s', a),   always the same action;
+    upper: max_a b . F_h(., a),   F_h = r + gamma sum_z max_a' sum_s' P(s'|s,a) O(z|a,s') F_{h-1}(s', a')
+
+(the fast informed bound, Hauskrecht 2000), or with the maximum inside the sum over s' (QMDP; Littman, Cassandra,
+Kaelbling 1995), which is cheaper. Each backup adds the largest error of its float64 arithmetic, so the bounds hold for
+real numbers.
+"""
+
+import functools
+import math
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from icdm.errors import OutOfTime, TooLarge, UserError
+from icdm.problems.sparse import LARGEST, SparsePOMDP
+
+SETTLED = 1e-12  # an infinite recursion ends when a sweep changes nothing by more than this share of the largest value
+AT_ONCE = 2**21  # entries of an intermediate array of the fast informed bound
+
+
+class Model:
+    """The arrays of a POMDP as the backups use them.
+
+    Attributes:
+      forward: A arrays (S', S) CSR, the transposed transitions: forward[a] @ b is a prediction.
+      transition: A arrays (S, S') CSR.
+      reward: (S, A).
+    """
+
+    def __init__(self, problem: SparsePOMDP) -> None:
+        self.problem = problem
+        self.transition = problem.transition
+        self.forward = [table.T.tocsr() for table in problem.transition]
+        self.reward, self.discount = problem.reward, problem.discount
+        self.n_states, self.n_actions = self.reward.shape
+        # rows may sum to a little more than 1
+        masses = [
+            max((table @ np.ones(table.shape[1])).max() for table in tables)
+            for tables in (self.transition, problem.emission)
+        ]
+        self.modulus = self.discount * math.prod(masses)
+
+    @functools.cached_property
+    def emission(self) -> np.ndarray:
+        """Probabilities of the observations (A, S', O).
+
+        Raises:
+          TooLarge: there are more than `LARGEST`.
+        """
+        size = self.problem.n_actions * self.problem.n_states * self.problem.n_observations
+        if size > LARGEST:
+            raise TooLarge(size, LARGEST, "probabilities of an observation by action and state")
+        return np.stack([table.toarray() for table in self.problem.emission])
+
+    def value_range(self, horizon: int | None) -> tuple[float, float]:
+        """Bounds of the value of any policy at any belief, from the largest and the smallest reward and 0."""
+        if horizon is None:
+            if self.modulus >= 1:
+                raise UserError("an infinite horizon needs a discount below 1: give --discount")
+            steps = 1 / (1 - self.modulus)
+        elif self.modulus < 1:
+            steps = -math.expm1(horizon * math.log(self.modulus)) / (1 - self.modulus)
+        else:
+            steps = horizon * self.modulus**horizon
+        return steps * min(self.reward.min(), 0), steps * max(self.reward.max(), 0)
+
+    def rounding(self, horizon: int | None) -> float:
+        """Largest error of one backup: all sums have non-negative weights with a sum of 1."""
+        terms = 2 * self.n_states + self.problem.n_observations + 16
+        return 4 * np.finfo(float).eps * terms * max(map(abs, self.value_range(horizon)))
+
+    def blind(self, value: np.ndarray) -> np.ndarray:
+        """One backup of B, (S, A)."""
+        return self.reward + self.discount * np.stack([t @ value[:, a] for a, t in enumerate(self.transition)], 1)
+
+    def fully_observed(self, value: np.ndarray) -> np.ndarray:
+        """One backup of QMDP, (S, A)."""
+        best = value.max(1)
+        return self.reward + self.discount * np.stack([table @ best for table in self.transition], 1)
+
+    def informed(self, value: np.ndarray) -> np.ndarray:
+        """One backup of F, (S, A)."""
+        after = np.zeros_like(value)
+        width = max(1, AT_ONCE // value.size)
+        for a, table in enumerate(self.transition):
+            for first in range(0, self.emission.shape[-1], width):
+                chance = self.emission[a][:, first : first + width]
+                joint = table @ (chance[:, :, None] * value[:, None, :]).reshape(self.n_states, -1)
+                after[:, a] += joint.reshape(self.n_states, chance.shape[1], -1).max(2).sum(1)
+        return self.reward + self.discount * after
+
+    def observed_bounds(self, horizon: int | None, deadline: float) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper bounds of Q if the state is observed, with all decisions to go, each (S, A).
+
+        Raises:
+          OutOfTime: the deadline has passed before the sweeps of a finite horizon.
+        """
+        slack = self.rounding(horizon)
+        if horizon is None:
+            return tuple(
+                _settle(lambda value: self.fully_observed(value) + error, np.full_like(self.reward, end), deadline)
+                for error, end in zip((-slack, slack), self.value_range(None))
+            )
+        value = np.zeros_like(self.reward)
+        for _ in range(horizon):
+            if time.monotonic() > deadline:
+                raise OutOfTime
+            value = self.fully_observed(value)
+        return value, value
+
+    def first_bounds(self, horizon: int | None, deadline: float) -> tuple[np.ndarray, np.ndarray]:
+        """B and F with 0, 1, ..., horizon decisions to go, (H + 1, S, A); one stage, valid for ever, if it is None.
+
+        The sweeps end at the deadline (on the clock of `time.monotonic`); what they have not reached is bounded by the
+        largest and the smallest reward. The fast informed bound takes at most a third of the time.
+
+        Raises:
+          TooLarge: the stages have too many entries.
+        """
+        informed_until = time.monotonic() + (deadline - time.monotonic()) / 3
+        slack = self.rounding(horizon)
+        if horizon is None:
+            least, most = self.value_range(None)
+            blind = _settle(lambda value: self.blind(value) - slack, np.full_like(self.reward, least), deadline)
+            upper = _settle(lambda value: self.fully_observed(value) + slack, np.full_like(blind, most), deadline)
+            upper = _settle(lambda value: self.informed(value) + slack, upper, informed_until)
+            return blind[None], upper[None]
+        size = (horizon + 1) * self.reward.size
+        if size > LARGEST:
+            raise TooLarge(size, LARGEST, "bounds by decisions to go, state and action (--infinite needs one stage)")
+        blind, upper = np.zeros((2, horizon + 1, *self.reward.shape))
+        for h in range(1, horizon + 1):
+            now = time.monotonic()
+            if now > deadline:
+                blind[h:], upper[h:] = self.value_range(horizon)
+                break
+            blind[h] = self.blind(blind[h - 1]) - slack
+            backup = self.informed if now < informed_until else self.fully_observed
+            upper[h] = backup(upper[h - 1]) + slack
+        return blind, upper
+
+
+def _settle(backup: Callable[[np.ndarray], np.ndarray], value: np.ndarray, deadline: float) -> np.ndarray:
+    """The backup's fixed point from one side of it, or a bound of it at the deadline."""
+    while time.monotonic() < deadline:
+        before, value = value, backup(value)
+        if np.abs(value - before).max() <= SETTLED * np.abs(value).max():
+            break
+    return value
