@@ -21,6 +21,7 @@ from icdm.errors import OutOfTime, TooLarge, UserError
 from icdm.problems.sparse import LARGEST, SparsePOMDP
 
 SETTLED = 1e-12  # an infinite recursion ends when a sweep changes nothing by more than this share of the largest value
+DENSE = 128  # most states with dense predictions
 AT_ONCE = 2**21  # entries of an intermediate array of the fast informed bound
 
 
@@ -28,17 +29,18 @@ class Model:
     """The arrays of a POMDP as the backups use them.
 
     Attributes:
-      forward: A arrays (S', S) CSR, the transposed transitions: forward[a] @ b is a prediction.
+      forward: A arrays (S', S), the transposed transitions: forward[a] @ b is a prediction; CSR above `DENSE` states.
       transition: A arrays (S, S') CSR.
       reward: (S, A).
     """
 
     def __init__(self, problem: SparsePOMDP) -> None:
         self.problem = problem
-        self.transition = problem.transition
-        self.forward = [table.T.tocsr() for table in problem.transition]
         self.reward, self.discount = problem.reward, problem.discount
         self.n_states, self.n_actions = self.reward.shape
+        self.transition = problem.transition
+        by_next = [table.T.tocsr() for table in problem.transition]
+        self.forward = [table.toarray() for table in by_next] if self.n_states <= DENSE else by_next
         # rows may sum to a little more than 1
         masses = [
             max((table @ np.ones(table.shape[1])).max() for table in tables)

@@ -23,9 +23,9 @@ import numpy as np
 from icdm.oracles.first_bounds import Model
 from icdm.problems.sparse import SparsePOMDP
 
-TARGET = 0.5  # a trial stops where the bracket is narrower than this share of the bracket at the start
+TARGET = 0.95  # a trial stops where the bracket is narrower than this share of the bracket at the start
 FIRST_PRUNING = 64  # number of vectors or points at which a stage is pruned first
-REMEMBERED = 2**25  # numbers of the beliefs whose bounds of Q are kept
+REMEMBERED = 2**26  # numbers of the beliefs that are kept
 GRACE = 2.0  # seconds
 TINY, NEVER = 1e-290, 1e300  # a point's share of a joint is unbounded in states where the point is 0
 
@@ -122,18 +122,10 @@ class Stage:
         informed = (joint.T @ self.informed[states]).max(1)
         if not self.points.n:
             return informed
-        return np.minimum(
-            informed, joint.T @ self.corner[states] + (self._shares(joint, states) * self.drop.now).min(1)
-        )
-
-    def _shares(self, joint: np.ndarray, states: np.ndarray) -> np.ndarray:
-        """The largest c with c point <= joint in every state, (Z, P)."""
         inverse = self.inverse.now[states]
-        share = np.full((joint.shape[1], self.points.n), np.inf)
-        for mass, per_mass in zip(np.maximum(joint, TINY), inverse):
-            np.minimum(share, np.multiply.outer(mass, per_mass), out=share)
-        share[:, (inverse < NEVER).sum(0) < self.support.now] = 0
-        return share
+        inside = np.flatnonzero((inverse < NEVER).sum(0) == self.support.now)
+        tooth = (_shares(joint, inverse[:, inside]) * self.drop.now[inside]).min(1, initial=0)
+        return np.minimum(informed, joint.T @ self.corner[states] + tooth)
 
     def add_vector(self, vector: np.ndarray, action: int) -> None:
         self.vectors.add(vector)
@@ -168,15 +160,21 @@ class Stage:
         kept = np.ones(self.points.n, bool)
         drop = self.drop.now
         for i in np.argsort(drop):
-            if not kept[i]:
-                continue
-            states = np.flatnonzero(self.points.now[:, i])
-            share = self._shares(self.points.now[states, i, None], states)[0]
-            share[i] = 0
-            kept[i] = drop[i] < (share * drop)[kept].min()
+            point = self.points.now[:, i]
+            states = np.flatnonzero(point)
+            inverse = self.inverse.now[states]
+            kept[i] = False
+            inside = np.flatnonzero(kept & ((inverse < NEVER).sum(0) == self.support.now))
+            tooth = (_shares(point[states, None], inverse[:, inside]) * drop[inside]).min(initial=0)
+            kept[i] = drop[i] < tooth
         for columns in (self.points, self.inverse, self.support, self.upper, self.drop):
             columns.keep(np.flatnonzero(kept))
         self.full_points = max(FIRST_PRUNING, 2 * int(kept.sum()))
+
+
+def _shares(joint: np.ndarray, inverse: np.ndarray) -> np.ndarray:
+    """The largest c with c point <= joint in every state, (Z, P), for joints (S', Z) and inverse points (S', P)."""
+    return np.stack([(mass[:, None] * inverse).min(0) for mass in np.maximum(joint, TINY).T])
 
 
 def _undominated(vectors: np.ndarray) -> np.ndarray:
@@ -189,6 +187,16 @@ def _undominated(vectors: np.ndarray) -> np.ndarray:
     return np.flatnonzero(kept)
 
 
+class _Node:
+    """A belief (S,) with `stage` to follow, bounds of Q that only fall (A,), and what follows each action so far."""
+
+    def __init__(self, belief: np.ndarray, h: int, q_upper: np.ndarray) -> None:
+        self.belief, self.h, self.q_upper = belief, h, q_upper
+        self.states = np.flatnonzero(belief)
+        self.joint = belief[self.states, None]
+        self.successors, self.children = {}, {}
+
+
 class _Search:
     """The bounds of one problem while they are refined."""
 
@@ -197,8 +205,12 @@ class _Search:
         self.blind, self.informed = blind, informed
         self.stages = {}
         self.slack = model.rounding(horizon)
-        self.q_upper = {}  # upper bounds of Q at visited beliefs; they only fall
-        self.start = model.problem.initial
+        self.forget()
+
+    def forget(self) -> None:
+        """Keeps the bounds but not the beliefs."""
+        self.n_numbers = 0
+        self.root = self.node(self.model.problem.initial, len(self.blind) - 1)
 
     def stage(self, h: int) -> Stage:
         if h not in self.stages:
@@ -210,100 +222,92 @@ class _Search:
         return h if self.infinite else h - 1
 
     def run(self, tolerance: float, deadline: float) -> Bracket:
-        h = len(self.blind) - 1
         n_trials = 0
         while True:
-            lower, upper = self.at_start()
+            root = self.root
+            stage = self.stage(root.h)
+            lower = float(stage.lower_value(root.joint, root.states)[0][0] - self.slack)
+            upper = float(stage.upper_value(root.joint, root.states)[0] + self.slack)
             wanted = tolerance * max(1, abs(lower))
             if upper - lower <= wanted or time.monotonic() > deadline:
                 break
-            path = self.trial(h, max(wanted, TARGET * (upper - lower)), deadline)
-            for belief, stage in reversed(path):
-                self.back_up(belief, stage)
+            for node in reversed(self.trial(max(wanted, TARGET * (upper - lower)), deadline)):
+                self.back_up(node)
             n_trials += 1
-        stage = self.stage(h)
-        q_lower = [self.q_lower(self.start, h, a)[0] for a in range(self.model.n_actions)]
-        vectors, actions = stage.vectors.now.T.copy(), stage.actions.now.copy()
-        return Bracket(lower, upper, int(np.argmax(q_lower)), vectors, actions, n_trials)
+            if self.n_numbers > REMEMBERED:
+                self.forget()
+        action = np.argmax([self.q_lower(root, a)[0] for a in range(self.model.n_actions)])
+        return Bracket(lower, upper, int(action), stage.vectors.now.T.copy(), stage.actions.now.copy(), n_trials)
 
-    def at_start(self) -> tuple[float, float]:
-        states = np.flatnonzero(self.start)
-        joint = self.start[states, None]
-        lower, _ = self.stage(len(self.blind) - 1).lower_value(joint, states)
-        return float(lower[0] - self.slack), float(
-            self.stage(len(self.blind) - 1).upper_value(joint, states)[0] + self.slack
-        )
-
-    def trial(self, h: int, target: float, deadline: float) -> list[tuple[np.ndarray, int]]:
-        """The beliefs and stages on the path of a trial."""
-        belief, path = self.start, []
+    def trial(self, target: float, deadline: float) -> list[_Node]:
+        """The path of a trial."""
+        node, path = self.root, []
         while time.monotonic() < deadline:
-            path.append((belief, h))
+            path.append(node)
             target /= self.model.discount
-            _, states, joint, upper = self.best_action(belief, h)
-            h = self.after(h)
-            lower, _ = self.stage(h).lower_value(joint, states)
+            a, upper = self.best_action(node)
+            states, joint, _ = self.successors(node, a)
+            lower, _ = self.stage(self.after(node.h)).lower_value(joint, states)
             mass = joint.sum(0)
             excess = upper - lower - target * mass
-            z = excess.argmax()
+            z = int(excess.argmax())
             if excess[z] <= 0:
                 break
-            belief = np.zeros_like(belief)
-            belief[states] = joint[:, z] / mass[z]
+            if (a, z) not in node.children:
+                belief = np.zeros_like(node.belief)
+                belief[states] = joint[:, z] / mass[z]
+                node.children[a, z] = self.node(belief, self.after(node.h))
+            node = node.children[a, z]
         return path
 
-    def joints(self, belief: np.ndarray, action: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def node(self, belief: np.ndarray, h: int) -> _Node:
+        self.n_numbers += belief.size
+        return _Node(belief, h, belief @ self.informed[h])
+
+    def successors(self, node: _Node, action: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The possible next states, the joints (S', Z) with the possible observations, and these observations."""
-        n_states = self.model.n_states
-        prediction = self.model.forward[action] @ belief
-        states = np.flatnonzero(prediction)
-        joint = prediction[states, None] * self.model.emission[action][states]
-        seen = np.flatnonzero(joint.any(0))
-        return states, joint[:, seen], seen
+        if action not in node.successors:
+            prediction = self.model.forward[action] @ node.belief
+            states = np.flatnonzero(prediction)
+            joint = prediction[states, None] * self.model.emission[action][states]
+            seen = np.flatnonzero(joint.any(0))
+            node.successors[action] = states, np.ascontiguousarray(joint[:, seen]), seen
+            self.n_numbers += joint.size
+        return node.successors[action]
 
-    def best_action(self, belief: np.ndarray, h: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Upper bounds of Q (A,), and possible states, joints and the upper bounds of these for its best action."""
-        key = h, belief.tobytes()
-        q = self.q_upper.get(key)
-        if q is None:
-            if len(self.q_upper) * belief.size > REMEMBERED:
-                self.q_upper.clear()
-            q = self.q_upper[key] = belief @ self.stage(h).informed
-        fresh = np.zeros(q.size, bool)
-        known = {}
-        while not fresh[a := int(q.argmax())]:
-            states, joint, _ = self.joints(belief, a)
-            upper = self.stage(self.after(h)).upper_value(joint, states)
-            q[a] = min(q[a], belief @ self.model.reward[:, a] + self.model.discount * upper.sum() + self.slack)
-            fresh[a] = True
-            known[a] = states, joint, upper
-        return q, *known[a]
+    def best_action(self, node: _Node) -> tuple[int, np.ndarray]:
+        """The action with the largest upper bound of Q, after its backup, and the upper bounds of its joints (Z,)."""
+        fresh = {}
+        while (a := int(node.q_upper.argmax())) not in fresh:
+            states, joint, _ = self.successors(node, a)
+            fresh[a] = self.stage(self.after(node.h)).upper_value(joint, states)
+            q = node.belief @ self.model.reward[:, a] + self.model.discount * fresh[a].sum() + self.slack
+            node.q_upper[a] = min(node.q_upper[a], q)
+        return a, fresh[a]
 
-    def q_lower(self, belief: np.ndarray, h: int, action: int) -> tuple[float, np.ndarray, np.ndarray]:
+    def q_lower(self, node: _Node, action: int) -> tuple[float, np.ndarray, np.ndarray]:
         """Lower bound of Q of an action, the possible observations, and the best vector after each."""
-        states, joint, seen = self.joints(belief, action)
-        lower, choice = self.stage(self.after(h)).lower_value(joint, states)
-        return belief @ self.model.reward[:, action] + self.model.discount * lower.sum(), seen, choice
+        states, joint, seen = self.successors(node, action)
+        lower, choice = self.stage(self.after(node.h)).lower_value(joint, states)
+        return node.belief @ self.model.reward[:, action] + self.model.discount * lower.sum(), seen, choice
 
-    def back_up(self, belief: np.ndarray, h: int) -> None:
-        stage = self.stage(h)
-        states = np.flatnonzero(belief)
-        joint = belief[states, None]
-        q, *_ = self.best_action(belief, h)
-        if q.max() < stage.upper_value(joint, states)[0] - self.slack:
-            stage.add_point(belief, q.max())
-        best, plan = stage.lower_value(joint, states)[0][0] + self.slack, None
-        for a in np.argsort(-q):
-            if q[a] <= best:
+    def back_up(self, node: _Node) -> None:
+        stage = self.stage(node.h)
+        self.best_action(node)
+        upper = node.q_upper.max()
+        if upper < stage.upper_value(node.joint, node.states)[0] - self.slack:
+            stage.add_point(node.belief, upper)
+        best, plan = stage.lower_value(node.joint, node.states)[0][0] + self.slack, None
+        for a in np.argsort(-node.q_upper):
+            if node.q_upper[a] <= best:
                 break
-            value, seen, choice = self.q_lower(belief, h, a)
+            value, seen, choice = self.q_lower(node, a)
             if value > best:
                 best, plan = value, (a, seen, choice)
         if plan:
             a, seen, choice = plan
-            whatever = np.bincount(choice).argmax()  # after observations that this belief rules out
-            choices = np.full(self.model.emission.shape[-1], whatever)
+            choices = np.full(self.model.emission.shape[-1], np.bincount(choice).argmax())  # any plan is valid
             choices[seen] = choice
-            after = self.stage(self.after(h)).vectors.now[:, choices]
+            after = self.stage(self.after(node.h)).vectors.now[:, choices]
             future = self.model.transition[a] @ (self.model.emission[a] * after).sum(1)
             stage.add_vector(self.model.reward[:, a] + self.model.discount * future - self.slack, a)
