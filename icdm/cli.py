@@ -6,9 +6,9 @@ import sys
 
 from icdm.errors import one_line_errors, unknown
 
-SOLVE = """Optimal value at the start belief of a .POMDP or .MDP file, and the first action. Costs are negated rewards: values
-are always to be maximised. Without --method: the exact belief tree where it is small enough, else certified bounds
-by trials that follow them. A file without observations is an MDP."""
+SOLVE = """Optimal value at the start belief of a .POMDP or .MDP file, and the first action. Costs are negated rewards:
+values are always to be maximised. Without --method: the exact belief tree where it is small enough, else certified
+bounds by trials that follow them. A file without observations is an MDP."""
 
 DECIDE = """The next action of a trained run, from the trajectories of the task at hand. CONTEXT holds recorded episodes
 of the task (a table, .csv or .parquet). HISTORY holds the episode that is going on, in the same form: its last row has

@@ -46,7 +46,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
 @contextlib.contextmanager
 def one_line_errors(program: str):
     """Turns a UserError inside the block, a file that cannot be used, or an extra that is not installed into one line
-    and exit code 2; an interrupt into one line and 130. A reader of the output that has gone ends the program quietly."""
+    and exit code 2, and an interrupt into one line and 130. The program ends quietly if nobody reads its output."""
     try:
         yield
     except ModuleNotFoundError as error:

@@ -104,6 +104,7 @@ def test_infinite_tiger(discount, value):
     assert found.upper - found.lower <= 1e-6 * value
 
 
+@pytest.mark.slow
 def test_infinite_brackets_are_narrower_than_those_of_sweeps():
     """The case that sweeps over all points left at [74.376, 87.62]; SARSOP has [74.38, 77.29] after 10 s."""
     found = bracket(read_sparse(DATA / "cancer.POMDP").problem, None, tolerance=0.03, deadline=in_seconds(60))
@@ -152,7 +153,7 @@ def rock_sample(size, rocks):
     lines += [f"T: * : {gone} : {gone} 1"]
     for ((x, y), bits), s in states.items():
         for name, (dx, dy) in moves.items():
-            inside = 0 <= x + dx and 0 <= y + dy < size
+            inside = x + dx >= 0 and 0 <= y + dy < size
             to = gone if x + dx >= size else states[((x + dx, y + dy) if inside else (x, y)), bits]
             lines += [f"T: {name} : {s} : {to} 1"] + [f"R: {name} : {s} : * : * 10"] * (to == gone)
         here = place.index((x, y)) if (x, y) in place else None

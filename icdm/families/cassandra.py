@@ -29,9 +29,10 @@ from icdm.problems.sparse import SparsePOMDP
 
 ROUNDED = 1e-4  # rows that miss 1 by less are renormalised with a warning
 EXACT = 1e-12  # rows that miss 1 by less are kept as written
-MOST_NAMES = 2**20  # most states, actions or observations
+MOST_NAMES = 2**18  # most states, actions or observations
 MOST_ROWS = 2**22  # most pairs of an action and a state
-LARGEST = 2**25  # most entries of a table that a statement assigns, that are not 0, or that rewards depend on
+LARGEST = 2**23  # most entries that one statement assigns
+MOST_ENTRIES = 2**24  # most entries of a table that are not 0, and of what rewards depend on
 PENDING = 2**22  # entries that are assigned before equal ones are merged
 
 _TOKEN = re.compile(r":|[^\s:]+")
@@ -199,7 +200,7 @@ class _Table:
         else:
             index = [i for i, _ in itertools.zip_longest(where, self.shape, fillvalue=slice(None))]
             widths = [n if i == slice(None) else 1 for i, n in zip(index, self.shape)]
-            _fits(math.prod(widths), "entries in one statement")
+            _fits(math.prod(widths), LARGEST, "entries in one statement")
             a, s, w = (np.arange(n) if i == slice(None) else np.array([i]) for i, n in zip(index, self.shape))
             keys = np.add.outer(np.add.outer(a * self.shape[1], s) * self.shape[2], w)
             self.add(keys.ravel(), np.broadcast_to(values, widths).ravel())
@@ -229,7 +230,7 @@ class _Table:
         keys, values = keys[order], values[order]
         last = np.append(keys[1:] != keys[:-1], True)[: keys.size] & (values != 0)
         self.keys, self.values, self.blocks, self.pending = keys[last], values[last], [], 0
-        _fits(self.keys.size, "entries that are not 0")
+        _fits(self.keys.size, MOST_ENTRIES, "entries that are not 0")
 
     def by_action(self) -> list[sparse.csr_array]:
         """A arrays (S, W)."""
@@ -246,9 +247,9 @@ class _Table:
         return tables
 
 
-def _fits(size: int, what: str) -> None:
-    if size > LARGEST:
-        raise TooLarge(size, LARGEST, what)
+def _fits(size: int, limit: int, what: str) -> None:
+    if size > limit:
+        raise TooLarge(size, limit, what)
 
 
 class _Numbers(dict):
@@ -486,7 +487,8 @@ class _Reader:
             return reward
         observed = any(len(where) < 4 or where[3] != whole for where, _ in self.rewards) and not self.observes_state
         n_observations = len(self.names["observations"]) if observed else 1
-        _fits(max(table.nnz for table in transition) * n_observations, "rewards by transition and observation")
+        most = max(table.nnz for table in transition) * n_observations
+        _fits(most, MOST_ENTRIES, "rewards by transition and observation")
         by_action = [[] for _ in transition]
         for where, values in self.rewards:
             for a in range(shape[1])[where[0]] if where[0] == whole else [where[0]]:

@@ -1,7 +1,7 @@
 """Policies in pomdp-solve's `.alpha` format, and their values.
 
-A file lists alpha-vectors: the number of an action on one line, one coefficient for each state on the next, and an empty
-line. The policy takes the action of the vector with the largest b . alpha at its belief b.
+A file lists alpha-vectors: the number of an action on one line, one coefficient for each state on the next, and an
+empty line. The policy takes the action of the vector with the largest b . alpha at its belief b.
 """
 
 import heapq
@@ -115,8 +115,8 @@ class _Policy:
     def simulated(self, deadline: float, n: int = EPISODES) -> tuple[float, float]:
         """A 95 % interval of the value at the start, from `n` episodes.
 
-        Observations are drawn given the belief, and rewards are their means given the belief, which has the same mean as
-        an episode of states and varies less. What follows the last step is bounded by the range of all values.
+        Observations are drawn given the belief, and rewards are their means given the belief: the mean is that of
+        episodes of states, with less variance. What follows the last step is bounded by the range of all values.
         """
         model, rng = self.model, np.random.default_rng(0)
         beliefs, total = np.tile(model.problem.initial, (n, 1)), np.zeros(n)

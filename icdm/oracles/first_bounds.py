@@ -20,9 +20,10 @@ import numpy as np
 from icdm.errors import OutOfTime, TooLarge, UserError
 from icdm.problems.sparse import LARGEST, SparsePOMDP
 
-SETTLED = 1e-12  # an infinite recursion ends when a sweep changes nothing by more than this share of the largest value
+SETTLED = 1e-12  # an infinite recursion ends when a sweep changes all values alike, to this share of the largest
 DENSE = 128  # most states with dense predictions
 AT_ONCE = 2**21  # entries of an intermediate array of the fast informed bound
+PRODUCTS = 128  # products by entry, at most, so that a deadline is kept
 
 
 class Model:
@@ -41,12 +42,13 @@ class Model:
         self.transition = problem.transition
         by_next = [table.T.tocsr() for table in problem.transition]
         self.forward = [table.toarray() for table in by_next] if self.n_states <= DENSE else by_next
-        # rows may sum to a little more than 1
+        # rows may miss 1 a little, so that a backup of a constant is between these multiples of it
         masses = [
-            max((table @ np.ones(table.shape[1])).max() for table in tables)
-            for tables in (self.transition, problem.emission)
+            [table @ np.ones(table.shape[1]) for table in tables] for tables in (self.transition, problem.emission)
         ]
-        self.modulus = self.discount * math.prod(masses)
+        self.contraction, self.modulus = (
+            self.discount * math.prod(float(extreme(mass)) for mass in masses) for extreme in (np.min, np.max)
+        )
 
     @functools.cached_property
     def emission(self) -> np.ndarray:
@@ -86,12 +88,18 @@ class Model:
         best = value.max(1)
         return self.reward + self.discount * np.stack([table @ best for table in self.transition], 1)
 
-    def informed(self, value: np.ndarray) -> np.ndarray:
-        """One backup of F, (S, A)."""
+    def informed(self, value: np.ndarray, deadline: float) -> np.ndarray:
+        """One backup of F, (S, A).
+
+        Raises:
+          OutOfTime: the deadline, on the clock of `time.monotonic`, has passed.
+        """
         after = np.zeros_like(value)
-        width = max(1, AT_ONCE // value.size)
         for a, table in enumerate(self.transition):
+            width = max(1, AT_ONCE // max(value.size, table.nnz * self.n_actions // PRODUCTS))
             for first in range(0, self.emission.shape[-1], width):
+                if time.monotonic() > deadline:
+                    raise OutOfTime
                 chance = self.emission[a][:, first : first + width]
                 joint = table @ (chance[:, :, None] * value[:, None, :]).reshape(self.n_states, -1)
                 after[:, a] += joint.reshape(self.n_states, chance.shape[1], -1).max(2).sum(1)
@@ -103,12 +111,8 @@ class Model:
         Raises:
           OutOfTime: the deadline has passed before the sweeps of a finite horizon.
         """
-        slack = self.rounding(horizon)
         if horizon is None:
-            return tuple(
-                _settle(lambda value: self.fully_observed(value) + error, np.full_like(self.reward, end), deadline)
-                for error, end in zip((-slack, slack), self.value_range(None))
-            )
+            return tuple(self._settled(self.fully_observed, sign, deadline) for sign in (-1, 1))
         value = np.zeros_like(self.reward)
         for _ in range(horizon):
             if time.monotonic() > deadline:
@@ -128,30 +132,47 @@ class Model:
         informed_until = time.monotonic() + (deadline - time.monotonic()) / 3
         slack = self.rounding(horizon)
         if horizon is None:
-            least, most = self.value_range(None)
-            blind = _settle(lambda value: self.blind(value) - slack, np.full_like(self.reward, least), deadline)
-            upper = _settle(lambda value: self.fully_observed(value) + slack, np.full_like(blind, most), deadline)
-            upper = _settle(lambda value: self.informed(value) + slack, upper, informed_until)
+            now = time.monotonic()
+            blind = self._settled(self.blind, -1, now + (deadline - now) / 2)
+            upper = self._settled(self.fully_observed, 1, deadline)
+            upper = self._settled(lambda value: self.informed(value, informed_until), 1, informed_until, upper)
             return blind[None], upper[None]
         size = (horizon + 1) * self.reward.size
         if size > LARGEST:
             raise TooLarge(size, LARGEST, "bounds by decisions to go, state and action (--infinite needs one stage)")
         blind, upper = np.zeros((2, horizon + 1, *self.reward.shape))
         for h in range(1, horizon + 1):
-            now = time.monotonic()
-            if now > deadline:
+            if time.monotonic() > deadline:
                 blind[h:], upper[h:] = self.value_range(horizon)
                 break
             blind[h] = self.blind(blind[h - 1]) - slack
-            backup = self.informed if now < informed_until else self.fully_observed
-            upper[h] = backup(upper[h - 1]) + slack
+            try:
+                upper[h] = self.informed(upper[h - 1], informed_until) + slack
+            except OutOfTime:
+                upper[h] = self.fully_observed(upper[h - 1]) + slack
         return blind, upper
 
+    def _settled(
+        self, backup: Callable[[np.ndarray], np.ndarray], sign: int, deadline: float, start: np.ndarray | None = None
+    ) -> np.ndarray:
+        """An upper (sign 1) or lower (sign -1) bound of the backup's fixed point, (S, A), narrow once it has settled.
 
-def _settle(backup: Callable[[np.ndarray], np.ndarray], value: np.ndarray, deadline: float) -> np.ndarray:
-    """The backup's fixed point from one side of it, or a bound of it at the deadline."""
-    while time.monotonic() < deadline:
-        before, value = value, backup(value)
-        if np.abs(value - before).max() <= SETTLED * np.abs(value).max():
-            break
-    return value
+        If a sweep changes a value by at most c, then value + c / (1 - gamma) bounds the fixed point (MacQueen 1966;
+        Porteus 1971). `start`, an upper bound, is the result if the deadline has passed before a sweep.
+        """
+        slack = sign * self.rounding(None)
+        value = np.zeros_like(self.reward) if start is None else start
+        bound = value + self.value_range(None)[(sign + 1) // 2] if start is None else start
+        while time.monotonic() < deadline:
+            try:
+                after = backup(value) + slack
+            except OutOfTime:
+                break
+            change = sign * (sign * (after - value)).max()
+            # a shift outwards has to hold under the largest multiple of a constant, one inwards under the least
+            bound = value + change / (1 - (self.modulus if sign * change > 0 else self.contraction))
+            settled = np.ptp(after - value) <= SETTLED * np.abs(after).max()
+            value = after
+            if settled:
+                break
+        return bound

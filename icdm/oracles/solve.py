@@ -24,6 +24,7 @@ from icdm.problems.sparse import SparsePOMDP
 
 BOUNDS_INSTEAD = "use the bounds of the point-based oracle (--method bounds)"
 RECURSIVE_INSTEAD = "use the recursive objective (--form recursive)"
+MOST_DECISIONS = 10**6
 READING = 5.0  # seconds that reading the files may take, whatever the time limit
 LARGEST_KERNEL = 2**25  # most entries Pr(z, s' | s, a) of a method with dense tables
 LARGEST_JOINTS = 2**27  # most entries of the interpolation's joints
@@ -206,6 +207,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError("give either --horizon or --infinite")
     if not arguments.infinite:
         check_horizon(arguments.horizon)
+        if arguments.horizon > MOST_DECISIONS:
+            raise UserError(f"horizon {arguments.horizon:,}: the limit is {MOST_DECISIONS:,}; give --infinite")
     if not (arguments.tolerance > 0 and arguments.time_limit > 0):
         raise UserError("--tolerance and --time-limit need positive numbers")
     if arguments.models and arguments.pessimism is None:

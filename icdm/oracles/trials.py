@@ -2,8 +2,8 @@
 
 A trial walks from the start belief: it takes the action with the largest upper bound, goes on to the signal with the
 largest share of the bracket's width, and stops where the bracket is narrow enough; then it backs up both bounds at the
-beliefs of its path, last belief first (heuristic search value iteration; Smith and Simmons 2005; Kurniawati, Hsu and Lee
-2008). With h decisions to go,
+beliefs of its path, last belief first (heuristic search value iteration; Smith and Simmons 2005; Kurniawati, Hsu and
+Lee 2008). With h decisions to go,
 
     lower: V_h(b) >= max_j b . alpha_j, beginning with the blind policies;
     upper: V_h(b) <= min(sawtooth(b), max_a b . F_h(., a)), values at visited beliefs interpolated by the sawtooth, and
@@ -14,12 +14,13 @@ infinite horizon has one stage, which follows itself. Arrays are sparse where th
 unnormalised belief; joints (S', Z) of an action have one column for each observation.
 """
 
+import contextlib
 import dataclasses
-import math
 import time
 
 import numpy as np
 
+from icdm.errors import OutOfTime
 from icdm.oracles.first_bounds import Model
 from icdm.problems.sparse import SparsePOMDP
 
@@ -66,7 +67,7 @@ def bracket(problem: SparsePOMDP, horizon: int | None, *, tolerance: float, dead
     """
     model = Model(problem)
     first = model.first_bounds(horizon, max(deadline, time.monotonic() + GRACE))
-    return _Search(model, horizon, *first).run(tolerance, deadline)
+    return _Search(model, horizon, *first, deadline).run(tolerance)
 
 
 class Columns:
@@ -200,8 +201,10 @@ class _Node:
 class _Search:
     """The bounds of one problem while they are refined."""
 
-    def __init__(self, model: Model, horizon: int | None, blind: np.ndarray, informed: np.ndarray) -> None:
-        self.model, self.infinite = model, horizon is None
+    def __init__(
+        self, model: Model, horizon: int | None, blind: np.ndarray, informed: np.ndarray, deadline: float
+    ) -> None:
+        self.model, self.infinite, self.deadline = model, horizon is None, deadline
         self.blind, self.informed = blind, informed
         self.stages = {}
         self.slack = model.rounding(horizon)
@@ -221,28 +224,33 @@ class _Search:
         """The stage after a decision in stage h."""
         return h if self.infinite else h - 1
 
-    def run(self, tolerance: float, deadline: float) -> Bracket:
+    def run(self, tolerance: float) -> Bracket:
         n_trials = 0
-        while True:
-            root = self.root
-            stage = self.stage(root.h)
-            lower = float(stage.lower_value(root.joint, root.states)[0][0] - self.slack)
-            upper = float(stage.upper_value(root.joint, root.states)[0] + self.slack)
-            wanted = tolerance * max(1, abs(lower))
-            if upper - lower <= wanted or time.monotonic() > deadline:
-                break
-            for node in reversed(self.trial(max(wanted, TARGET * (upper - lower)), deadline)):
-                self.back_up(node)
-            n_trials += 1
-            if self.n_numbers > REMEMBERED:
-                self.forget()
-        action = np.argmax([self.q_lower(root, a)[0] for a in range(self.model.n_actions)])
+        with contextlib.suppress(OutOfTime):
+            while True:
+                lower, upper = self.at_start()
+                wanted = tolerance * max(1, abs(lower))
+                if upper - lower <= wanted:
+                    break
+                for node in reversed(self.trial(max(wanted, TARGET * (upper - lower)))):
+                    self.back_up(node)
+                n_trials += 1
+                if self.n_numbers > REMEMBERED:
+                    self.forget()
+        lower, upper = self.at_start()
+        action = np.argmax([self.q_lower(self.root, a)[0] for a in range(self.model.n_actions)])
+        stage = self.stage(self.root.h)
         return Bracket(lower, upper, int(action), stage.vectors.now.T.copy(), stage.actions.now.copy(), n_trials)
 
-    def trial(self, target: float, deadline: float) -> list[_Node]:
+    def at_start(self) -> tuple[float, float]:
+        stage, joint, states = self.stage(self.root.h), self.root.joint, self.root.states
+        lower, upper = stage.lower_value(joint, states)[0][0], stage.upper_value(joint, states)[0]
+        return float(lower - self.slack), float(upper + self.slack)
+
+    def trial(self, target: float) -> list[_Node]:
         """The path of a trial."""
         node, path = self.root, []
-        while time.monotonic() < deadline:
+        while True:
             path.append(node)
             target /= self.model.discount
             a, upper = self.best_action(node)
@@ -252,13 +260,12 @@ class _Search:
             excess = upper - lower - target * mass
             z = int(excess.argmax())
             if excess[z] <= 0:
-                break
+                return path
             if (a, z) not in node.children:
                 belief = np.zeros_like(node.belief)
                 belief[states] = joint[:, z] / mass[z]
                 node.children[a, z] = self.node(belief, self.after(node.h))
             node = node.children[a, z]
-        return path
 
     def node(self, belief: np.ndarray, h: int) -> _Node:
         self.n_numbers += belief.size
@@ -276,9 +283,15 @@ class _Search:
         return node.successors[action]
 
     def best_action(self, node: _Node) -> tuple[int, np.ndarray]:
-        """The action with the largest upper bound of Q, after its backup, and the upper bounds of its joints (Z,)."""
+        """The action with the largest upper bound of Q, after its backup, and the upper bounds of its joints (Z,).
+
+        Raises:
+          OutOfTime: the deadline has passed.
+        """
         fresh = {}
         while (a := int(node.q_upper.argmax())) not in fresh:
+            if time.monotonic() > self.deadline:
+                raise OutOfTime
             states, joint, _ = self.successors(node, a)
             fresh[a] = self.stage(self.after(node.h)).upper_value(joint, states)
             q = node.belief @ self.model.reward[:, a] + self.model.discount * fresh[a].sum() + self.slack
