@@ -30,7 +30,7 @@ class TooLarge(UserError):
 class OutOfTime(UserError):
     """A method has not ended before its deadline."""
 
-    def __init__(self, message: str = "not solved within the time limit: give more --time-limit"):
+    def __init__(self, message: str = "not solved within --time-limit"):
         super().__init__(message)
 
 

@@ -115,6 +115,8 @@ def test_large_clouds_are_interpolated_with_their_error(icdm):
         ("solve tiger.POMDP --horizon 3 --pessimism nan", "pessimism nan: give alpha"),
         ("solve tiger.POMDP --horizon 1000000000", "horizon 1,000,000,000: the limit is 1,000,000; give --infinite"),
         ("solve tiger.POMDP --horizon 3 --policy x.alpha", "give --infinite"),
+        ("solve tiger.POMDP --infinite --policy tiger.POMDP", "tiger.POMDP: exists already"),
+        ("solve tiger.POMDP --infinite --policy none/x.alpha", "none/x.alpha: there is no such folder"),
         ("solve tiger.POMDP --infinite --evaluate none.alpha", "none.alpha: cannot be read"),
         ("solve tiger.POMDP --infinite --evaluate none.alpha --policy x.alpha", "--evaluate takes neither"),
         ("solve large.POMDP --horizon 12 --method tree", "use the bounds of the point-based oracle (--method bounds)"),
@@ -189,9 +191,9 @@ def test_the_time_limit_bounds_the_first_sweep_too(icdm, line):
     pathlib.Path("wide.POMDP").write_text(
         head + "T: * uniform\nO: * uniform\nR: 3 : 5 : * : * 1\nO: 2 : 5 : 0 1\nO: 2 : 5 : * 0\nO: 2 : 5 : 1 1\n"
     )
-    began = time.monotonic()
+    began = time.process_time()
     code, out, _ = icdm(f"solve wide.POMDP --time-limit 1 --json {line}")
-    assert code == 0 and time.monotonic() - began < 8
+    assert code == 0 and time.process_time() - began < 8  # of this process: others may be busy
     assert 0 < json.loads(out)["upper"] < 0.2
 
 
@@ -199,10 +201,10 @@ def test_long_lists_of_names_are_read_in_time(icdm):
     names = " ".join(f"s{i}" for i in range(30_000))
     head = f"discount: 0.9\nvalues: reward\nstates: {names}\nactions: 1\nobservations: 1\n"
     pathlib.Path("names.POMDP").write_text(head + "T: * identity\nO: * uniform\nstart: s1\nR: * : s1 : * : * 1\n")
-    began = time.monotonic()
+    began = time.process_time()
     code, out, _ = icdm("solve names.POMDP --horizon 3 --json")
     assert code == 0 and json.loads(out)["lower"] == pytest.approx(2.71)
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from icdm.errors import OutOfTime, TooLarge
 from icdm.oracles.belief import BeliefModel
 
 DIGITS = 12  # beliefs are equal if they agree to so many digits
-SHARE = 1 / 16  # of the numbers of all levels, which may be on one level
+LEVELS = 16  # all levels together may have so many times the numbers that one may have
 
 
 def tree_values(
@@ -39,7 +39,7 @@ def tree_values(
       belief: (S,).
       horizon: the model's horizon if it is None.
       pessimism: alpha.
-      most: limit on the numbers on one level of the tree, and on a `SHARE` of those of all levels.
+      most: limit on the numbers on one level of the tree; that on all levels is `LEVELS` times as large.
       deadline: on the clock of `time.monotonic`.
 
     Raises:
@@ -56,8 +56,8 @@ def tree_values(
     for _ in range(horizon - 1):
         children, chance, child = _expand(levels[-1], kernel, most)
         size += children.size + 2 * chance.size
-        if size > most / SHARE:
-            raise TooLarge(size, int(most / SHARE), "numbers in the exact belief tree")
+        if size > LEVELS * most:
+            raise TooLarge(size, LEVELS * most, "numbers in the exact belief tree")
         if time.monotonic() > deadline:
             raise OutOfTime
         levels.append(children)

@@ -72,7 +72,10 @@ class Model:
             steps = -math.expm1(horizon * math.log(self.modulus)) / (1 - self.modulus)
         else:
             steps = horizon * self.modulus**horizon
-        return steps * min(self.reward.min(), 0), steps * max(self.reward.max(), 0)
+        least, most = steps * float(min(self.reward.min(), 0)), steps * float(max(self.reward.max(), 0))
+        if not math.isfinite(most - least):
+            raise UserError("the rewards are too large: their sums are no finite numbers")
+        return least, most
 
     def rounding(self, horizon: int | None) -> float:
         """Largest error of one backup: all sums have non-negative weights with a sum of 1."""

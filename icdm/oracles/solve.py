@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import pathlib
 import sys
 import time
 import warnings
@@ -90,14 +91,16 @@ def _one_model(named: NamedPOMDP, arguments: argparse.Namespace, deadline: float
     if arguments.infinite or method == "bounds":
         return _bounds(named, arguments, deadline)
     try:
+        _check_kernel(named.problem)
+        model = belief_model(named.problem.dense(arguments.horizon))
+        belief = start_belief(model)
         if method == "alpha-vectors":
-            model = _belief_model(named.problem, arguments.horizon)
             plans = alpha_vectors(model, deadline=deadline)[-1]
-            value, action = plans.value(start_belief(model)), int(plans.action(start_belief(model)))
+            value, action = plans.value(belief), int(plans.action(belief))
             return value, value, named.actions[action], f"exact: {len(plans.actions)} alpha-vectors"
-        tree_until = deadline if method == "tree" else time.monotonic() + (deadline - time.monotonic()) / 3
-        model = _belief_model(named.problem, arguments.horizon)
-        q_values = tree_values(model, start_belief(model), deadline=tree_until)
+        now = time.monotonic()
+        tree_until = deadline if method == "tree" else now + (deadline - now) / 3
+        q_values = tree_values(model, belief, deadline=tree_until)
     except (TooLarge, OutOfTime) as error:
         if method == "auto":
             return _bounds(named, arguments, deadline)
@@ -138,57 +141,54 @@ def _fully_observed(named: NamedPOMDP, arguments: argparse.Namespace, deadline: 
     return lower, upper, action, method
 
 
-def _belief_model(problem: SparsePOMDP, horizon: int) -> BeliefModel:
-    """The belief model with dense tables.
-
-    Raises:
-      TooLarge: its kernel has more than `LARGEST_KERNEL` entries.
-    """
-    size = problem.n_actions * problem.n_observations * problem.n_states**2
-    if size > LARGEST_KERNEL:
-        raise TooLarge(size, LARGEST_KERNEL, "joint probabilities of observation and next state")
-    return belief_model(problem.dense(horizon))
-
-
 def _ambiguity_set(named: list[NamedPOMDP], arguments: argparse.Namespace, deadline: float) -> Answer:
-    first = named[0].problem
     if any(other.problem.observes_state for other in named):
         raise UserError("ambiguity sets need files with observations")
-    joint_states = first.n_states * (len(named) if arguments.form == "committed" else 1)
-    size = len(named) * first.n_actions * first.n_observations * first.n_states * joint_states
-    if size > LARGEST_KERNEL:
-        raise TooLarge(size, LARGEST_KERNEL, "joint probabilities of observation and next state of all models")
-    problems = [other.problem.dense(arguments.horizon) for other in named]
-    ambiguous = make_ambiguous(problems, pessimism=arguments.pessimism)
-    if arguments.form == "committed":
-        try:
+    actions, committing = named[0].actions, arguments.form == "committed"
+    try:
+        _check_kernel(named[0].problem, len(named), together=committing)
+        problems = [other.problem.dense(arguments.horizon) for other in named]
+        ambiguous = make_ambiguous(problems, pessimism=arguments.pessimism)
+        if committing:
             policy = committed(ambiguous, deadline=deadline)
-        except (TooLarge, OutOfTime) as error:
-            raise UserError(f"{error}: {RECURSIVE_INSTEAD}") from None
-        method = "committed alpha-maxmin: exact, alpha-vectors and linear programme"
-        return policy.value, policy.value, named[0].actions[policy.action], method
+            method = "committed alpha-maxmin: exact, alpha-vectors and linear programme"
+            return policy.value, policy.value, actions[policy.action], method
+    except (TooLarge, OutOfTime) as error:
+        raise UserError(f"{error}: {RECURSIVE_INSTEAD}" if committing else str(error)) from None
     models = belief_model(ambiguous.models)
     belief = start_belief(jax.tree.map(lambda leaf: leaf[ambiguous.nominal_index], models))
     try:
         tree_until = time.monotonic() + (deadline - time.monotonic()) / 3
         q_values = tree_values(models, belief, pessimism=arguments.pessimism, deadline=tree_until)
         value = q_values.max()
-        return value, value, named[0].actions[int(q_values.argmax())], "recursive alpha-maxmin: exact, belief tree"
+        return value, value, actions[int(q_values.argmax())], "recursive alpha-maxmin: exact, belief tree"
     except (TooLarge, OutOfTime):
         _check_interpolation(models, arguments)
-        solution = solve_recursive(
-            jax.tree.map(lambda leaf: np.asarray(leaf)[None], ambiguous),
-            jax.random.key(0),
-            generations=GENERATIONS,
-            nominal_points=NOMINAL_POINTS,
-        )
+        batch = jax.tree.map(lambda leaf: np.asarray(leaf)[None], ambiguous)
+        sizes = dict(generations=GENERATIONS, nominal_points=NOMINAL_POINTS)
+        solution = solve_recursive(batch, jax.random.key(0), **sizes)
     value, error = solution.value[0], solution.error[0]
     with jax.enable_x64(True):
         interpolated = jax.tree.map(lambda leaf: leaf[0], solution.interpolated)
         models = jax.tree.map(jax.numpy.asarray, models)
         q_values = interpolated.q_values(models, arguments.pessimism, belief, arguments.horizon)
     method = "recursive alpha-maxmin: tangents at belief points, error estimated by Bellman residuals"
-    return value - error, value + error, named[0].actions[int(np.asarray(q_values).argmax())], method
+    return value - error, value + error, actions[int(np.asarray(q_values).argmax())], method
+
+
+def _check_kernel(problem: SparsePOMDP, n_models: int = 1, together: bool = False) -> None:
+    """Refuses a method with dense tables.
+
+    Args:
+      together: the models are the parts of one problem, over pairs of a model and a state.
+
+    Raises:
+      TooLarge: Pr(z, s' | s, a) of all models has more than `LARGEST_KERNEL` entries.
+    """
+    n_models = n_models**2 if together else n_models
+    size = n_models * problem.n_actions * problem.n_observations * problem.n_states**2
+    if size > LARGEST_KERNEL:
+        raise TooLarge(size, LARGEST_KERNEL, "joint probabilities of observation and next state")
 
 
 def _check_interpolation(models: BeliefModel, arguments: argparse.Namespace) -> None:
@@ -219,6 +219,10 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError(f"--method {arguments.method} needs a finite horizon: give --horizon, or --method bounds")
     if arguments.policy and not arguments.infinite:
         raise UserError("--policy writes a policy that is the same at every step: give --infinite")
+    if arguments.policy and pathlib.Path(arguments.policy).exists():
+        raise UserError(f"{arguments.policy}: exists already: give another --policy")
+    if arguments.policy and not pathlib.Path(arguments.policy).absolute().parent.is_dir():
+        raise UserError(f"{arguments.policy}: there is no such folder: make it first")
     if arguments.evaluate and (arguments.policy or arguments.pessimism is not None):
         raise UserError("--evaluate takes neither --policy nor --pessimism")
 

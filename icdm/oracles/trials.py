@@ -121,8 +121,6 @@ class Stage:
     def upper_value(self, joint: np.ndarray, states: np.ndarray) -> np.ndarray:
         """Upper bounds of the value of joints, times their mass, (Z,)."""
         informed = (joint.T @ self.informed[states]).max(1)
-        if not self.points.n:
-            return informed
         inverse = self.inverse.now[states]
         inside = np.flatnonzero((inverse < NEVER).sum(0) == self.support.now)
         tooth = (_shares(joint, inverse[:, inside]) * self.drop.now[inside]).min(1, initial=0)
