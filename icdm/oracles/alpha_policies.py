@@ -76,7 +76,8 @@ class _Policy:
         """A bracket of the value at the start.
 
         The beliefs that the policy reaches are listed, the likeliest first, until there are no more, or
-        `MOST_BELIEFS`; the values of those that are not listed lie in the range of all values.
+        `MOST_BELIEFS`; the values of those that are not listed lie in the range of all values. Beliefs that agree to
+        `MERGED` digits are one.
         """
         model, start = self.model, self.model.problem.initial
         number = {np.round(start, MERGED).tobytes(): 0}

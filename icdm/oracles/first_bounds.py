@@ -126,18 +126,20 @@ class Model:
     def first_bounds(self, horizon: int | None, deadline: float) -> tuple[np.ndarray, np.ndarray]:
         """B and F with 0, 1, ..., horizon decisions to go, (H + 1, S, A); one stage, valid for ever, if it is None.
 
-        The sweeps end at the deadline (on the clock of `time.monotonic`); what they have not reached is bounded by the
-        largest and the smallest reward. The fast informed bound takes at most a third of the time.
+        The sweeps end before the deadline (on the clock of `time.monotonic`), those of an infinite horizon and the fast
+        informed bound after half the time; what they have not reached is bounded by the largest and smallest reward.
 
         Raises:
           TooLarge: the stages have too many entries.
         """
-        informed_until = time.monotonic() + (deadline - time.monotonic()) / 3
+        now = time.monotonic()
+        blind_until, observed_until, informed_until = (
+            now + share * (deadline - now) for share in (1 / 6, 1 / 3, 1 / 2)
+        )
         slack = self.rounding(horizon)
         if horizon is None:
-            now = time.monotonic()
-            blind = self._settled(self.blind, -1, now + (deadline - now) / 2)
-            upper = self._settled(self.fully_observed, 1, deadline)
+            blind = self._settled(self.blind, -1, blind_until)
+            upper = self._settled(self.fully_observed, 1, observed_until)
             upper = self._settled(lambda value: self.informed(value, informed_until), 1, informed_until, upper)
             return blind[None], upper[None]
         size = (horizon + 1) * self.reward.size
