@@ -6,9 +6,9 @@ import sys
 
 from icdm.errors import one_line_errors, unknown
 
-SOLVE = """Optimal value at the start belief of a .POMDP file, and the first action. Costs are negated rewards: values
-are always to be maximised. Without --method: the exact belief tree where it is small enough, else certified bounds on
-belief points."""
+SOLVE = """Optimal value at the start belief of a .POMDP or .MDP file, and the first action. Costs are negated rewards:
+values are always to be maximised. Without --method: the exact belief tree where it is small enough, else certified
+bounds by trials that follow them. A file without observations is an MDP."""
 
 DECIDE = """The next action of a trained run, from the trajectories of the task at hand. CONTEXT holds recorded episodes
 of the task (a table, .csv or .parquet). HISTORY holds the episode that is going on, in the same form: its last row has
@@ -32,13 +32,17 @@ def solve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", choices=["auto", "tree", "alpha-vectors", "bounds"], default="auto")
     tolerance = "width of the bracket, over max(1, |value|) (%(default)s)"
     parser.add_argument("--tolerance", type=float, default=1e-7, help=tolerance)
-    parser.add_argument("--time-limit", type=float, default=60.0, help="seconds for the bounds (%(default)s)")
+    parser.add_argument("--time-limit", type=float, default=60.0, help="seconds, reading included (%(default)s)")
     pessimism = "weight of the worst model of an ambiguity set"
     parser.add_argument("--pessimism", type=float, metavar="ALPHA", help=pessimism)
     models = "further models of the ambiguity set; FILE is nominal"
     parser.add_argument("--models", nargs="+", default=[], metavar="FILE2", help=models)
     form = "which alpha-maxmin: a policy chosen once, or nature choosing anew at every step (%(default)s)"
     parser.add_argument("--form", choices=["committed", "recursive"], default="committed", help=form)
+    policy = "write the policy of an infinite horizon as alpha-vectors, in pomdp-solve's format"
+    parser.add_argument("--policy", metavar="FILE.alpha", help=policy)
+    evaluate = "value of the policy of such a file instead of the optimal value"
+    parser.add_argument("--evaluate", metavar="FILE.alpha", help=evaluate)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import os
 import sys
 from collections.abc import Iterable
 
@@ -37,6 +38,13 @@ class Stopped(Exception):
     """Long work was asked to stop, and saved before it did; the same command goes on from there."""
 
 
+class OutOfTime(UserError):
+    """A method has not ended before its deadline."""
+
+    def __init__(self, message: str = "not solved within --time-limit"):
+        super().__init__(message)
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """An error for a name that is not among the `known` ones, naming the nearest."""
     known = sorted(known)
@@ -49,7 +57,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
 @contextlib.contextmanager
 def one_line_errors(program: str):
     """Turns a UserError inside the block, a file that cannot be used, or an extra that is not installed into one line
-    and exit code 2, and work that was stopped into one line and the exit code of a process ended by SIGTERM."""
+    and exit code 2, an interrupt into one line and 130, and work that was stopped into one line and the exit code of a
+    process ended by SIGTERM. The program ends quietly if nobody reads its output."""
     try:
         yield
     except Stopped as stopped:
@@ -65,6 +74,12 @@ def one_line_errors(program: str):
     except UserError as error:
         print(f"{program}: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python flushes into it once more
+        sys.exit(141)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         print(f"{program}: {where}{error.strerror or error}", file=sys.stderr)

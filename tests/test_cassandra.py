@@ -1,6 +1,8 @@
 """Cassandra's files: dialects, refusals, the exact round trip, and whatever may be in a file."""
 
 import pathlib
+import tempfile
+import time
 import warnings
 
 import jax
@@ -10,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icdm.errors import UserError
-from icdm.families.cassandra import NamedPOMDP, format_pomdp, parse_pomdp, read_pomdp, write_pomdp
+from icdm.families.cassandra import NamedPOMDP, format_pomdp, parse_pomdp, read_pomdp, read_sparse, write_pomdp
 from icdm.problems.pomdp import make_pomdp
 
+DATA = pathlib.Path(__file__).parent / "data" / "pomdp"
 MODELS = pathlib.Path(__file__).parent.parent.parent / "shared" / "models"
 
 DOOR = """# a door that may be locked
@@ -86,6 +89,72 @@ def test_dialects():
     matrix = DOOR + "R: push : locked\n1 2\n3 4\nR: push : open : open\n6 7\n"
     assert parsed(matrix).problem.mdp.reward[:, 0].tolist() == pytest.approx([0.8 * 6 + 0.2 * 7, 0.1 * 3 + 0.9 * 4])
     assert parsed(DOOR, discount=0.5).problem.discount == 0.5
+
+
+def test_dialects_of_bytes(tmp_path):
+    plain = parsed(DOOR)
+    for i, content in enumerate(
+        (
+            b"\xef\xbb\xbf" + DOOR.encode(),
+            DOOR.replace("a door", "une porte ferm\xe9e").encode("latin-1"),
+            DOOR.replace("\n", "\r\n").encode(),
+            DOOR.replace("\n", "\r").encode(),
+        )
+    ):
+        (tmp_path / f"{i}.POMDP").write_bytes(content)
+        assert same(read_pomdp(tmp_path / f"{i}.POMDP", horizon=3), plain)
+
+
+def test_a_colon_may_stand_before_the_numbers():
+    assert same(parsed(DOOR.replace("open 0.25", "open : 0.25").replace("stuck 8", "stuck : 8")), parsed(DOOR))
+
+
+def test_a_discount_that_is_given_need_not_be_in_the_file():
+    assert parsed(DOOR.replace("discount: 0.9\n", ""), discount=0.9).problem.discount == 0.9
+
+
+def test_reset_above_start_is_reset_below_it():
+    rows = "T: push : open reset\nT: push : locked\n0.5 0.5\n"
+    below = DOOR.replace("T: push\nidentity\n", "start: 0.2 0.8\n" + rows)
+    above = DOOR.replace("T: push\nidentity\n", rows) + "start: 0.2 0.8\n"
+    assert parsed(above).problem.mdp.transition[0, 0].tolist() == [0.2, 0.8]
+    assert same(parsed(above), parsed(below))
+    with pytest.raises(UserError, match="start is given twice"):
+        parsed(above + "start: uniform\n")
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_later_statements_overrule_earlier_ones_as_in_dense_tables(data):
+    """Statements with stars, rows and matrices, against the same assignments to a dense array."""
+    sizes = {"T": (2, 3, 3), "O": (2, 3, 2)}
+    dense = {name: np.zeros(shape) for name, shape in sizes.items()}
+    reward = np.zeros((2, 3, 3, 2))
+    lines = ["discount: 0.9", "values: reward", "states: 3", "actions: 2", "observations: 2"]
+
+    def statement(name, table):
+        depth = data.draw(st.integers(2 if name == "R" else 1, table.ndim))
+        where = [data.draw(st.sampled_from(["*", *range(n)])) for n in table.shape[:depth]]
+        index = tuple(slice(None) if word == "*" else word for word in where)
+        rest = table.shape[depth:]
+        values = np.array(
+            data.draw(st.lists(st.sampled_from([0.0, 0.25, 1.0]), min_size=(n := int(np.prod(rest))), max_size=n))
+        )
+        table[index] = values.reshape(rest)
+        lines.append(f"{name}: {' : '.join(map(str, where))} {' '.join(map(str, values))}")
+
+    for _ in range(data.draw(st.integers(0, 5))):
+        statement("T", dense["T"])
+        statement("O", dense["O"])
+        statement("R", reward)
+    for name, table in dense.items():  # whole rows at last, so that they are distributions
+        for a, s in np.argwhere(table.sum(-1) != 1):
+            table[a, s] = np.eye(table.shape[-1])[0]
+            lines.append(f"{name}: {a} : {s} {' '.join(map(str, table[a, s]))}")
+    problem = parsed("\n".join(lines)).problem
+    assert np.array_equal(problem.mdp.transition, dense["T"]) and np.array_equal(problem.emission, dense["O"])
+    mean = np.einsum("ast,ato,asto->sa", dense["T"], dense["O"], reward)
+    assert np.allclose(problem.mdp.reward, mean, atol=1e-14)
 
 
 def test_rounded_rows_are_renormalised_with_a_warning_and_worse_ones_refused():
@@ -170,22 +239,65 @@ def test_what_the_format_cannot_say_is_refused():
 
 
 EXTRA = [":", "*", "uniform", "reset", "start", "exclude", "include", "1e9", "-1", "#", "\n", "7"]
+FOREIGN = [word.encode() for word in EXTRA] + [
+    b"300",
+    b"5000",
+    b"99999",
+    b"-0",
+    b"1e-400",
+    b"states:",
+    b"T: *",
+    b"R: * : *",
+]
 WORDS = st.sampled_from(DOOR.split() + EXTRA)
 
 
-@settings(max_examples=400, deadline=None)
-@given(st.data())
-def test_no_text_brings_the_reader_down(data):
-    words = DOOR.replace("\n", " \n ").split(" ")
-    for _ in range(data.draw(st.integers(1, 4))):
-        at = data.draw(st.integers(0, len(words)))
-        new = data.draw(st.lists(st.one_of(WORDS, st.text(max_size=5)), max_size=3))
-        words[at : at + data.draw(st.integers(0, 3))] = new
-    with np.errstate(all="ignore"):
-        survives(" ".join(words))
+@pytest.mark.parametrize("n", [500, pytest.param(20_000, marks=pytest.mark.slow)])
+def test_no_mutation_brings_the_reader_down(n):
+    """Words, bytes and lines of files are replaced, moved, repeated and dropped."""
+    rng = np.random.default_rng(n)
+    clinic = [path.read_bytes() for path in sorted(DATA.iterdir())]
+    with tempfile.TemporaryDirectory() as folder, np.errstate(all="ignore"):
+        for i in range(n):
+            survives_in_file(mutated(rng, [DOOR.encode(), *clinic][rng.integers(1 + len(clinic))]), folder, i)
 
 
-@settings(max_examples=200, deadline=None)
+def mutated(rng, content):
+    for _ in range(rng.integers(1, 6)):
+        separator = (b" ", b"\n", b"")[rng.integers(3)]
+        parts = content.split(separator) if separator else [bytes([byte]) for byte in content]
+        at, to = rng.integers(len(parts) + 1, size=2)
+        kind = rng.integers(5)
+        if kind == 0:
+            new = [FOREIGN[rng.integers(len(FOREIGN))]]
+        elif kind == 1:
+            new = [bytes(rng.integers(0, 256, 3, dtype=np.uint8))]
+        else:
+            new = parts[to : to + rng.integers(1, 4)] * int(rng.integers(1, 3)) if kind > 2 else []
+        parts[at : at + rng.integers(0, 3)] = new
+        content = separator.join(parts)
+    return content
+
+
+def survives_in_file(content, folder, i):
+    path = pathlib.Path(folder) / f"{i}.POMDP"
+    path.write_bytes(content)
+    began = time.monotonic()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*renormalised")
+        try:
+            problem = read_sparse(path).problem
+        except UserError as error:
+            assert str(error).startswith(str(path)) and "\n" not in str(error)
+        else:
+            for table in problem.transition + problem.emission:
+                assert table.data.min() > 0 and np.allclose(table.sum(1), 1)
+            assert np.isfinite(problem.reward).all() and problem.initial.sum() == pytest.approx(1)
+    assert time.monotonic() - began < 5, content
+    path.unlink()
+
+
+@settings(max_examples=100, deadline=None)
 @given(st.one_of(st.text(), st.lists(WORDS).map(" ".join)))
 def test_nor_does_any_text_at_all(text):
     survives(text)

@@ -20,6 +20,7 @@ of them with the states first, (S, ...).
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -297,7 +298,7 @@ class Committed:
     n_plans: int
 
 
-def committed(problem: AmbiguousPOMDP, *, most: int = 3000) -> Committed:
+def committed(problem: AmbiguousPOMDP, *, most: int = 3000, deadline: float = math.inf) -> Committed:
     """The best committed policy of one ambiguous problem, exact.
 
     Every plan has one alpha-vector over the pairs (m, s) of model and state, which gives its value under each model.
@@ -306,17 +307,18 @@ def committed(problem: AmbiguousPOMDP, *, most: int = 3000) -> Committed:
 
     Raises:
       TooLarge: one pruning step has more than `most` candidate vectors per signal (see `alpha_vectors`).
+      OutOfTime: the deadline, on the clock of `time.monotonic`, has passed.
     """
     joint = belief_model(_one_of(problem.models))
     n_models = problem.n_models
-    plans = alpha_vectors(joint, most=most)[-1]
+    plans = alpha_vectors(joint, most=most, deadline=deadline)[-1]
     by_observation = joint.first.reshape(joint.first.shape[0], n_models, -1)
     vectors = plans.vectors.reshape(len(plans.actions), n_models, -1)
     values_OJM = np.einsum("oms,jms->ojm", by_observation, vectors)
     seen = by_observation.any((1, 2))
     total = np.zeros((1, n_models))
     for values_JM in values_OJM[seen]:
-        total = prune((total[:, None] + prune(values_JM)).reshape(-1, n_models))
+        total = prune((total[:, None] + prune(values_JM, deadline)).reshape(-1, n_models), deadline)
     value, weight = max(
         (_best_mixture(total, float(problem.pessimism), m) for m in range(n_models)), key=lambda x: x[0]
     )

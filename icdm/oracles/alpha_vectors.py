@@ -10,12 +10,14 @@ docs/axes.md.
 """
 
 import dataclasses
+import math
+import time
 
 import numpy as np
 from scipy import sparse
 from scipy.optimize import linprog
 
-from icdm.errors import TooLarge
+from icdm.errors import OutOfTime, TooLarge
 from icdm.oracles.belief import BeliefModel
 
 BLOCK = 64  # linear programmes solved in one call
@@ -43,57 +45,64 @@ class AlphaVectors:
         return self.actions[(belief @ self.vectors.T).argmax(-1)]
 
 
-def alpha_vectors(model: BeliefModel, horizon: int | None = None, *, most: int = 3000) -> list[AlphaVectors]:
+def alpha_vectors(
+    model: BeliefModel, horizon: int | None = None, *, most: int = 3000, deadline: float = math.inf
+) -> list[AlphaVectors]:
     """Gamma_0, ..., Gamma_horizon of one problem; entry h has h decisions to go.
 
     Raises:
       TooLarge: one pruning step has more than `most` candidate vectors per signal.
+      OutOfTime: the deadline, on the clock of `time.monotonic`, has passed.
     """
     horizon = model.horizon if horizon is None else horizon
     n_states = model.reward.shape[0]
     stages = [AlphaVectors(np.zeros((1, n_states)), np.zeros(1, int))]
     for _ in range(horizon):
-        stages.append(_backup(model, stages[-1].vectors, most))
+        stages.append(_backup(model, stages[-1].vectors, most, deadline))
     return stages
 
 
-def _backup(model: BeliefModel, vectors: np.ndarray, most: int) -> AlphaVectors:
+def _backup(model: BeliefModel, vectors: np.ndarray, most: int, deadline: float) -> AlphaVectors:
     by_action = []
     for action, kernel_ZSS in enumerate(model.kernel):
         signals = [kernel for kernel in kernel_ZSS if kernel.any()]
-        parts = [prune(model.discount * vectors @ kernel.T) for kernel in signals]
+        parts = [prune(model.discount * vectors @ kernel.T, deadline) for kernel in signals]
         total = np.zeros((1, vectors.shape[1]))
         for part in sorted(parts, key=len):
             if len(total) * len(part) > most * len(signals):
                 raise TooLarge(len(total) * len(part), most * len(signals), "candidates for exact alpha-vectors")
-            total = prune((total[:, None] + part).reshape(-1, vectors.shape[1]))
+            total = prune((total[:, None] + part).reshape(-1, vectors.shape[1]), deadline)
         by_action.append(total + model.reward[:, action])
     vectors = np.concatenate(by_action)
     actions = np.repeat(np.arange(len(by_action)), [len(part) for part in by_action])
-    kept = useful(vectors)
+    kept = useful(vectors, deadline)
     return AlphaVectors(vectors[kept], actions[kept])
 
 
-def prune(vectors: np.ndarray) -> np.ndarray:
+def prune(vectors: np.ndarray, deadline: float = math.inf) -> np.ndarray:
     """The vectors that are best at some belief, (J', S) of (J, S)."""
-    return vectors[useful(vectors)]
+    return vectors[useful(vectors, deadline)]
 
 
-def useful(vectors: np.ndarray) -> np.ndarray:
+def useful(vectors: np.ndarray, deadline: float = math.inf) -> np.ndarray:
     """Indices of vectors that attain max_j b . v_j for every belief b to within SLACK times their scale.
 
     The best vectors at a fixed set of witness beliefs are kept without a test. A linear programme for each other
     vector either finds a belief where it exceeds the kept vectors, or discards it (Lark; White 1991).
+
+    Raises:
+      OutOfTime: the deadline, on the clock of `time.monotonic`, has passed.
     """
     slack = SLACK * max(1.0, np.abs(vectors).max())
-    candidates = _undominated(vectors, slack)
+    candidates = _undominated(vectors, slack, deadline)
     if len(candidates) == 1:
         return candidates
     kept = sorted(set(_winners(vectors, candidates, _witnesses(vectors.shape[1]))))
     waiting = [int(k) for k in candidates if k not in set(kept)]
     while waiting:
+        _check_time(deadline)
         tested, waiting = waiting[:BLOCK], waiting[BLOCK:]
-        beliefs = _beliefs_where_better(vectors[tested], vectors[kept])
+        beliefs = _beliefs_where_better(vectors[tested], vectors[kept], deadline)
         margin = (beliefs * vectors[tested]).sum(1) - (beliefs @ vectors[kept].T).max(1)
         better = margin > slack
         if better.any():
@@ -104,14 +113,20 @@ def useful(vectors: np.ndarray) -> np.ndarray:
     return np.array(sorted(kept))
 
 
-def _undominated(vectors: np.ndarray, slack: float) -> np.ndarray:
+def _undominated(vectors: np.ndarray, slack: float, deadline: float) -> np.ndarray:
     """Indices of vectors that no other vector dominates in every state, and of the first of equal vectors."""
     order = np.argsort(-vectors.sum(1), kind="stable")
     kept = []
     for k in order:
+        _check_time(deadline)
         if not kept or not (vectors[kept] >= vectors[k] - slack / 10).all(1).any():
             kept.append(k)
     return np.array(sorted(kept))
+
+
+def _check_time(deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise OutOfTime
 
 
 def _witnesses(n_states: int) -> np.ndarray:
@@ -124,7 +139,7 @@ def _winners(vectors: np.ndarray, candidates: np.ndarray, beliefs: np.ndarray) -
     return [int(k) for k in candidates[(beliefs @ vectors[candidates].T).argmax(1)]]
 
 
-def _beliefs_where_better(vectors: np.ndarray, others: np.ndarray) -> np.ndarray:
+def _beliefs_where_better(vectors: np.ndarray, others: np.ndarray, deadline: float) -> np.ndarray:
     """argmax_b min_j b . (vector - others[j]) for each of n vectors, (n, S); one block-diagonal linear programme."""
     n, n_states = vectors.shape
     difference = vectors[:, None] - others
@@ -139,8 +154,13 @@ def _beliefs_where_better(vectors: np.ndarray, others: np.ndarray) -> np.ndarray
         b_eq=np.ones(n),
         bounds=np.tile([(0, np.inf)] * n_states + [(-np.inf, np.inf)], (n, 1)),
         method="highs",
-        options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
+        options={
+            "primal_feasibility_tolerance": 1e-10,
+            "dual_feasibility_tolerance": 1e-10,
+            "time_limit": max(0.0, deadline - time.monotonic()),
+        },
     )
+    _check_time(deadline)
     if result.x is None:
         raise RuntimeError(f"the linear programme of pruning failed: {result.message}")
     beliefs = np.maximum(result.x.reshape(n, -1)[:, :-1], 0)

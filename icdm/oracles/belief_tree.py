@@ -11,12 +11,16 @@ of an ambiguity set of M models also branches by the model and backs up the recu
 M = 1 this is the value of the POMDP. NumPy, float64. Axis letters as in docs/axes.md.
 """
 
+import math
+import time
+
 import numpy as np
 
-from icdm.errors import TooLarge
+from icdm.errors import OutOfTime, TooLarge
 from icdm.oracles.belief import BeliefModel
 
 DIGITS = 12  # beliefs are equal if they agree to so many digits
+LEVELS = 16  # all levels together may have so many times the numbers that one may have
 
 
 def tree_values(
@@ -26,6 +30,7 @@ def tree_values(
     *,
     pessimism: float = 0.0,
     most: int = 5_000_000,
+    deadline: float = math.inf,
 ) -> np.ndarray:
     """Q(belief, a) with `horizon` decisions to go, (A,).
 
@@ -34,10 +39,12 @@ def tree_values(
       belief: (S,).
       horizon: the model's horizon if it is None.
       pessimism: alpha.
-      most: limit on the numbers on one level of the tree.
+      most: limit on the numbers on one level of the tree; that on all levels is `LEVELS` times as large.
+      deadline: on the clock of `time.monotonic`.
 
     Raises:
-      TooLarge: one level of the tree needs more than `most` numbers.
+      TooLarge: the tree needs more numbers than `most` allows.
+      OutOfTime: the deadline has passed.
     """
     horizon = model.horizon if horizon is None else horizon
     kernel, reward = (
@@ -45,8 +52,14 @@ def tree_values(
     )
     discount = np.max(model.discount)
     levels, branches = [belief[None]], []
+    size = 0
     for _ in range(horizon - 1):
         children, chance, child = _expand(levels[-1], kernel, most)
+        size += children.size + 2 * chance.size
+        if size > LEVELS * most:
+            raise TooLarge(size, LEVELS * most, "numbers in the exact belief tree")
+        if time.monotonic() > deadline:
+            raise OutOfTime
         levels.append(children)
         branches.append((chance, child))
     value = np.zeros(0)
