@@ -29,14 +29,8 @@ TENSORS = {
 # by the tensors, and the precision by the tensors too.
 WITHOUT_EFFECT = {
     *("_name_or_path", "model_type", "transformers_version", "torch_dtype", "dtype", "use_cache", "initializer_range"),
-    *(
-        "_attn_implementation_autoset",
-        "attention_dropout",
-        "bos_token_id",
-        "eos_token_id",
-        "pad_token_id",
-        "tie_word_embeddings",
-    ),
+    *("attention_dropout", "bos_token_id", "eos_token_id", "pad_token_id", "tie_word_embeddings"),
+    "_attn_implementation_autoset",
 }
 
 
