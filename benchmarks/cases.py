@@ -409,7 +409,7 @@ def language(quick):
     from icdm.learning.train import TrainState, make_update
     from icdm.models.lora import init_factors
     from icdm.models.policy import TransformerPolicy
-    from icdm.published.huggingface import write_merged
+    from icdm.published.merged import write_merged
     from icdm.published.model import load, open_published
     from icdm.runs.settings import Settings
     from icdm.sharding import make_mesh

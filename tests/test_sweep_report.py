@@ -1,8 +1,12 @@
-"""What a sweep says of many runs."""
+"""The grid of a sweep, and what it says of many runs."""
 
+import numpy as np
 import pytest
 
-from experiments.sweep_report import drawings, trends
+from experiments.configs import language_sweep
+from experiments.grid import axes_of, config_at, points_of
+from experiments.sweep_report import comparisons, drawings, trends
+from icdm.errors import UserError
 
 
 def entry(problem, gap):
@@ -27,3 +31,37 @@ def test_a_cloud_of_one_model_is_compared_at_every_pessimism():
 def test_a_cloud_that_is_not_named_in_the_grid_has_no_pictures_of_ambiguity():
     swept = entry("", 0.1) | {"family": "energy_apomdp", "point": {"problem.pessimism": 0.5}}
     assert [name for name, _, _ in drawings([swept], {"problem.pessimism": [0.5]}, {})] == []
+
+
+def test_a_value_of_an_axis_can_stand_for_several_fields():
+    c = language_sweep.get_config()
+    axes = axes_of(c, ["distinct_tasks=25,400", "learner=small_looped", "config.horizon=5"])
+    assert axes == {"distinct_tasks": [25, 400], "horizon": [5], "learner": ["small_looped"]}
+    [first, second] = (config_at(c, point) for point in points_of(axes))
+    assert (first.fine_tune.pool, second.fine_tune.pool) == (25, 400)
+    assert first.fine_tune.steps == 2000 and first.fine_tune.lora_rank == 0  # the later axis wins over its 38 updates
+    assert first.layout == "transition" and first.weights == "" and first.horizon == 5 and "sweep" not in first
+    with pytest.raises(UserError, match="unknown value of learner 'smal': did you mean 'small'"):
+        axes_of(c, ["learner=smal"])
+
+
+def test_settings_are_compared_task_by_task_where_their_tasks_are_the_same(tmp_path):
+    rng = np.random.default_rng(0)
+    optimal, noise = 2 + rng.random(50), rng.random(50)
+
+    def run(name, values, optimal=optimal):
+        (tmp_path / name).mkdir()
+        arrays = {"policy/fine_tuned": values, "optimal": optimal, "random": optimal - 1}
+        np.savez(tmp_path / name / "values.npz", **arrays)
+        return [tmp_path / name]
+
+    points = [{"n": 1, "learner": name} for name in ("a", "b", "c")] + [{"n": 2, "learner": "a"}]
+    runs = [
+        run("a", optimal - 0.1 - noise),
+        run("b", optimal - 0.3 - noise),
+        run("c", optimal - 0.1, optimal + 1),
+        run("d", optimal),
+    ]
+    [found] = comparisons(points, runs)  # c met other tasks, and n is a number
+    assert (found["first"], found["second"], found["at"]) == ("a", "b", {"n": 1})
+    assert found["mean"] == pytest.approx(-0.2) and found["ci95"] == pytest.approx([-0.2, -0.2])

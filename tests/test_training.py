@@ -11,9 +11,10 @@ from flax import nnx
 from icdm.errors import Stopped, UserError
 from icdm.learning.checkpoint import Checkpoints
 from icdm.learning.objectives import LabelConfig, Lesson, action_loss, next_token_loss, target_of
-from icdm.learning.sources import FreshTasks, Labelled, Mixture, Played, TaskPool, labelled_tasks
+from icdm.learning.sources import FreshTasks, Labelled, Mixture, Played, TaskPool, held_out, labelled_tasks
 from icdm.learning.train import TrainConfig, train
 from icdm.models.transformer import ModelConfig, Transformer
+from icdm.oracles.certify import OracleConfig
 from icdm.problems.family import make_family
 from icdm.problems.policy import TableOracle
 from icdm.sharding import make_mesh
@@ -134,7 +135,7 @@ def loss_of(layout, source):
     return loss
 
 
-def run_training(layout, directory, config, model_devices=1, stop=lambda: False, say=print):
+def run_training(layout, directory, config, model_devices=1, stop=lambda: False, say=print, validate=None):
     mesh = make_mesh(model_devices)
     source = source_of(mesh, config.batch)
     lines = []
@@ -150,6 +151,7 @@ def run_training(layout, directory, config, model_devices=1, stop=lambda: False,
             checkpoints=checkpoints,
             log=lambda step, **numbers: lines.append((step, numbers)),
             stop=stop,
+            validate=validate,
         )
     finally:
         checkpoints.close()
@@ -175,6 +177,49 @@ def test_stopped_and_resumed_is_bit_identical(layout, tmp_path, rank):
     assert lines[0] == (7, {})
     for a, b in zip(leaves(whole), leaves(resumed)):
         np.testing.assert_array_equal(a, b)
+
+
+def test_training_ends_where_held_out_tasks_say_so(layout, tmp_path):
+    """The loss there is lowest at the second look; after two looks without a lower one the weights of that look are the
+    result, also when the run was stopped between them, and when it is started again after its end."""
+    config = dataclasses.replace(CONFIG, steps=60, checkpoint_every=5, validate_every=2, patience=2)
+    seen = []
+
+    def validate(model):
+        seen.append(leaves(model))
+        return [3.0, 1.0, 2.0, 1.5, 0.0][len(seen) - 1]
+
+    found, lines = run_training(layout, tmp_path / "whole", config, validate=validate)
+    assert len(seen) == 4 and [step for step, _ in lines] == [0, 4, 8]
+    assert [numbers["validation_loss"] for _, numbers in lines[1:]] == [1.0, 1.5]
+    for a, b, first in zip(leaves(found), seen[1], seen[0]):
+        np.testing.assert_array_equal(a, b)
+        assert (a != first).any()
+    again, _ = run_training(layout, tmp_path / "whole", config, validate=validate)
+    assert len(seen) == 4
+    seen.clear()
+    asked = iter([False] * 4 + [True] * 100)
+    with pytest.raises(Stopped, match="step 5 of 60"):
+        run_training(layout, tmp_path / "parts", config, stop=lambda: next(asked), validate=validate)
+    resumed, _ = run_training(layout, tmp_path / "parts", config, validate=validate)
+    for a, b, c in zip(leaves(found), leaves(again), leaves(resumed)):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(a, c)
+
+
+@pytest.mark.parametrize("hides_state", [False, True])
+def test_held_out_tasks_are_no_rows_of_training(hides_state):
+    family = make_family("tiger", horizon=2) if hides_state else FAMILY
+    recorder = Labelled(CONTEXT, "uniform", LabelConfig())
+    pool = labelled_tasks(family, recorder, 64, jax.random.key(0), make_mesh(), OracleConfig(0.5, 4), pool=5)
+    shown, kept = held_out(pool, 2)
+    drawn = []
+    for part in (shown, kept):
+        lesson = part.lessons(part.batch(0), jax.random.key(1))[0]
+        drawn.append({q.tobytes() for q in np.asarray(lesson.trajectories.q[:, 0, -1])})
+    assert (shown.among, kept.among) == ((0, 3), (3, 5))
+    if not hides_state:  # Q of the last step names the task and the state
+        assert drawn[0] and drawn[1] and not drawn[0] & drawn[1]
 
 
 def test_adapters_leave_the_other_weights_alone(layout, tmp_path):

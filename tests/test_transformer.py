@@ -239,9 +239,29 @@ def test_adapters_beside_the_weights_are_adapters_in_them(model):
     assert jnp.abs(run(beside, tokens).hidden - run(model, tokens).hidden)[tokens.valid].max() > 1e-2
 
 
+def test_dropout_of_adapters_is_of_training_alone_and_drops_nothing_on_average(model):
+    tokens, lora = ragged_tokens(), LoraConfig(rank=2, dropout=0.5)
+    factors = jax.tree.map(lambda x: x + 0.3, init_factors(model, lora, jax.random.key(0)))
+    acting, training = adapted(model, factors, lora), adapted(model, factors, lora, jax.random.key(1))
+    without = adapted(model, factors, dataclasses.replace(lora, dropout=0.0), jax.random.key(1))
+    np.testing.assert_array_equal(run(acting, tokens).hidden, run(without, tokens).hidden)
+    assert jnp.abs(run(training, tokens).hidden - run(acting, tokens).hidden)[tokens.valid].max() > 1e-2
+    x, weight = jnp.ones((1, 4000, model.config.width)), model.blocks.q[...][0]
+    one = jax.tree.map(lambda leaf: leaf[0], training.adapters)
+    plain = jax.tree.map(lambda leaf: leaf[0], acting.adapters)
+    [dropped], [whole] = one.project(x, {"q": weight}), plain.project(x, {"q": weight})
+    np.testing.assert_allclose(dropped.mean(1), whole.mean(1), rtol=0.05)
+    assert dropped.std(1).min() > 0.1
+
+
 @pytest.mark.parametrize(
     "change, message",
-    [(dict(targets=("qq",)), "did you mean 'q'"), (dict(alpha=0.0), "lora_alpha 0.0"), (dict(rank=-1), "lora_rank -1")],
+    [
+        (dict(targets=("qq",)), "did you mean 'q'"),
+        (dict(alpha=0.0), "lora_alpha 0.0"),
+        (dict(rank=-1), "lora_rank -1"),
+        (dict(dropout=1.0), "lora_dropout 1.0"),
+    ],
 )
 def test_adapters_that_cannot_be_had(change, message):
     with pytest.raises(UserError, match=message):
