@@ -141,6 +141,11 @@ def train(
     return adapted(frozen, state.trainable, config.lora) if config.lora_rank else state.trainable
 
 
+def step_key(key: jax.Array, step: int) -> jax.Array:
+    """The key that `train`, given `key`, passes to the loss of a step."""
+    return jax.random.fold_in(jax.random.split(key)[1], step)
+
+
 def make_update(loss: Callable, optimizer: optax.GradientTransformation, lora: LoraConfig = NO_ADAPTERS) -> Callable:
     """One jitted step of gradient descent; the old state's memory is reused for the new one.
 

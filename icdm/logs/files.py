@@ -1,4 +1,5 @@
-"""Files of other formats (CSV, Parquet, the .npz of DPT (Lee et al., 2023), Minari) as streams of raw Arrow batches.
+"""Files of other formats (CSV, Parquet, the .npz of DPT (Lee et al., 2023), the JSON lines of icdm export, Minari) as
+streams of raw Arrow batches.
 
 A raw batch has the table's columns by name, with the values of the file. A column has one kind: integers, reals or
 words. A cell that breaks its column's kind has a fault, a message for the user; the faults of a column are an object
@@ -17,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from icdm.errors import UserError, unknown
-from icdm.logs import dpt, minari
+from icdm.logs import dpt, minari, supervised
 from icdm.logs.codings import MOST_INTEGERS, UNKNOWN, Coding, Integers, Words, fit_bins
 from icdm.logs.table import NOTHING, OPTIONAL, REQUIRED, Rows, faulty, parquet_batches, unreadable
 
@@ -56,10 +57,12 @@ def open_source(path: str | pathlib.Path, split: str = "") -> Source:
         batches = dpt.reader(path, split or "train")
     elif path.suffix == ".csv":
         batches = functools.partial(_csv_batches, path)
+    elif path.suffix == ".jsonl":
+        batches = supervised.reader(path)
     elif path.suffix in (".parquet", ".pq"):
         batches = functools.partial(parquet_batches, path)
     else:
-        raise UserError(f"{path}: give a .parquet, .csv or .npz file, or a Minari directory")
+        raise UserError(f"{path}: give a .parquet, .csv, .npz or .jsonl file, or a Minari directory")
     first = next(iter(batches()), None)
     if first is None or not first.num_rows:
         raise UserError(f"{path} holds no rows")

@@ -18,7 +18,7 @@ from icdm.problems.family import CanSample, Family, HasWords, make_family, parse
 from icdm.trajectories.behavior import check_behavior
 from icdm.trajectories.collect import ContextConfig
 from icdm.trajectories.layouts import Layout, make_layout
-from icdm.trajectories.layouts.text import text_layout
+from icdm.trajectories.layouts.text import Phrases, phrases_of, text_layout
 
 A_DAY = 86_400.0  # seconds
 DISPLAYED = ("published",)  # fields that change nothing of what is computed
@@ -112,6 +112,7 @@ class Settings:
     context: ContextConfig
     query_behavior: str
     layout: Layout
+    text: str
     model: ModelConfig
     weights: str
     weights_drawn: bool
@@ -152,6 +153,7 @@ class Settings:
             context=ContextConfig(**c["context"]),
             query_behavior=c["query_behavior"],
             layout=layout,
+            text=c["text"],
             model=model,
             weights=c["weights"],
             weights_drawn=c["weights_drawn"],
@@ -214,6 +216,17 @@ class Settings:
         return len(self.layout.opening) + appends * self.layout.positions
 
     @property
+    def phrases(self) -> Phrases:
+        """The texts of trajectories, in whichever layout the run's own models read them.
+
+        Raises:
+          UserError: a family or a record that the form of text cannot show.
+        """
+        if self.layout.independent_steps:
+            raise UserError("layout single_steps: steps that are independent of one another have no form of text")
+        return _phrases(self.text, self.family, marks_end=bool(self.data))
+
+    @property
     def equal_tokens(self) -> TrainConfig:
         """Fine-tuning alone, for as many steps as read the same number of positions as both phases."""
         longest = max(map(self.positions, self.pretrain_mixture), default=0)
@@ -239,18 +252,26 @@ def _model_and_layout(c: dict[str, Any], family: Family, mixture: tuple[Family, 
     published = open_published(c["weights"])
     layout = text_layout(
         c["text"],
+        _phrases(c["text"], family, marks_end=bool(c["data"])),
         lambda text: published.tokenizer.encode(text, add_special_tokens=False).ids,
         published.vocabulary,
         published.bos,
-        n_observations=family.observation_space.n + bool(c["data"]),
+        family.horizon,
+    )
+    chosen = {name: c["model"][name] for name in ("max_length", "dtype", "remat")}
+    return adjusted(published, **chosen), layout
+
+
+def _phrases(form: str, family: Family, marks_end: bool) -> Phrases:
+    """The texts of the family's fields; one more observation for the end of an episode, if it is marked."""
+    return phrases_of(
+        form,
+        n_observations=family.observation_space.n + marks_end,
         n_actions=family.n_actions,
-        horizon=family.horizon,
         reward_range=family.reward_range,
         shows_reward=family.shows_reward,
         words=family.words() if isinstance(family, HasWords) else "",
     )
-    chosen = {name: c["model"][name] for name in ("max_length", "dtype", "remat")}
-    return adjusted(published, **chosen), layout
 
 
 def as_json(config: Any) -> dict[str, Any]:
