@@ -94,6 +94,9 @@ def further_tables(results: dict) -> dict[str, dict]:
         tables["Closed of the value between expert and optimal"] = results["closed_from_expert"]
     if "ratios" in results:
         tables["Ratios of normalised gaps"] = results["ratios"]
+    if "invalid_answers" in results:
+        heading = "Share of an endpoint's answers that were no action; a random one was taken"
+        tables[heading] = results["invalid_answers"]
     if "data" in results:
         from icdm.logs.labels import LABELS  # needs the extra `data`, as the run did
 

@@ -1,7 +1,7 @@
 """What a reader is worth in unseen tasks."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,23 @@ from icdm.trajectories.rollout import assess_along, rollout
 from icdm.trajectories.trajectory import Trajectories
 
 
+@jax.jit
+def play(problem: Any, task_B: jax.Array, policy: Policy, key: jax.Array) -> Trajectories:
+    """The compiled rollout."""
+    return rollout(problem, task_B, policy, key)
+
+
+class Measured(NamedTuple):
+    """A reader, the variant of the unseen tasks that it meets, and how its policies are played: (problem, task_B,
+    policy, key) -> Trajectories."""
+
+    unseen: UnseenTasks
+    reader: Reader
+    play: Callable[..., Trajectories] = play
+
+
 def measure_all(
-    readers: dict[str, tuple[UnseenTasks, Reader]],
+    readers: dict[str, Measured],
     config: EvaluationConfig,
     mesh: jax.sharding.Mesh,
     stop: Callable[[], bool],
@@ -31,17 +46,22 @@ def measure_all(
       Stopped: the run was asked to stop.
     """
     values, members = {}, {}
-    for name, (unseen, reader) in readers.items():
+    for name, measured in readers.items():
         if stop():
             raise Stopped("stopped during the evaluation")
-        values[name] = measure(unseen, reader, config, mesh)
-        if unseen.is_ambiguous:
-            members[name] = measure_members(unseen, reader, config, mesh, values[name])
+        values[name] = measure(*measured[:2], config, mesh, play=measured.play)
+        if measured.unseen.is_ambiguous:
+            members[name] = measure_members(*measured[:2], config, mesh, values[name], play=measured.play)
     return values, members
 
 
 def measure(
-    unseen: UnseenTasks, reader: Reader, config: EvaluationConfig, mesh: jax.sharding.Mesh, world: World | None = None
+    unseen: UnseenTasks,
+    reader: Reader,
+    config: EvaluationConfig,
+    mesh: jax.sharding.Mesh,
+    world: World | None = None,
+    play: Callable[..., Trajectories] = play,
 ) -> np.ndarray:
     """Value of a reader in each of the N tasks, float64; where there is one task, in each episode.
 
@@ -55,36 +75,44 @@ def measure(
 
     Args:
       world: where to act, by default in the tasks themselves; the reader is given those alone.
+      play: see `Measured`.
     """
     world = world or unseen.world
     n = unseen.tasks.n if unseen.tasks.n > 1 else unseen.task_B.size
     chunks = _chunks(unseen.task_B.size, config.rows)
-    advantage_B = np.concatenate([_advantages(unseen, world, reader, rows, mesh) for rows in chunks])
+    advantage_B = np.concatenate([_advantages(unseen, world, reader, rows, mesh, play) for rows in chunks])
     return world.start_N + advantage_B.reshape(n, -1).mean(1)
 
 
 def measure_members(
-    unseen: UnseenTasks, reader: Reader, config: EvaluationConfig, mesh: jax.sharding.Mesh, value_N: np.ndarray
+    unseen: UnseenTasks,
+    reader: Reader,
+    config: EvaluationConfig,
+    mesh: jax.sharding.Mesh,
+    value_N: np.ndarray,
+    play: Callable[..., Trajectories] = play,
 ) -> np.ndarray:
     """Value of a reader under every model of ambiguity sets, (N, M), the nominal one first: there it is `value_N`."""
-    others = [measure(unseen, reader, config, mesh, world) for world in unseen.members]
+    others = [measure(unseen, reader, config, mesh, world, play) for world in unseen.members]
     return np.stack([value_N, *others], axis=-1)
 
 
-def _advantages(unseen: UnseenTasks, world: World, reader: Reader, rows: slice, mesh: jax.sharding.Mesh):
+def _advantages(
+    unseen: UnseenTasks,
+    world: World,
+    reader: Reader,
+    rows: slice,
+    mesh: jax.sharding.Mesh,
+    play: Callable[..., Trajectories],
+):
     """Discounted sum of the advantages of an episode's decisions, for a chunk of rows, float64."""
     chunk = jax.tree.map(lambda x: x[rows], (unseen.task_B, unseen.context))
     task_B, context = place_rows(mesh, chunk, rows.stop - rows.start)
     key = jax.random.fold_in(unseen.key, rows.start)
     policy = reader.policy(unseen.tasks, task_B, context, jax.random.fold_in(key, 1))
-    episode = _play(world.problem, task_B, policy, key)
+    episode = play(world.problem, task_B, policy, key)
     with jax.enable_x64(True):
         return np.asarray(_summed(world.critic, world.problem.discount, task_B, episode))
-
-
-@jax.jit
-def _play(problem: Any, task_B: jax.Array, policy: Policy, key: jax.Array):
-    return rollout(problem, task_B, policy, key)
 
 
 @jax.jit

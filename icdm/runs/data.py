@@ -10,11 +10,12 @@ import numpy as np
 from icdm.evaluation.references import references
 from icdm.evaluation.summary import results_of
 from icdm.evaluation.unseen import draw_unseen
-from icdm.evaluation.value import measure_all
+from icdm.evaluation.value import Measured, measure_all
 from icdm.learning.sources import Labelled, Source, labelled_tasks
 from icdm.models.policy import TransformerReader
 from icdm.models.transformer import Transformer
 from icdm.readers.reader import WithoutContext
+from icdm.runs.endpoints import endpoint_readers, invalid_answers, measured_of
 from icdm.runs.run import EVALUATION_KEY, Run
 
 
@@ -64,8 +65,11 @@ class Simulated:
         unseen = draw_unseen(s.family, s.context, s.evaluation, s.test_oracle, key)
         readers = references(unseen) | {name: TransformerReader(model, s.layout) for name, model in models.items()}
         readers["no_context"] = WithoutContext(readers["fine_tuned"])
-        measured = {name: (unseen, reader) for name, reader in readers.items()}
+        measured = {name: Measured(unseen, reader) for name, reader in readers.items()}
         if unseen.tasks.n > 1:
             others = jax.tree.map(lambda x: np.roll(x, s.evaluation.episodes, axis=0), unseen.context)
-            measured["wrong_context"] = (dataclasses.replace(unseen, context=others), readers["fine_tuned"])
-        return results_of(unseen, *measure_all(measured, s.evaluation, self.mesh, stop))
+            measured["wrong_context"] = Measured(dataclasses.replace(unseen, context=others), readers["fine_tuned"])
+        asked = endpoint_readers(self.run, stop)
+        values = measure_all(measured | measured_of(unseen, asked), s.evaluation, self.mesh, stop)
+        found, arrays = results_of(unseen, *values)
+        return found | invalid_answers(asked), arrays

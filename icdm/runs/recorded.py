@@ -14,7 +14,7 @@ from icdm.evaluation.logged import best_action_losses, held_out_losses, held_out
 from icdm.evaluation.references import references
 from icdm.evaluation.summary import results_of
 from icdm.evaluation.unseen import UnseenTasks, solved_tasks
-from icdm.evaluation.value import measure_all
+from icdm.evaluation.value import Measured, measure_all
 from icdm.intervals import interval
 from icdm.learning.log_source import LogSource
 from icdm.learning.sources import Source
@@ -25,6 +25,7 @@ from icdm.models.policy import TransformerReader
 from icdm.models.transformer import Transformer
 from icdm.problems.family import HasBestActionPosterior, HasSymmetry
 from icdm.readers.reader import Sampling, WithoutContext
+from icdm.runs.endpoints import endpoint_readers, invalid_answers, measured_of
 from icdm.runs.run import EVALUATION_KEY, Run
 
 
@@ -112,8 +113,11 @@ class Recorded:
         if unseen.context is not None:
             readers["no_context"] = WithoutContext(readers["fine_tuned"])
             readers["no_context_sampled"] = Sampling(readers["no_context"])
-        measured = {name: (unseen, reader) for name, reader in readers.items()}
-        return results_of(unseen, *measure_all(measured, s.evaluation, self.mesh, stop))
+        measured = {name: Measured(unseen, reader) for name, reader in readers.items()}
+        asked = endpoint_readers(self.run, stop)
+        values = measure_all(measured | measured_of(unseen, asked), s.evaluation, self.mesh, stop)
+        found, arrays = results_of(unseen, *values)
+        return found | invalid_answers(asked), arrays
 
     def _unseen(self) -> UnseenTasks:
         s, data = self.run.settings, self.data

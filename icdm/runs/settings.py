@@ -15,6 +15,7 @@ from icdm.learning.train import TrainConfig
 from icdm.models.transformer import MATRICES, ModelConfig
 from icdm.oracles.certify import OracleConfig
 from icdm.problems.family import CanSample, Family, HasWords, make_family, parse_family
+from icdm.readers.completions import EndpointConfig, parse_endpoint
 from icdm.trajectories.behavior import check_behavior
 from icdm.trajectories.collect import ContextConfig
 from icdm.trajectories.layouts import Layout, make_layout
@@ -82,6 +83,9 @@ def defaults() -> dict[str, Any]:
         test_oracle=dict(tolerance=0.005, points=112, time_limit=120.0),
         # How it is measured.
         evaluation=dict(tasks=100, episodes=4, rows=2000),
+        # Models behind OpenAI-compatible servers, endpoint:URL#MODEL, that read the same contexts as text (see `text`).
+        policies=(),
+        endpoint=dict(timeout=60.0, tries=3, at_once=4),
         mesh_model=1,  # devices that share one copy of the weights
         # Gaps in % as a paper prints them, {"FAMILY:horizon=T": {policy: text}}, shown beside ours.
         published=dict(),
@@ -126,6 +130,8 @@ class Settings:
     evaluation: EvaluationConfig
     label_oracle: OracleConfig
     test_oracle: OracleConfig
+    policies: tuple[str, ...]
+    endpoint: EndpointConfig
     mesh_model: int
     data: str
     data_labels: str
@@ -167,6 +173,8 @@ class Settings:
             evaluation=EvaluationConfig(**c["evaluation"]),
             label_oracle=OracleConfig(**c["label_oracle"]),
             test_oracle=OracleConfig(**c["test_oracle"]),
+            policies=tuple(c["policies"]),
+            endpoint=EndpointConfig(**c["endpoint"]),
             mesh_model=c["mesh_model"],
             data=c["data"],
             data_labels=c["data_labels"],
@@ -189,6 +197,7 @@ class Settings:
         if not self.data:
             self.context.check(self.family)
         check_behavior(self.query_behavior, self.family)
+        self._check_endpoints()
         self.labels.check()
         self.pretrain.check("pretrain")
         self.fine_tune.check("fine_tune")
@@ -208,6 +217,18 @@ class Settings:
             raise UserError(
                 f"{self.context.episodes} context episodes and one more take {length} positions, the model's limit is "
                 f"{self.model.max_length}: raise model.max_length, or lower context.episodes or the horizon"
+            )
+
+    def _check_endpoints(self) -> None:
+        self.endpoint.check()
+        if not self.policies:
+            return
+        for text in self.policies:
+            parse_endpoint(text)
+        _ = self.phrases
+        if not isinstance(self.family, CanSample):
+            raise UserError(
+                f"policies act in unseen tasks, and family {self.family_name} has no simulator: leave them out"
             )
 
     def positions(self, family: Family) -> int:
