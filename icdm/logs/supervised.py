@@ -119,9 +119,9 @@ class _Field:
     def at(self, sequence: Sequence, place: int) -> tuple[int | None, int]:
         """The code of the longest value that stands at a place, and where it ends; None if there is none."""
         for length in self.lengths:
-            code = self.codes.get(_key(sequence[place : place + length]))
-            if code is not None:
-                return code, place + length
+            value = sequence[place : place + length]
+            if _key(value) in self.codes:
+                return self.codes[_key(value)], place + len(value)
         return None, place
 
 
