@@ -56,10 +56,10 @@ def parse_endpoint(text: str) -> Endpoint:
         _ = parts.port  # raises what is wrong with it
     except ValueError as error:
         raise UserError(f"policies: {text!r}: {error}") from None
-    if not text.startswith(PREFIX) or parts.scheme not in ("http", "https") or not parts.hostname or not model:
-        raise UserError(f"policies: {text!r} is not understood: give endpoint:URL#MODEL, with http:// or https://")
     if "@" in parts.netloc or parts.query:
         raise UserError(f"policies: {PREFIX}URL holds more than host and path: give the key in {KEY}")
+    if not text.startswith(PREFIX) or parts.scheme not in ("http", "https") or not parts.hostname or not model:
+        raise UserError(f"policies: {text!r} is not understood: give endpoint:URL#MODEL, with http:// or https://")
     return Endpoint(url.rstrip("/").removesuffix("/v1"), model)
 
 

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from icdm.intervals import interval
 from icdm.readers.completions import Answer, Completions
 from icdm.trajectories.collect import Tasks
 from icdm.trajectories.layouts.text import Phrases
@@ -82,12 +81,10 @@ class EndpointReader:
             self.phrases, before, lambda texts: self.completions.answers(texts, self.check), self.counts[-1]
         )
 
-    def invalid(self) -> dict:
-        """The share of an episode's decisions whose answer was no action, with its interval over episodes, and counts:
-        {"mean", "ci95", "n_tasks", "decisions", "by_logprobs", "invalid"}."""
-        counts_B3 = np.concatenate(self.counts)
-        share = interval(counts_B3[:, 2] / counts_B3[:, 0])
-        return share | dict(zip(("decisions", "by_logprobs", "invalid"), counts_B3.sum(0).tolist()))
+    @property
+    def answers(self) -> np.ndarray:
+        """(B, 3), the counts of all rows that were played, in their order; see `EndpointPolicy.counts`."""
+        return np.concatenate(self.counts)
 
 
 def chosen(answer: Answer, actions: tuple[str, ...]) -> tuple[int | None, bool]:

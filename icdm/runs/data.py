@@ -15,7 +15,7 @@ from icdm.learning.sources import Labelled, Source, labelled_tasks
 from icdm.models.policy import TransformerReader
 from icdm.models.transformer import Transformer
 from icdm.readers.reader import WithoutContext
-from icdm.runs.endpoints import endpoint_readers, invalid_answers, measured_of
+from icdm.runs.endpoints import endpoint_readers, measured_of
 from icdm.runs.run import EVALUATION_KEY, Run
 
 
@@ -71,5 +71,4 @@ class Simulated:
             measured["wrong_context"] = Measured(dataclasses.replace(unseen, context=others), readers["fine_tuned"])
         asked = endpoint_readers(self.run, stop)
         values = measure_all(measured | measured_of(unseen, asked), s.evaluation, self.mesh, stop)
-        found, arrays = results_of(unseen, *values)
-        return found | invalid_answers(asked), arrays
+        return results_of(unseen, *values, {name: reader.answers for name, reader in asked.items()})

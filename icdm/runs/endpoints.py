@@ -30,8 +30,3 @@ def endpoint_readers(run: Run, stop: Callable[[], bool]) -> dict[str, EndpointRe
 def measured_of(unseen: UnseenTasks, readers: dict[str, EndpointReader]) -> dict[str, Measured]:
     """How the readers are measured in unseen tasks."""
     return {name: Measured(unseen, reader, rollout_on_host) for name, reader in readers.items()}
-
-
-def invalid_answers(readers: dict[str, EndpointReader]) -> dict[str, dict]:
-    """What results.json says of answers that were no action, if there are readers."""
-    return {"invalid_answers": {name: reader.invalid() for name, reader in readers.items()}} if readers else {}

@@ -25,7 +25,7 @@ from icdm.models.policy import TransformerReader
 from icdm.models.transformer import Transformer
 from icdm.problems.family import HasBestActionPosterior, HasSymmetry
 from icdm.readers.reader import Sampling, WithoutContext
-from icdm.runs.endpoints import endpoint_readers, invalid_answers, measured_of
+from icdm.runs.endpoints import endpoint_readers, measured_of
 from icdm.runs.run import EVALUATION_KEY, Run
 
 
@@ -116,8 +116,7 @@ class Recorded:
         measured = {name: Measured(unseen, reader) for name, reader in readers.items()}
         asked = endpoint_readers(self.run, stop)
         values = measure_all(measured | measured_of(unseen, asked), s.evaluation, self.mesh, stop)
-        found, arrays = results_of(unseen, *values)
-        return found | invalid_answers(asked), arrays
+        return results_of(unseen, *values, {name: reader.answers for name, reader in asked.items()})
 
     def _unseen(self) -> UnseenTasks:
         s, data = self.run.settings, self.data
