@@ -33,6 +33,11 @@ def run(config: Any, workdir: pathlib.Path) -> dict:
     write_json(workdir / "results.json", results)
     title = f"{s.family_name}, horizon {s.family.horizon}, {s.context.episodes} context episodes"
     print_table(results["policies"], s.published, title, results.get("bracket"))
+    for name, answers in results.get("invalid_answers", {}).items():
+        print(
+            f"{name}: {answers['invalid']} of {answers['decisions']} answers were no action, a random one was taken; "
+            f"log-probabilities decided {answers['by_logprobs']}"
+        )
     report.write(workdir, results, config, title)
     print(f"results: {workdir / 'results.json'}  report: {workdir / 'report.html'}")
     return results

@@ -104,6 +104,9 @@ def further_tables(results: dict) -> dict[str, dict]:
     if results.get("comparisons"):
         heading = "Normalised gap of fine tuned, the first less the second, task by task (below 0: the first is better)"
         tables[heading] = {comparison_name(comparison): comparison for comparison in results["comparisons"]}
+    if "invalid_answers" in results:
+        heading = "Share of an endpoint's answers that were no action; a random one was taken"
+        tables[heading] = results["invalid_answers"]
     if "data" in results:
         from icdm.logs.labels import LABELS  # needs the extra `data`, as the run did
 

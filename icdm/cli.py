@@ -23,6 +23,12 @@ what a repair drops is counted."""
 DESCRIBE = """Says what a file of recorded steps holds: episodes and their lengths, how often each action was taken,
 rewards, which state-action pairs were seen, and every kind of defect with its number of rows and the first row."""
 
+EXPORT = """Writes what RUN, the directory of a run or a config file, fine-tunes on as supervised examples for other
+programs: JSON lines in a form that TRL reads, each decision labelled with the oracle's action. prompt-completion and
+messages are one line a decision, tokens one line a row of episodes. A stopped export goes on when it is started again;
+OUT.manifest.json says what was written, and icdm describe and icdm convert read OUT back. Or writes the fine-tuned
+model of a run."""
+
 
 def solve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE.POMDP")
@@ -84,10 +90,27 @@ def reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--missing-reward", choices=("zero",), help="a step without a reward paid 0")
 
 
+FORMS = ("prompt-completion", "messages", "tokens")
+
+
+def export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("out", metavar="OUT.jsonl", nargs="?", help="where examples go")
+    form = "(%(default)s)"
+    parser.add_argument("--format", choices=FORMS, default=FORMS[0], help=form)
+    parser.add_argument("--tasks", type=int, help="different training tasks (fine_tune.pool of the config)")
+    parser.add_argument("--rows", type=int, help="rows of episodes (as many as fine-tuning reads)")
+    parser.add_argument("--text", metavar="FORM", help="paper, terse, words or chat (the config's)")
+    parser.add_argument("--seed", type=int, help="(the config's)")
+    parser.add_argument("--adapter", metavar="DIR", help="write the adapters, for peft")
+    parser.add_argument("--merged", metavar="DIR", help="write the model with its adapters merged, for transformers")
+
+
 COMMANDS = {  # its parser, its module, one line, more lines
     "convert": (convert, "icdm.logs.convert", "make a table of recorded steps, or other files of a table", CONVERT),
     "decide": (decide, "icdm.runs.decide", "the next action of a trained run, for the task at hand", DECIDE),
     "describe": (describe, "icdm.logs.describe", "what a file of recorded steps holds", DESCRIBE),
+    "export": (export, "icdm.runs.export", "training rows or a trained model, in files of other programs", EXPORT),
     "solve": (solve, "icdm.oracles.solve", "value and first action of a .POMDP file, with its bracket", SOLVE),
 }
 

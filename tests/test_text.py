@@ -18,7 +18,7 @@ from icdm.runs.run import Run
 from icdm.runs.settings import Settings
 from icdm.sharding import make_mesh
 from icdm.trajectories.collect import draw_tasks, record
-from icdm.trajectories.layouts.text import FORMS, text_layout
+from icdm.trajectories.layouts.text import FORMS, phrases_of, text_layout
 from icdm.trajectories.prompt import action_logits, encode
 from icdm.trajectories.rollout import rollout
 from icdm.trajectories.trajectory import Step
@@ -128,10 +128,11 @@ def by_character(text):
     ],
 )
 def test_tokenizers_that_cannot_tell_fields_apart_are_refused(encode, message):
-    family = dict(n_observations=3, n_actions=2, horizon=2, reward_range=(0.0, 1.0), shows_reward=True, words="")
-    assert text_layout("terse", by_character, 300, None, **family).action_table == (65, 66)
+    family = dict(n_observations=3, n_actions=2, reward_range=(0.0, 1.0), shows_reward=True, words="")
+    phrases = phrases_of("terse", **family)
+    assert text_layout("terse", phrases, by_character, 300, None, horizon=2).action_table == (65, 66)
     with pytest.raises(UserError, match=message):
-        text_layout("terse", encode, 300, None, **family)
+        text_layout("terse", phrases, encode, 300, None, horizon=2)
 
 
 @pytest.mark.parametrize(

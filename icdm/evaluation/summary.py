@@ -65,13 +65,27 @@ def summarize_members(value_NM: np.ndarray, oracle_NM: np.ndarray) -> dict:
     return found
 
 
+def summarize_answers(counts_B3: np.ndarray) -> dict:
+    """The share of an episode's decisions on which a server's answer was no action, over B episodes, and counts.
+
+    Args:
+      counts_B3: decisions of each episode, those that log-probabilities of actions decided, invalid answers.
+
+    Returns:
+      {"mean", "ci95", "n_tasks", "decisions", "by_logprobs", "invalid"}; n_tasks counts episodes.
+    """
+    counts = dict(zip(("decisions", "by_logprobs", "invalid"), counts_B3.sum(0).tolist()))
+    return interval(counts_B3[:, 2] / counts_B3[:, 0]) | counts
+
+
 def summaries(arrays: dict[str, np.ndarray]) -> dict:
     """The numbers of results.json from the arrays of values.npz.
 
     Args:
       arrays: `policy/NAME` (N,) values in each task, `members/NAME` (N, M) those under each model of an ambiguity set,
         `repeats/NAME` (N,) shares of decisions that take the action seen most often, `optimal` (exact, or what the
-        oracle reaches), `upper` (its upper bound) and `random` (N,), and `expert` if there is one.
+        oracle reaches), `upper` (its upper bound) and `random` (N,), `expert` if there is one, and `answers/NAME`
+        (B, 3), what a server answered in each of B episodes.
     """
     optimal_N, upper_N, random_N = arrays["optimal"], arrays["upper"], arrays["random"]
     values = _named(arrays, "policy/")
@@ -83,6 +97,9 @@ def summaries(arrays: dict[str, np.ndarray]) -> dict:
         found["policies"][name]["repeats"] = interval(share_N)
     for name, value_NM in _named(arrays, "members/").items():
         found["policies"][name] |= summarize_members(value_NM, arrays["members/oracle"])
+    answers = {name: summarize_answers(counts_B3) for name, counts_B3 in _named(arrays, "answers/").items()}
+    if answers:
+        found["invalid_answers"] = answers
     if "expert" in arrays:
         closed = {name: (v - arrays["expert"]) / (optimal_N - arrays["expert"]) for name, v in values.items()}
         del closed["expert"]
@@ -115,9 +132,15 @@ def _named(arrays: dict[str, np.ndarray], prefix: str):
     return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
 
 
-def results_of(unseen: UnseenTasks, measured: Measured) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """(what results.json says of readers that were measured, what values.npz holds)."""
-    arrays = arrays_of(unseen, measured)
+def results_of(
+    unseen: UnseenTasks, measured: Measured, answers: dict[str, np.ndarray]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """(what results.json says of readers that were measured, what values.npz holds).
+
+    Args:
+      answers: what servers answered, as in `summaries`.
+    """
+    arrays = arrays_of(unseen, measured) | {f"answers/{name}": counts for name, counts in answers.items()}
     oracle = {"method": unseen.certified.method}
     if unseen.certified.error_N.any():
         oracle["estimated_error"] = interval(unseen.certified.error_N)

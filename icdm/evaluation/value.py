@@ -19,6 +19,21 @@ from icdm.trajectories.rollout import assess_along, rollout
 from icdm.trajectories.trajectory import Trajectories
 
 
+@jax.jit
+def play(problem: Any, task_B: jax.Array, policy: Policy, key: jax.Array) -> Trajectories:
+    """The compiled rollout."""
+    return rollout(problem, task_B, policy, key)
+
+
+class Measurement(NamedTuple):
+    """A reader, the variant of the unseen tasks that it meets, and how its policies are played: (problem, task_B,
+    policy, key) -> Trajectories."""
+
+    unseen: UnseenTasks
+    reader: Reader
+    play: Callable[..., Trajectories] = play
+
+
 class Measured(NamedTuple):
     """What several readers are worth, by name.
 
@@ -32,34 +47,36 @@ class Measured(NamedTuple):
 
 
 def measure_all(
-    readers: dict[str, tuple[UnseenTasks, Reader]],
+    readers: dict[str, Measurement],
     config: EvaluationConfig,
     mesh: jax.sharding.Mesh,
     stop: Callable[[], bool],
-    kept: pathlib.Path,
+    kept: pathlib.Path | None,
 ) -> Measured:
     """Several readers, each in its own variant of the unseen tasks.
 
     Args:
       kept: a directory; what has been measured is written there, and read instead of measured when a stopped
-        evaluation goes on.
+        evaluation goes on. None keeps nothing.
 
     Raises:
       Stopped: the run was asked to stop.
     """
     found = Measured({}, {}, {})
-    for i, (name, (unseen, reader)) in enumerate(readers.items()):
+    for i, (name, (unseen, reader, play)) in enumerate(readers.items()):
         if stop():
             raise Stopped("stopped during the evaluation")
-        path = kept / f"{name}.npz"
-        if not path.exists():
+        path = kept and kept / f"{name}.npz"
+        if path and path.exists():
+            arrays = np.load(path)
+        else:
             print(f"evaluate {i + 1}/{len(readers)}  {name}", flush=True)
-            value_N, repeats_N = measure(unseen, reader, config, mesh)
+            value_N, repeats_N = measure(unseen, reader, config, mesh, play=play)
             arrays = {"value": value_N, "repeats": repeats_N}
             if unseen.is_ambiguous:
-                arrays["members"] = measure_members(unseen, reader, config, mesh, value_N)
-            write_arrays(path, arrays)
-        arrays = np.load(path)
+                arrays["members"] = measure_members(unseen, reader, config, mesh, value_N, play)
+            if path:
+                write_arrays(path, arrays)
         found.values[name], found.repeats[name] = arrays["value"], arrays["repeats"]
         if unseen.is_ambiguous:
             found.members[name] = arrays["members"]
@@ -67,7 +84,12 @@ def measure_all(
 
 
 def measure(
-    unseen: UnseenTasks, reader: Reader, config: EvaluationConfig, mesh: jax.sharding.Mesh, world: World | None = None
+    unseen: UnseenTasks,
+    reader: Reader,
+    config: EvaluationConfig,
+    mesh: jax.sharding.Mesh,
+    world: World | None = None,
+    play: Callable[..., Trajectories] = play,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(value, repeats) of a reader in each of the N tasks, float64; where there is one task, in each episode.
 
@@ -81,40 +103,46 @@ def measure(
 
     Args:
       world: where to act, by default in the tasks themselves; the reader is given those alone.
+      play: see `Measurement`.
     """
     world = world or unseen.world
     n = unseen.tasks.n if unseen.tasks.n > 1 else unseen.task_B.size
     chunks = _chunks(unseen.task_B.size, config.rows)
-    parts = [_episodes(unseen, world, reader, rows, mesh) for rows in chunks]
+    parts = [_episodes(unseen, world, reader, rows, mesh, play) for rows in chunks]
     advantage_B, repeats_B = (np.concatenate(part) for part in zip(*parts))
     return world.start_N + advantage_B.reshape(n, -1).mean(1), repeats_B.reshape(n, -1).mean(1)
 
 
 def measure_members(
-    unseen: UnseenTasks, reader: Reader, config: EvaluationConfig, mesh: jax.sharding.Mesh, value_N: np.ndarray
+    unseen: UnseenTasks,
+    reader: Reader,
+    config: EvaluationConfig,
+    mesh: jax.sharding.Mesh,
+    value_N: np.ndarray,
+    play: Callable[..., Trajectories] = play,
 ) -> np.ndarray:
     """Value of a reader under every model of ambiguity sets, (N, M), the nominal one first: there it is `value_N`."""
-    others = [measure(unseen, reader, config, mesh, world)[0] for world in unseen.members]
+    others = [measure(unseen, reader, config, mesh, world, play)[0] for world in unseen.members]
     return np.stack([value_N, *others], axis=-1)
 
 
 def _episodes(
-    unseen: UnseenTasks, world: World, reader: Reader, rows: slice, mesh: jax.sharding.Mesh
+    unseen: UnseenTasks,
+    world: World,
+    reader: Reader,
+    rows: slice,
+    mesh: jax.sharding.Mesh,
+    play: Callable[..., Trajectories],
 ) -> tuple[np.ndarray, np.ndarray]:
     """(discounted sum of the advantages of an episode's decisions, share of repeats), for a chunk of rows, float64."""
     chunk = jax.tree.map(lambda x: x[rows], (unseen.task_B, unseen.context))
     task_B, context = place_rows(mesh, chunk, rows.stop - rows.start)
     key = jax.random.fold_in(unseen.key, rows.start)
     policy = reader.policy(unseen.tasks, task_B, context, jax.random.fold_in(key, 1))
-    episode = _play(world.problem, task_B, policy, key)
+    episode = play(world.problem, task_B, policy, key)
     with jax.enable_x64(True):
         advantage_B = np.asarray(_summed(world.critic, world.problem.discount, task_B, episode))
     return advantage_B, np.asarray(_repeats(context, episode, unseen.family.n_actions), np.float64)
-
-
-@jax.jit
-def _play(problem: Any, task_B: jax.Array, policy: Policy, key: jax.Array):
-    return rollout(problem, task_B, policy, key)
 
 
 @jax.jit

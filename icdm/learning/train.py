@@ -185,6 +185,11 @@ def _is_over(state: TrainState, step: int, config: TrainConfig) -> bool:
     return state.best is not None and step - state.best.step.item() >= config.patience * config.validate_every
 
 
+def step_key(key: jax.Array, step: int) -> jax.Array:
+    """The key that `train`, given `key`, passes to the loss of a step."""
+    return jax.random.fold_in(jax.random.split(key)[1], step)
+
+
 def make_update(loss: Callable, optimizer: optax.GradientTransformation, lora: LoraConfig = NO_ADAPTERS) -> Callable:
     """One jitted step of gradient descent; the old state's memory is reused for the new one.
 

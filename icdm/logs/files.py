@@ -1,4 +1,4 @@
-"""Files of other formats (CSV, Parquet, .npz, Minari) as streams of raw Arrow batches, and their rows as codes.
+"""Files of other formats (CSV, Parquet, .npz, JSON lines, Minari): streams of raw Arrow batches, and their rows as codes.
 
 A raw batch has the table's columns by name, with the values of the file. How a file was understood is said in notes: a
 list of sentences for the user. I counts rows.
@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from icdm.errors import UserError, unknown
-from icdm.logs import d3rlpy, delimited, dpt, minari
+from icdm.logs import d3rlpy, delimited, dpt, minari, supervised
 from icdm.logs.codings import MOST_IDS, MOST_INTEGERS, UNKNOWN, Bins, Coding, Integers, Words, fit_bins
 from icdm.logs.columns import Seen, faulty, plain, raw_values
 from icdm.logs.npz import read_npz
@@ -120,6 +120,8 @@ def _opened(path: pathlib.Path, reading: Reading) -> tuple[list[str], Callable[[
     """(names of the columns, a function that starts a pass over the batches, notes) of a file by its kind."""
     if path.is_dir():
         return _named(path, minari.reader(path))
+    if path.suffix == ".jsonl":
+        return _named(path, supervised.reader(path))
     if path.suffix == ".npz":
         arrays = read_npz(path)
         if d3rlpy.holds(arrays):
@@ -131,11 +133,11 @@ def _opened(path: pathlib.Path, reading: Reading) -> tuple[list[str], Callable[[
     if path.suffix in (".parquet", ".pq"):
         names = parquet_columns(path)
         return names, functools.partial(parquet_batches, path, [x for x in names if x in REQUIRED + OPTIONAL]), []
-    raise UserError(f"{path}: give a .parquet, .csv, .tsv (also .gz) or .npz file, or a Minari directory")
+    raise UserError(f"{path}: give a .parquet, .csv, .tsv (also .gz), .npz or .jsonl file, or a Minari directory")
 
 
 def _named(path: pathlib.Path, batches: Callable) -> tuple[list[str], Callable[[], Iterator[pa.RecordBatch]], list]:
-    first = next(batches(), None)
+    first = next(iter(batches()), None)
     if first is None:
         raise UserError(f"{path} holds no rows")
     return first.schema.names, batches, []

@@ -8,13 +8,13 @@ import jax
 import numpy as np
 
 from icdm.evaluation.references import references
-from icdm.evaluation.summary import results_of
 from icdm.evaluation.unseen import draw_unseen, with_context
-from icdm.evaluation.value import measure_all
+from icdm.evaluation.value import Measurement
 from icdm.learning.sources import Labelled, Source, held_out, labelled_tasks
 from icdm.models.policy import TransformerReader
 from icdm.models.transformer import Transformer
 from icdm.readers.reader import WithoutContext
+from icdm.runs.endpoints import measured_results
 from icdm.runs.run import EVALUATION_KEY, Run
 
 
@@ -66,13 +66,12 @@ class Simulated:
         unseen = draw_unseen(s.family, s.context, s.evaluation, s.test_oracle, key)
         readers = references(unseen) | {name: TransformerReader(model, s.layout) for name, model in models.items()}
         readers["no_context"] = WithoutContext(readers["fine_tuned"])
-        measured = {name: (unseen, reader) for name, reader in readers.items()}
+        measured = {name: Measurement(unseen, reader) for name, reader in readers.items()}
         if unseen.tasks.n > 1:
             others = jax.tree.map(lambda x: np.roll(x, s.evaluation.episodes, axis=0), unseen.context)
-            measured["wrong_context"] = (dataclasses.replace(unseen, context=others), readers["fine_tuned"])
+            measured["wrong_context"] = Measurement(dataclasses.replace(unseen, context=others), readers["fine_tuned"])
         for i, (text, context) in enumerate(s.evaluation.further(s.context).items()):
             variant = with_context(unseen, context, jax.random.fold_in(key, i + 1))
             for name in readers.keys() & {*models, "copy"}:
-                measured[f"{name}@{text}"] = (variant, readers[name])
-        kept = self.run.directory / "evaluation"
-        return results_of(unseen, measure_all(measured, s.evaluation, self.mesh, stop, kept))
+                measured[f"{name}@{text}"] = Measurement(variant, readers[name])
+        return measured_results(self.run, unseen, measured, self.mesh, stop)

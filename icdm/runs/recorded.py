@@ -12,9 +12,8 @@ import numpy as np
 from icdm.errors import UserError
 from icdm.evaluation.logged import best_action_losses, held_out_losses, held_out_sequences, logged_policies
 from icdm.evaluation.references import references
-from icdm.evaluation.summary import results_of
 from icdm.evaluation.unseen import UnseenTasks, solved_tasks
-from icdm.evaluation.value import measure_all
+from icdm.evaluation.value import Measurement
 from icdm.intervals import interval
 from icdm.learning.log_source import LogSource
 from icdm.learning.sources import Source
@@ -25,6 +24,7 @@ from icdm.models.policy import TransformerReader
 from icdm.models.transformer import Transformer
 from icdm.problems.family import HasBestActionPosterior, HasSymmetry
 from icdm.readers.reader import Sampling, WithoutContext
+from icdm.runs.endpoints import measured_results
 from icdm.runs.run import EVALUATION_KEY, Run
 
 
@@ -112,10 +112,8 @@ class Recorded:
         if unseen.context is not None:
             readers["no_context"] = WithoutContext(readers["fine_tuned"])
             readers["no_context_sampled"] = Sampling(readers["no_context"])
-        measured = {name: (unseen, reader) for name, reader in readers.items()}
-        return results_of(
-            unseen, measure_all(measured, s.evaluation, self.mesh, stop, self.run.directory / "evaluation")
-        )
+        measured = {name: Measurement(unseen, reader) for name, reader in readers.items()}
+        return measured_results(self.run, unseen, measured, self.mesh, stop)
 
     def _unseen(self) -> UnseenTasks:
         s, data = self.run.settings, self.data

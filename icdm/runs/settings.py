@@ -15,10 +15,11 @@ from icdm.learning.train import TrainConfig
 from icdm.models.transformer import MATRICES, ModelConfig
 from icdm.oracles.certify import OracleConfig
 from icdm.problems.family import CanSample, Family, HasWords, make_family, parse_family
+from icdm.readers.completions import EndpointConfig, parse_endpoint
 from icdm.trajectories.behavior import check_behavior
 from icdm.trajectories.collect import ContextConfig
 from icdm.trajectories.layouts import Layout, make_layout
-from icdm.trajectories.layouts.text import text_layout
+from icdm.trajectories.layouts.text import Phrases, phrases_of, text_layout
 
 A_DAY = 86_400.0  # seconds
 DISPLAYED = ("published",)  # fields that change nothing of what is computed
@@ -85,6 +86,9 @@ def defaults() -> dict[str, Any]:
         # How it is measured.
         # `contexts`: further ones in which models are measured, "BEHAVIOR:EPISODES" each, for instance "oracle:4".
         evaluation=dict(tasks=100, episodes=4, rows=2000, contexts=()),
+        # Models behind OpenAI-compatible servers, endpoint:URL#MODEL, that read the same contexts as text (see `text`).
+        policies=(),
+        endpoint=dict(timeout=60.0, tries=3, at_once=4),
         mesh_model=1,  # devices that share one copy of the weights
         # Gaps in % as a paper prints them, {"FAMILY:horizon=T": {policy: text}}, shown beside ours.
         published=dict(),
@@ -115,6 +119,7 @@ class Settings:
     context: ContextConfig
     query_behavior: str
     layout: Layout
+    text: str
     model: ModelConfig
     weights: str
     weights_drawn: bool
@@ -129,6 +134,8 @@ class Settings:
     evaluation: EvaluationConfig
     label_oracle: OracleConfig
     test_oracle: OracleConfig
+    policies: tuple[str, ...]
+    endpoint: EndpointConfig
     mesh_model: int
     data: str
     data_labels: str
@@ -156,6 +163,7 @@ class Settings:
             context=ContextConfig(**c["context"]),
             query_behavior=c["query_behavior"],
             layout=layout,
+            text=c["text"],
             model=model,
             weights=c["weights"],
             weights_drawn=c["weights_drawn"],
@@ -170,6 +178,8 @@ class Settings:
             evaluation=EvaluationConfig(**c["evaluation"] | {"contexts": tuple(c["evaluation"]["contexts"])}),
             label_oracle=OracleConfig(**c["label_oracle"]),
             test_oracle=OracleConfig(**c["test_oracle"]),
+            policies=tuple(c["policies"]),
+            endpoint=EndpointConfig(**c["endpoint"]),
             mesh_model=c["mesh_model"],
             data=c["data"],
             data_labels=c["data_labels"],
@@ -194,6 +204,7 @@ class Settings:
             for context in contexts:
                 context.check(self.family)
         check_behavior(self.query_behavior, self.family)
+        self._check_endpoints()
         self.labels.check()
         self.pretrain.check("pretrain")
         self.fine_tune.check("fine_tune")
@@ -235,10 +246,33 @@ class Settings:
         """Tasks of the pool that training does not see."""
         return min(max(round(self.validation * self.pool), 1), self.pool - 1) if self.validation else 0
 
+    def _check_endpoints(self) -> None:
+        self.endpoint.check()
+        if not self.policies:
+            return
+        for text in self.policies:
+            parse_endpoint(text)
+        _ = self.phrases
+        if not isinstance(self.family, CanSample):
+            raise UserError(
+                f"policies act in unseen tasks, and family {self.family_name} has no simulator: leave them out"
+            )
+
     def positions(self, family: Family, episodes: int) -> int:
         """Length of a row that is played: the opening, so many context episodes and one more of the family."""
         appends = (episodes + 1) * (family.horizon + 1)
         return len(self.layout.opening) + appends * self.layout.positions
+
+    @property
+    def phrases(self) -> Phrases:
+        """The texts of trajectories, in whichever layout the run's own models read them.
+
+        Raises:
+          UserError: a family or a record that the form of text cannot show.
+        """
+        if self.layout.independent_steps:
+            raise UserError("layout single_steps: steps that are independent of one another have no form of text")
+        return _phrases(self.text, self.family)
 
     @property
     def equal_tokens(self) -> TrainConfig:
@@ -267,18 +301,26 @@ def _model_and_layout(c: dict[str, Any], family: Family, mixture: tuple[Family, 
     published = open_published(c["weights"])
     layout = text_layout(
         c["text"],
+        _phrases(c["text"], family),
         lambda text: published.tokenizer.encode(text, add_special_tokens=False).ids,
         published.vocabulary,
         published.bos,
+        family.horizon,
+    )
+    chosen = {name: c["model"][name] for name in ("max_length", "dtype", "remat")}
+    return adjusted(published, **chosen), layout
+
+
+def _phrases(form: str, family: Family) -> Phrases:
+    """The texts of the family's fields."""
+    return phrases_of(
+        form,
         n_observations=family.observation_space.n,
         n_actions=family.n_actions,
-        horizon=family.horizon,
         reward_range=family.reward_range,
         shows_reward=family.shows_reward,
         words=family.words() if isinstance(family, HasWords) else "",
     )
-    chosen = {name: c["model"][name] for name in ("max_length", "dtype", "remat")}
-    return adjusted(published, **chosen), layout
 
 
 def as_json(config: Any) -> dict[str, Any]:

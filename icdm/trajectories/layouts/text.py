@@ -10,6 +10,7 @@ the model skips. The model acts after the observation: the next token is the act
 import dataclasses
 import string
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -69,6 +70,32 @@ FORMS = {
         2,
     ),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Phrases:
+    """The texts of every field of a family's trajectories, in one form.
+
+    Attributes:
+      opening, episode: of the two fields without a value.
+      observations, actions: a text of each.
+      rewards: of low, low + unit, ...; a reward is rounded to the nearest.
+    """
+
+    opening: str
+    episode: str
+    observations: tuple[str, ...]
+    actions: tuple[str, ...]
+    rewards: tuple[str, ...]
+    reward_low: float
+    reward_unit: float
+
+    def append(self, t: int, action: int, reward: np.ndarray, observation: int) -> str:
+        """What an observation adds, as in `TextLayout.append`: the action and the reward (float32) before it, or the
+        beginning of an episode; then itself."""
+        code = _reward_code(reward, self.reward_low, self.reward_unit, len(self.rewards))
+        head = self.episode if t == 0 else self.actions[action] + self.rewards[code]
+        return head + ("" if observation == NOTHING else self.observations[observation])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,65 +164,86 @@ class TextLayout:
         return max(len(self.episode_ids), 1 + len(self.reward_table[0]))
 
     def _reward(self, reward: jax.Array) -> jax.Array:
-        code = jnp.round((reward - self.reward_low) / self.reward_unit).astype(jnp.int32)
-        return jnp.asarray(self.reward_table)[jnp.clip(code, 0, len(self.reward_table) - 1)]
+        code = _reward_code(reward, self.reward_low, self.reward_unit, len(self.reward_table))
+        return jnp.asarray(self.reward_table)[code]
 
 
-def text_layout(
+def phrases_of(
     form: str,
-    encode: Callable[[str], list[int]],
-    vocabulary: int,
-    bos: int | None,
     *,
     n_observations: int,
     n_actions: int,
-    horizon: int,
     reward_range: tuple[float, float],
     shows_reward: bool,
     words: str,
-) -> TextLayout:
-    """The layout of a family for the tokenizer of a model.
+) -> Phrases:
+    """The texts of a family's fields.
 
     Args:
       form: one of FORMS.
-      encode: a text's ids, without any that the tokenizer would add.
-      bos: the id that begins every text, if the model has one.
       words: a few sentences on the problems of the family.
 
     Raises:
-      UserError: an unknown form, an action that is no token of its own, fields whose ids depend on their neighbours.
+      UserError: an unknown form, too many actions or rewards for it.
     """
     if form not in FORMS:
         raise unknown("form of text", form, FORMS)
     f = FORMS[form]
     if n_actions > len(f.action_names):
         raise UserError(f"text {form} has names for {len(f.action_names)} actions, the family has {n_actions}")
-    actions = [f.action.format(name) for name in f.action_names[:n_actions]]
-    observations = [f.observation.format(i) for i in range(n_observations)]
+    actions = tuple(f.action.format(name) for name in f.action_names[:n_actions])
     rewards, low, unit = _rewards(f, reward_range, shows_reward)
-    opening = f.opening.format(words=words, actions=", ".join(actions))
-    action_ids = [encode(action) for action in actions]
-    for action, ids in zip(actions, action_ids):
+    return Phrases(
+        opening=f.opening.format(words=words, actions=", ".join(actions)),
+        episode=f.episode,
+        observations=tuple(f.observation.format(i) for i in range(n_observations)),
+        actions=actions,
+        rewards=tuple(rewards),
+        reward_low=low,
+        reward_unit=unit,
+    )
+
+
+def text_layout(
+    form: str, phrases: Phrases, encode: Callable[[str], list[int]], vocabulary: int, bos: int | None, horizon: int
+) -> TextLayout:
+    """The layout of a family's texts for the tokenizer of a model.
+
+    Args:
+      form: the form of the phrases, for messages.
+      encode: a text's ids, without any that the tokenizer would add.
+      bos: the id that begins every text, if the model has one.
+
+    Raises:
+      UserError: an action that is no token of its own, fields whose ids depend on their neighbours.
+    """
+    action_ids = [encode(action) for action in phrases.actions]
+    for action, ids in zip(phrases.actions, action_ids):
         if len(ids) != 1:
             raise UserError(
                 f"text {form}: the tokenizer splits the action {action!r} into {len(ids)} tokens: "
                 "choose another form with config.text"
             )
-    if len({ids[0] for ids in action_ids}) < n_actions:
+    if len({ids[0] for ids in action_ids}) < len(phrases.actions):
         raise UserError(f"text {form}: the tokenizer gives two actions one token: choose another form with config.text")
     layout = TextLayout(
         size=vocabulary,
         horizon=horizon,
-        opening_ids=(*([] if bos is None else [bos]), *encode(opening)),
-        episode_ids=tuple(encode(f.episode)),
-        observation_table=_table(encode, observations),
+        opening_ids=(*([] if bos is None else [bos]), *encode(phrases.opening)),
+        episode_ids=tuple(encode(phrases.episode)),
+        observation_table=_table(encode, phrases.observations),
         action_table=tuple(ids[0] for ids in action_ids),
-        reward_table=_table(encode, rewards),
-        reward_low=low,
-        reward_unit=unit,
+        reward_table=_table(encode, phrases.rewards),
+        reward_low=phrases.reward_low,
+        reward_unit=phrases.reward_unit,
     )
-    _check_parts(form, encode, opening, f.episode, observations, actions, rewards)
+    _check_parts(form, encode, phrases)
     return layout
+
+
+def _reward_code(reward: Any, low: float, unit: float, n: int) -> Any:
+    """Which of n texts a reward has (half to even); for arrays of numpy and of JAX."""
+    return ((reward - low) / unit).round().astype(np.int32).clip(0, n - 1)
 
 
 def _rewards(f: Form, reward_range: tuple[float, float], shows_reward: bool) -> tuple[list[str], float, float]:
@@ -219,20 +267,14 @@ def _table(encode: Callable[[str], list[int]], texts: Sequence[str]) -> tuple[tu
     return tuple(_filled(row, width) for row in ids)
 
 
-def _check_parts(
-    form: str,
-    encode: Callable[[str], list[int]],
-    opening: str,
-    episode: str,
-    observations: Sequence[str],
-    actions: Sequence[str],
-    rewards: Sequence[str],
-) -> None:
+def _check_parts(form: str, encode: Callable[[str], list[int]], phrases: Phrases) -> None:
     """Raises UserError unless the ids of fields side by side are those of the text that they make.
 
     Every value of a field is tried beside every value of the next where the two can touch; what lies farther apart is
     held apart by a field between them.
     """
+    opening, episode = phrases.opening, phrases.episode
+    observations, actions, rewards = phrases.observations, phrases.actions, phrases.rewards
 
     def check(*parts: str):
         if encode("".join(parts)) != [i for part in parts for i in encode(part)]:
