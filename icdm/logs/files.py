@@ -1,4 +1,4 @@
-"""Files of other formats (CSV, Parquet, .npz, JSON lines, Minari): streams of raw Arrow batches, and their rows as codes.
+"""Files of other formats (CSV, Parquet, .npz, JSON lines, Minari) as raw Arrow batches, and their rows as codes.
 
 A raw batch has the table's columns by name, with the values of the file. How a file was understood is said in notes: a
 list of sentences for the user. I counts rows.
