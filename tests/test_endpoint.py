@@ -114,7 +114,7 @@ def rule_policy():
 
 def value_of(unseen, server, directory, **limits):
     reader = EndpointReader(client(server, directory, **limits), PHRASES)
-    return measure(unseen, reader, EvaluationConfig(), make_mesh(), play=rollout_on_host), reader
+    return measure(unseen, reader, EvaluationConfig(), make_mesh(), play=rollout_on_host)[0], reader
 
 
 def test_a_policy_on_the_host_meets_the_same_random_numbers(unseen):
@@ -126,7 +126,7 @@ def test_a_policy_on_the_host_meets_the_same_random_numbers(unseen):
 def test_a_server_that_follows_a_rule_is_worth_what_the_rule_is_worth(unseen, tmp_path):
     with Server() as server:
         found, reader = value_of(unseen, server, tmp_path)
-    expected = measure(unseen, Fixed(rule_policy()), EvaluationConfig(), make_mesh())
+    expected = measure(unseen, Fixed(rule_policy()), EvaluationConfig(), make_mesh())[0]
     np.testing.assert_array_equal(found, expected)
     assert reader.answers.tolist() == [[3, 0, 0]] * 10
     request = server.requests[0]

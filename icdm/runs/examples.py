@@ -47,7 +47,7 @@ def write_examples(run: Run, out: pathlib.Path, form: str, rows: int) -> dict:
     writer = _writer(run, form)
     s, mesh = run.settings, make_mesh()
     key = jax.random.fold_in(run.key, FINE_TUNE_KEY)
-    source = open_data(run, mesh).source(key, s.fine_tune.batch)
+    source, _ = open_data(run, mesh).sources(key, s.fine_tune.batch)
     lessons = jax.jit(source.lessons)
     contents = _contents(run, form, rows)
     partial, position = (out.with_name(out.name + end) for end in (".partial", ".position.json"))
@@ -86,7 +86,8 @@ def _contents(run: Run, form: str, rows: int) -> dict[str, Any]:
     """What the export depends on."""
     fields = ("family", "horizon", "problem", "context", "query_behavior", "data", "data_labels", "label_oracle")
     own = {name: run.config[name] for name in (*fields, "text", "weights", "seed")}
-    chosen = {"tasks": run.settings.pool, "rows": rows, "rows_of_a_step": run.settings.fine_tune.batch}
+    s = run.settings
+    chosen = {"tasks": s.pool, "held_out": s.n_held_out, "rows": rows, "rows_of_a_step": s.fine_tune.batch}
     return {"format": form, "labels": "argmax"} | own | chosen
 
 
