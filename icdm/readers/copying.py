@@ -33,7 +33,7 @@ class CopyPolicy:
     def act(self, carry: Carry, observation_B: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array, Carry]:
         shown = self.context.steps
         same_BKT = self.context.valid & (shown.observation == observation_B[:, None, None])
-        now_BKT = same_BKT & (jnp.arange(same_BKT.shape[-1]) == carry[:, None])[:, None]
+        now_BKT = same_BKT & (jnp.arange(same_BKT.shape[-1])[None] == carry[:, None])[:, None]
         action_BKTA = jax.nn.one_hot(shown.action, self.n_actions)
         at_any_time_BA = (same_BKT[..., None] * action_BKTA).sum((1, 2))
         at_this_time_BA = (now_BKT[..., None] * action_BKTA).sum((1, 2))
