@@ -109,7 +109,7 @@ def export_merged(directory: str | pathlib.Path, out: pathlib.Path) -> None:
     weights = run.settings.weights
     if not weights:
         raise UserError(f"{directory} has no language model: its weights are in weights.safetensors")
-    from icdm.published.huggingface import write_merged  # needs the packages of the extra `language`
+    from icdm.published.merged import write_merged  # needs the packages of the extra `language`
     from icdm.published.model import open_published
 
     write_merged(out, run.model("fine_tuned").merged(), open_published(weights))
