@@ -3,6 +3,7 @@
 import http.server
 import json
 import os
+import signal
 import threading
 import time
 
@@ -291,6 +292,15 @@ def test_an_endpoint_that_is_none_is_refused(text, message):
     assert "sk-1" not in str(raised.value)
 
 
+@pytest.fixture
+def signals():
+    """A run that is started in this process takes the signals that stop it."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def tiny_config(server):
     c = base.get_config()
     c.horizon, c.context.episodes = 2, 1
@@ -302,7 +312,7 @@ def tiny_config(server):
     return c
 
 
-def test_a_run_reports_the_policy_and_its_invalid_answers_and_goes_on_after_a_failure(tmp_path, capsys):
+def test_a_run_reports_the_policy_and_its_invalid_answers_and_goes_on_after_a_failure(tmp_path, capsys, signals):
     with Server(lambda request: completion("A" if request["prompt"].endswith("3") else "?")) as server:
         answer = server.answer
         left = [3]
@@ -331,7 +341,7 @@ SERVER = "ICDM_ENDPOINT"  # endpoint:URL#MODEL of a server that serves what ICDM
 
 @pytest.mark.slow
 @pytest.mark.skipif(SERVER not in os.environ, reason=f"{SERVER} names no server that serves SmolLM2-135M-Instruct")
-def test_a_real_server_decides_as_the_same_model_in_this_process(tmp_path):
+def test_a_real_server_decides_as_the_same_model_in_this_process(tmp_path, signals):
     """`transformers serve DIR` of a directory that icdm export --merged wrote of the untuned model."""
     from experiments.configs import language_energy
 
