@@ -243,6 +243,25 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, how):
     checkpoints.close()
 
 
+def test_a_checkpoint_that_does_not_fit_or_may_not_be_read_is_not_set_aside(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path / "phase")
+    checkpoints.save(1, {"w": jnp.arange(4.0)})
+    with pytest.raises(UserError, match=r"\['w'\] is \(4,\) there, \(5,\) by the config"):
+        checkpoints.restore({"w": jnp.zeros(5)})
+    with pytest.raises(UserError, match="is nothing there"):
+        checkpoints.restore({"v": jnp.zeros(4)})
+
+    def out_of_memory(*_, **__):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.manager, "restore", out_of_memory)
+        with pytest.raises(UserError, match="cannot be read: MemoryError"):
+            checkpoints.restore({"w": jnp.zeros(4)})
+    assert checkpoints.restore({"w": jnp.zeros(4)})[0] == 1
+    checkpoints.close()
+
+
 def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path):
     """The limit on file sizes stands in for a full disk: writing fails in the middle, with an OSError."""
     import subprocess

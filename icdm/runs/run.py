@@ -159,25 +159,33 @@ class Run:
 
     def _trained(self, name: str, before: str) -> Transformer | Adapted:
         """A trained model; its adapters, if it has some, lie beside the model that it was trained from."""
-        lora, arrays = self.trained[name].lora, self._arrays(name)
+        lora = self.trained[name].lora
         if not lora.rank:
-            return self._described().with_weights(arrays)
+            described = self._described()
+            return described.with_weights(self._arrays(name, described.named_weights()))
         base = self.model(before).merged()
         like = jax.eval_shape(lambda: init_factors(base, lora, jax.random.key(0)))
+        named = {f"{weight}.{part}": leaf for weight, pair in like.items() for part, leaf in pair.items()}
+        arrays = self._arrays(name, named)
         factors = {weight: {part: arrays(f"{weight}.{part}") for part in pair} for weight, pair in like.items()}
         return adapted(base, factors, lora)
 
-    def _arrays(self, name: str) -> Callable[[str], jax.Array]:
-        """What was trained, by name: from the weights file, or from the newest checkpoint."""
-        if name == "fine_tuned" and (self.directory / WEIGHTS).exists():
-            named = safetensors.numpy.load_file(self.directory / WEIGHTS)
+    def _arrays(self, name: str, wanted: dict[str, Any]) -> Callable[[str], jax.Array]:
+        """What was trained, by name: from the weights file, or from the newest checkpoint; sizes as those wanted."""
+        path = self.directory / WEIGHTS
+        if name == "fine_tuned" and path.exists():
+            try:
+                named = safetensors.numpy.load_file(path)
+            except safetensors.SafetensorError as error:
+                raise UserError(f"{path} is damaged ({error}): delete it, the checkpoints hold the weights") from None
         else:
-            directory = self.directory / "checkpoints" / PHASES[name]
-            step, arrays = checkpoint.read(directory)
+            path = self.directory / "checkpoints" / PHASES[name]
+            step, arrays = checkpoint.read(path)
             if step == 0:
-                missing = "holds no checkpoint" if directory.is_dir() else "is missing"
-                raise UserError(f"{directory} {missing}: the run has not got there yet; start it again to go on")
+                missing = "holds no checkpoint" if path.is_dir() else "is missing"
+                raise UserError(f"{path} {missing}: the run has not got there yet; start it again to go on")
             named = checkpoint.trainable(arrays)
+        checkpoint.check_shapes(path, named, wanted)
         return lambda weight: jax.numpy.asarray(named[weight])
 
     def _described(self) -> Transformer:
