@@ -156,7 +156,7 @@ def test_directories_that_hold_no_run(tmp_path):
         (tmp_path / "config.json").write_text(content)
         with pytest.raises(UserError, match="it is damaged"):
             Run.open(tmp_path)
-        with pytest.raises(UserError, match="choose another --workdir"):
+        with pytest.raises(UserError, match="choose another directory"):
             Run.claim(tmp_path, base.get_config())
 
 

@@ -93,7 +93,7 @@ def test_a_failing_claim_is_reported_and_only_strict_fails(tmp_path):
             ["dimension 30 exceeds the prompt length 20"],
         ),
         (["--config=nowhere.py"], ["nowhere.py"]),
-        ([CONFIG, "--only=linear_q", "--workdir=/dev/null/x"], ["/dev/null/x", "folder"]),
+        ([CONFIG, "--only=linear_q", "--workdir=/dev/null/x"], ["/dev/null/x", "choose another directory"]),
     ],
 )
 def test_mistakes_are_one_line(arguments, words, tmp_path):

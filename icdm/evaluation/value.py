@@ -11,7 +11,7 @@ import numpy as np
 
 from icdm.errors import Stopped
 from icdm.evaluation.unseen import EvaluationConfig, UnseenTasks, World
-from icdm.files import write_arrays
+from icdm.files import read_arrays, write_arrays
 from icdm.problems.policy import Oracle, Policy
 from icdm.readers.reader import Reader
 from icdm.sharding import place_rows
@@ -59,7 +59,7 @@ def measure_all(
             if unseen.is_ambiguous:
                 arrays["members"] = measure_members(unseen, reader, config, mesh, value_N)
             write_arrays(path, arrays)
-        arrays = np.load(path)
+        arrays = read_arrays(path, "delete it and start the same command again, which measures it anew")
         found.values[name], found.repeats[name] = arrays["value"], arrays["repeats"]
         if unseen.is_ambiguous:
             found.members[name] = arrays["members"]

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +12,7 @@ import safetensors.numpy
 from flax import nnx
 
 from icdm.errors import UserError, unknown
-from icdm.files import whole, write_json
+from icdm.files import read_json, whole, write_json
 from icdm.learning import checkpoint
 from icdm.learning.train import TrainConfig
 from icdm.models.lora import Adapted, adapted, init_factors
@@ -27,6 +26,8 @@ MODEL_KEY, PRETRAIN_KEY, FINE_TUNE_KEY, SCRATCH_KEY, EVALUATION_KEY = range(5)
 
 PHASES = {"in_context": "pretrain", "fine_tuned": "fine_tune", "from_scratch": "from_scratch"}  # by their models
 WEIGHTS = "weights.safetensors"
+SWEEP = "sweep.json"  # by which a directory of a sweep is known
+REMEDY = "delete it and start the same command again, which measures what is missing"  # of results and values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,35 +54,56 @@ class Run:
           UserError: there is no run, or its config cannot be read.
         """
         path = pathlib.Path(directory) / "config.json"
+        remedy = "write it anew with the run's config, or take another directory"
         try:
-            return cls(pathlib.Path(directory), completed(json.loads(path.read_text())))
+            return cls(pathlib.Path(directory), completed(read_json(path, remedy)))
         except OSError:
             raise UserError(f"{directory} is not a run: {path} is missing") from None
-        except (json.JSONDecodeError, AttributeError, TypeError):
-            raise UserError(f"{path} cannot be read: it is damaged") from None
+        except (AttributeError, TypeError):
+            raise UserError(f"{path} is damaged: {remedy}") from None
 
     @classmethod
-    def claim(cls, directory: pathlib.Path, config: Any) -> "Run":
-        """The run of this config in a directory, which becomes its own.
+    def prepared(cls, directory: pathlib.Path, config: Any) -> "Run":
+        """The run of this config in a directory that is free or its own; nothing is written.
 
         Raises:
-          UserError: the directory belongs to a run of another config, or cannot be used.
+          UserError: the directory belongs to a run of another config, or holds a sweep.
         """
-        path = directory / "config.json"
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            if not path.exists():
-                write_json(path, as_json(config))
-        except OSError as error:
-            raise UserError(f"cannot use --workdir {directory}: {error.strerror}") from None
+        if not (directory / "config.json").exists():
+            for name in (SWEEP, "results.json"):
+                if (directory / name).exists():
+                    raise UserError(f"{directory} holds a sweep ({name}) and not a run: choose another directory")
+            return cls(directory, completed(as_json(config)))
         try:
             run = cls.open(directory)
         except UserError:
-            raise UserError(f"{path} cannot be read: choose another --workdir") from None
+            path = directory / "config.json"
+            raise UserError(f"{path} cannot be read: choose another directory") from None
         difference = first_difference(completed(as_json(config)), run.config)
         if difference:
-            raise UserError(f"{directory} belongs to another config: {difference}; choose another --workdir")
+            raise UserError(f"{directory} belongs to another config: {difference}; choose another directory")
         return run
+
+    @classmethod
+    def claim(cls, directory: pathlib.Path, config: Any) -> "Run":
+        """The same, and the directory becomes its own.
+
+        Raises:
+          UserError: as `prepared`, or the directory cannot be used.
+        """
+        run = cls.prepared(directory, config)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            if not run.is_claimed:
+                write_json(directory / "config.json", as_json(config))
+        except OSError as error:
+            raise UserError(f"cannot use --workdir {directory}: {error.strerror}") from None
+        return run
+
+    @property
+    def is_claimed(self) -> bool:
+        """Whether the directory belongs to the run."""
+        return (self.directory / "config.json").exists()
 
     @functools.cached_property
     def settings(self) -> Settings:
@@ -153,9 +175,13 @@ class Run:
             safetensors.numpy.save_file(named, fresh)
 
     def results(self) -> dict | None:
-        """The content of results.json, or None if the run has not ended."""
+        """The content of results.json, or None if the run has not ended.
+
+        Raises:
+          UserError: the file is damaged.
+        """
         path = self.directory / "results.json"
-        return json.loads(path.read_text()) if path.exists() and (self.directory / "values.npz").exists() else None
+        return read_json(path, REMEDY) if path.exists() and (self.directory / "values.npz").exists() else None
 
     def _trained(self, name: str, before: str) -> Transformer | Adapted:
         """A trained model; its adapters, if it has some, lie beside the model that it was trained from."""
