@@ -11,7 +11,6 @@ those that are missing, into DIR/runs. The exit code is 0 if all claims were eva
 
 import dataclasses
 import importlib
-import os
 import pathlib
 import sys
 import time
@@ -19,8 +18,8 @@ import time
 from absl import app, flags, logging
 
 from experiments.flags import define_config, parse
-from icdm.errors import UserError, one_line_errors, unknown
-from icdm.memory import keep_freed_memory
+from icdm.errors import one_line_errors, unknown
+from icdm.memory import check_fits, keep_freed_memory
 
 if __name__ == "__main__":
     define_config()
@@ -93,15 +92,9 @@ CASES = ("prompts", "problems", "processes", "trials", "tasks", "trajectories", 
 
 def check_size(name: str, config) -> None:
     """Raises UserError if one number for each case of a claim, at each of its lengths, would not fit the memory."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     longest = max((len(value) for value in config.values() if isinstance(value, tuple)), default=1)
     for case in CASES:
-        size = 8 * config.get(case, 0) * longest
-        if size > memory:
-            sizes = (
-                f"at least {size / 2**30:,.4g} GiB, the limit is the memory of this machine, {memory / 2**30:,.4g} GiB"
-            )
-            raise UserError(f"{name}.{case} {config[case]}: would take {sizes}: lower it")
+        check_fits(f"{name}.{case} {config.get(case)}", 8 * config.get(case, 0) * longest, "lower it")
 
 
 def train_missing(config, console) -> None:

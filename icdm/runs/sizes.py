@@ -1,16 +1,11 @@
 """What a run would take, by arithmetic, before anything is allocated."""
 
-import os
-
-import jax
-
-from icdm.errors import UserError
 from icdm.learning.train import TrainConfig
+from icdm.memory import check_fits
 from icdm.models.transformer import ModelConfig
 from icdm.problems.family import CanSample, Family
 from icdm.runs.settings import Settings
 
-GIB = 2**30
 HALF, SINGLE, DOUBLE = 2, 4, 8  # bytes of a number
 TRAINED = 4  # numbers for each weight that is trained: itself, its gradient and two moments
 STEP = 13  # bytes of a recorded step: observation, action, reward, and whether it took place
@@ -21,14 +16,14 @@ def check_sizes(s: Settings) -> None:
     trained = [training for training in (s.pretrain, s.fine_tune) if training.steps]
     each = SINGLE * TRAINED if any(not training.lora_rank for training in trained) else HALF
     weights = each * parameters(s.model, s.layout.size)
-    _check("model (width, layers, hidden)", weights, "lower them")
+    check_fits("model (width, layers, hidden)", weights, "lower them")
     families = s.pretrain_mixture if s.pretrain.steps else ()
     rows = s.pretrain.batch // max(len(families), 1)
     for family in families:
-        _check("pretrain.batch", _step_size(s, s.pretrain, rows, family), "lower it, or pretrain.mixture's sizes")
-    _check("fine_tune.batch", _step_size(s, s.fine_tune, s.fine_tune.batch, s.family), "lower it, or the problem")
+        check_fits("pretrain.batch", _step_size(s, s.pretrain, rows, family), "lower it, or pretrain.mixture's sizes")
+    check_fits("fine_tune.batch", _step_size(s, s.fine_tune, s.fine_tune.batch, s.family), "lower it, or the problem")
     if isinstance(s.family, CanSample):
-        _check("fine_tune.pool", s.pool * problem_size(s.family), "lower it, or the problem")
+        check_fits("fine_tune.pool", s.pool * problem_size(s.family), "lower it, or the problem")
         _check_evaluation(s)
 
 
@@ -44,12 +39,6 @@ def problem_size(family: Family) -> int:
     return DOUBLE * family.n_actions * family.n_states**2
 
 
-def memory() -> int:
-    """Bytes of memory of this machine, or of all its accelerators where that is more."""
-    devices = sum((device.memory_stats() or {}).get("bytes_limit", 0) for device in jax.local_devices())
-    return max(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), devices)
-
-
 def _step_size(s: Settings, training: TrainConfig, rows: int, family: Family) -> int:
     """Bytes of the tasks of a step's rows where each has one of its own, and of what every layer computes for them."""
     if not training.steps:
@@ -62,17 +51,10 @@ def _step_size(s: Settings, training: TrainConfig, rows: int, family: Family) ->
 
 def _check_evaluation(s: Settings) -> None:
     n, episodes = s.family.n_tasks or s.evaluation.tasks, s.evaluation.episodes
-    _check("evaluation.tasks", n * problem_size(s.family), "lower it, or the problem")
+    check_fits("evaluation.tasks", n * problem_size(s.family), "lower it, or the problem")
     contexts = n * episodes * max(s.context.episodes, 1) * s.family.horizon * STEP
-    _check("evaluation.tasks times evaluation.episodes", contexts, "lower them")
+    check_fits("evaluation.tasks times evaluation.episodes", contexts, "lower them")
     m, rows = s.model, min(s.evaluation.rows, n * episodes)
     positions = s.positions(s.family, s.context.episodes)
     cache = 2 * rows * positions * m.layers * m.kv_heads * m.head_width * (HALF if m.dtype == "bfloat16" else SINGLE)
-    _check("evaluation.rows", cache, "lower it")
-
-
-def _check(what: str, size: int, remedy: str) -> None:
-    limit = memory()
-    if size > limit:
-        sizes = f"at least {size / GIB:,.4g} GiB, the limit is the memory of this machine, {limit / GIB:,.4g} GiB"
-        raise UserError(f"{what}: would take {sizes}: {remedy}")
+    check_fits("evaluation.rows", cache, "lower it")
