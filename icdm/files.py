@@ -62,17 +62,20 @@ def checksum(path: pathlib.Path) -> str:
     return digest.hexdigest()
 
 
-def read_json(path: pathlib.Path, remedy: str) -> Any:
-    """The JSON value of a file.
+def read_json(path: pathlib.Path, remedy: str, kind: type = dict) -> Any:
+    """The JSON value of a file, which is of one kind.
 
     Raises:
       UserError: the file is damaged; the message ends with the remedy.
       OSError: it cannot be opened.
     """
     try:
-        return json.loads(path.read_bytes())
+        found = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
-        raise UserError(f"{path} is damaged: {remedy}") from None
+        found = None
+    if not isinstance(found, kind):
+        raise UserError(f"{path} is damaged: {remedy}")
+    return found
 
 
 def read_arrays(path: pathlib.Path, remedy: str) -> dict[str, np.ndarray]:
@@ -83,8 +86,8 @@ def read_arrays(path: pathlib.Path, remedy: str) -> dict[str, np.ndarray]:
       OSError: it cannot be opened.
     """
     try:
-        with np.load(path) as file:
-            return dict(file)
+        with path.open("rb") as file, np.load(file) as arrays:  # NumPy would leave a damaged file open
+            return dict(arrays)
     except (ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error):
         raise UserError(f"{path} is damaged: {remedy}") from None
 

@@ -92,7 +92,7 @@ def read(path: pathlib.Path) -> list[Claim]:
     try:
         return [
             Claim(**{name: value for name, value in entry.items() if name != "holds"})
-            for entry in read_json(path, remedy)
+            for entry in read_json(path, remedy, list)
         ]
     except (AttributeError, TypeError):
         raise UserError(f"{path} is damaged: {remedy}") from None

@@ -59,8 +59,6 @@ class Run:
             return cls(pathlib.Path(directory), completed(read_json(path, remedy)))
         except OSError:
             raise UserError(f"{directory} is not a run: {path} is missing") from None
-        except (AttributeError, TypeError):
-            raise UserError(f"{path} is damaged: {remedy}") from None
 
     @classmethod
     def prepared(cls, directory: pathlib.Path, config: Any) -> "Run":
