@@ -52,7 +52,7 @@ def evaluate(directory: pathlib.Path, name: str, changes: list[str], wide: bool 
     run = Run.open(directory)
     config = run.config
     for change in changes:
-        config = _changed(config, change)
+        config = changed(config, change)
     own = Run.prepared(directory / "evaluations" / name, config)
     if own.layout != run.layout:
         raise UserError("the changed problem is written with another vocabulary: train a run of its own")
@@ -73,13 +73,13 @@ def evaluate(directory: pathlib.Path, name: str, changes: list[str], wide: bool 
     return results
 
 
-def _changed(config: dict, change: str) -> dict:
+def changed(config: dict, change: str) -> dict:
     """The config with one field set, as `evaluation.tasks=500` says."""
     field, equals, value = change.partition("=")
     group, _, inner = field.partition(".")
-    if not equals or group not in CHANGEABLE:
+    known = config.get(group)
+    if not equals or group not in CHANGEABLE or known is None or (inner and not isinstance(known, dict)):
         raise UserError(f"{change!r}: write FIELD=VALUE with a field of {', '.join(CHANGEABLE)}; others need training")
-    known = config[group]
     if not inner:
         return config | {group: typed(field, known, value)}
     if group != "problem" and inner not in known:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments.configs import base, demo
+from experiments.evaluate import changed
 from experiments.flags import define_config, parse
 from experiments.grid import directory_of, fields_of, parse_axis
 from icdm.errors import UserError
@@ -156,7 +157,7 @@ FIELD = st.one_of(st.sampled_from(sorted(FIELDS)), st.text(max_size=5))
 
 
 def one_line_or_a_config(field, text):
-    """A flag of the command line, and the axis of a sweep."""
+    """A flag of the command line, a change of `experiments.evaluate`, and the axis of a sweep."""
     if "config" not in flags.FLAGS:
         define_config()
     said = io.StringIO()
@@ -165,6 +166,8 @@ def one_line_or_a_config(field, text):
             parse(["x", "--config=experiments/configs/base.py", f"--config.{field}={text}"], "x")
         except SystemExit as end:
             assert end.code == 2 and len(said.getvalue().splitlines()) == 1 and said.getvalue().startswith("x: ")
+    with contextlib.suppress(UserError):
+        changed(defaults(), f"{field}={text}")
     with contextlib.suppress(UserError):
         parse_axis(base.get_config(), f"config.{field}={text}")
 
