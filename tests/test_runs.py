@@ -154,7 +154,7 @@ def test_directories_that_hold_no_run(tmp_path):
         Run.open(tmp_path)
     for content in ("{", "[1]"):
         (tmp_path / "config.json").write_text(content)
-        with pytest.raises(UserError, match="it is damaged"):
+        with pytest.raises(UserError, match="is damaged: write it anew"):
             Run.open(tmp_path)
         with pytest.raises(UserError, match="choose another directory"):
             Run.claim(tmp_path, base.get_config())
