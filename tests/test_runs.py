@@ -37,7 +37,7 @@ def test_a_run_that_an_earlier_version_wrote_gives_the_same_numbers():
     values = np.load(OLD / "values.npz")
     np.testing.assert_allclose(unseen.certified.lower_N, values["optimal"])
     for name in ("in_context", "fine_tuned"):
-        found = measure(unseen, TransformerReader(run.model(name), run.layout), s.evaluation, mesh)
+        found, _ = measure(unseen, TransformerReader(run.model(name), run.layout), s.evaluation, mesh)
         np.testing.assert_allclose(found, values[f"policy/{name}"], atol=1e-6)
     assert snapshot(OLD) == before
 
