@@ -21,54 +21,65 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.evaluate", description=__doc__.split("\n")[0])
     parser.add_argument("run", help="directory of a finished run")
     parser.add_argument("name", help="of the evaluation: a directory inside RUN/evaluations")
+    parser.add_argument("--wide", action="store_true", help="print every column of the table, however wide it gets")
     parser.add_argument("changes", nargs="*", metavar="FIELD=VALUE", help=f"of {', '.join(CHANGEABLE)}")
     arguments = parser.parse_args()
     with one_line_errors("experiments.evaluate"):
-        evaluate(pathlib.Path(arguments.run), arguments.name, arguments.changes)
+        evaluate(pathlib.Path(arguments.run), arguments.name, arguments.changes, arguments.wide)
 
 
-def evaluate(directory: pathlib.Path, name: str, changes: list[str]) -> dict:
+def evaluate(directory: pathlib.Path, name: str, changes: list[str], wide: bool = False) -> dict:
     """What results.json of the evaluation holds.
 
+    Args:
+      wide: prints every column of the table, however wide it gets.
+
     Raises:
-      UserError: not a finished run, a field that only training can change, another vocabulary.
+      UserError: not a finished run, a field that only training can change, another vocabulary, data that have changed.
       Stopped: SIGTERM or SIGINT asked it to stop; what has been measured is kept.
     """
     from icdm.evaluation.table import print_table  # JAX is imported only when there is work
-    from icdm.files import write_arrays, write_json
-    from icdm.runs.data import open_data
-    from icdm.runs.monitor import StopRequest
+    from icdm.files import locked, write_arrays, write_json
+    from icdm.runs.data import check_unchanged, open_data
+    from icdm.runs.monitor import StopRequest, outlive_readers
     from icdm.runs.run import Run
     from icdm.runs.settings import config_hash
+    from icdm.runs.sizes import check_sizes
     from icdm.sharding import make_mesh
 
-    if pathlib.PurePath(name).name != name:
+    if name in ("", ".", "..") or pathlib.PurePath(name).name != name:
         raise UserError(f"evaluation {name!r}: give a plain name")
     run = Run.open(directory)
     config = run.config
     for change in changes:
-        config = _changed(config, change)
-    own = Run.claim(directory / "evaluations" / name, config)
+        config = changed(config, change)
+    own = Run.prepared(directory / "evaluations" / name, config)
     if own.layout != run.layout:
         raise UserError("the changed problem is written with another vocabulary: train a run of its own")
+    check_sizes(own.settings)
+    check_unchanged(run)
     models = {model: run.model(model) for model in run.measured}
-    found, arrays = open_data(own, make_mesh(own.settings.mesh_model)).evaluate(models, StopRequest())
-    results = {"family": own.settings.family_name, "config_hash": config_hash(config), "seeds": [own.settings.seed]}
-    results |= found
-    write_arrays(own.directory / "values.npz", arrays)
-    write_json(own.directory / "results.json", results)
-    print_table(results["policies"], {}, f"{directory}: {name}", results.get("bracket"))
+    outlive_readers()
+    with locked(own.directory):
+        data = open_data(own, make_mesh(own.settings.mesh_model))
+        Run.claim(own.directory, config)
+        found, arrays = data.evaluate(models, StopRequest())
+        results = {"family": own.settings.family_name, "config_hash": config_hash(config), "seeds": [own.settings.seed]}
+        results |= found
+        write_arrays(own.directory / "values.npz", arrays)
+        write_json(own.directory / "results.json", results)
+    print_table(results["policies"], {}, f"{directory}: {name}", results.get("bracket"), wide)
     print(f"results: {own.directory / 'results.json'}")
     return results
 
 
-def _changed(config: dict, change: str) -> dict:
+def changed(config: dict, change: str) -> dict:
     """The config with one field set, as `evaluation.tasks=500` says."""
     field, equals, value = change.partition("=")
     group, _, inner = field.partition(".")
-    if not equals or group not in CHANGEABLE:
+    known = config.get(group)
+    if not equals or group not in CHANGEABLE or known is None or (inner and not isinstance(known, dict)):
         raise UserError(f"{change!r}: write FIELD=VALUE with a field of {', '.join(CHANGEABLE)}; others need training")
-    known = config[group]
     if not inner:
         return config | {group: typed(field, known, value)}
     if group != "problem" and inner not in known:

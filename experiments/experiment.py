@@ -7,38 +7,48 @@ from typing import Any
 from experiments import report
 from icdm.errors import UserError
 from icdm.evaluation.table import print_table
-from icdm.files import write_arrays, write_json
-from icdm.runs.monitor import StopRequest
+from icdm.files import locked, write_arrays, write_json
+from icdm.runs.monitor import StopRequest, outlive_readers
 from icdm.runs.phases import Phases
 from icdm.runs.run import Run
 from icdm.runs.settings import Settings, as_json, completed, config_hash, first_difference
+from icdm.runs.sizes import check_sizes
 
 
-def run(config: Any, workdir: pathlib.Path) -> dict:
+def run(config: Any, workdir: pathlib.Path, wide: bool = False) -> dict:
     """Runs (what is left of) an experiment in workdir; returns what results.json holds.
 
+    The directory becomes the run's own once its config and its data have been checked.
+
+    Args:
+      wide: prints every column of the table, however wide it gets.
+
     Raises:
-      UserError: the config or the directory cannot be used, or training failed.
+      UserError: the config or the directory cannot be used, another process is at work there, or training failed.
       Stopped: SIGTERM or SIGINT asked it to stop, and it has saved.
     """
     if "sweep" in config:
         raise UserError("this config holds a sweep: run it with python -m experiments.sweep")
     s = Settings.from_config(config)
-    phases = Phases(Run.claim(workdir, config), StopRequest())
-    models = phases.train_all()
-    found, arrays = phases.evaluate(models)
-    head = {"family": s.family_name, "config_hash": config_hash(config), "seeds": [s.seed]}
-    results = head | found | {"seconds": phases.seconds}
-    write_arrays(workdir / "values.npz", arrays)
-    write_json(workdir / "results.json", results)
-    title = f"{s.family_name}, horizon {s.family.horizon}, {s.context.episodes} context episodes"
-    print_table(results["policies"], s.published, title, results.get("bracket"))
-    for name, answers in results.get("invalid_answers", {}).items():
-        print(
-            f"{name}: {answers['invalid']} of {answers['decisions']} answers were no action, a random one was taken; "
-            f"log-probabilities decided {answers['by_logprobs']}"
-        )
-    report.write(workdir, results, config, title)
+    check_sizes(s)
+    outlive_readers()
+    with locked(workdir):
+        phases = Phases(Run.prepared(workdir, config), StopRequest())  # reads the data
+        Run.claim(workdir, config)
+        models = phases.train_all()
+        found, arrays = phases.evaluate(models)
+        head = {"family": s.family_name, "config_hash": config_hash(config), "seeds": [s.seed]}
+        results = head | found | {"seconds": phases.seconds}
+        write_arrays(workdir / "values.npz", arrays)
+        write_json(workdir / "results.json", results)
+        title = f"{s.family_name}, horizon {s.family.horizon}, {s.context.episodes} context episodes"
+        print_table(results["policies"], s.published, title, results.get("bracket"), wide)
+        for name, answers in results.get("invalid_answers", {}).items():
+            print(
+                f"{name}: {answers['invalid']} of {answers['decisions']} answers were no action, a random one was "
+                f"taken; log-probabilities decided {answers['by_logprobs']}"
+            )
+        report.write(workdir, results, config, title)
     print(f"results: {workdir / 'results.json'}  report: {workdir / 'report.html'}")
     return results
 
@@ -49,12 +59,16 @@ def share_pretraining(config: Any, workdir: pathlib.Path, others: list[tuple[Any
     Args:
       others: (config, directory) of runs that may have pretrained already.
     """
+    Run.prepared(workdir, config)  # the directory is free, or its own
     ours = workdir / "checkpoints" / "pretrain"
     for other, directory in others:
         theirs = directory / "checkpoints" / "pretrain"
         if not ours.exists() and theirs.exists() and _pretraining(other) == _pretraining(config):
-            shutil.copytree(theirs, ours.with_suffix(".partial"), dirs_exist_ok=True)
-            ours.with_suffix(".partial").replace(ours)
+            partial = ours.with_suffix(".partial")
+            if partial.is_symlink():
+                partial.unlink()
+            shutil.copytree(theirs, partial, dirs_exist_ok=True)
+            partial.replace(ours)
 
 
 def _pretraining(config: Any) -> tuple:

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import json
+import re
 from typing import Any
 
 from icdm.errors import UserError, unknown
@@ -79,8 +80,13 @@ def _settings(config: Any) -> set[str]:
 
 
 def label_of(point: Point) -> str:
-    """The point in words; without its colons it names the run's directory."""
+    """The point in words."""
     return ",".join(f"{name}={value}" for name, value in point.items())
+
+
+def directory_of(point: Point) -> str:
+    """The name of the point's directory, which lies in that of the sweep whatever the values are."""
+    return re.sub(r"[:/\\\0]", "-", label_of(point))
 
 
 def parameters(point: Point) -> Point:

@@ -18,6 +18,7 @@ if __name__ == "__main__":
     define_config()
     flags.declare_key_flag("config")
     flags.DEFINE_string("workdir", None, "directory of the run: config, metrics, checkpoints, results and report")
+    flags.DEFINE_bool("wide", False, "print every column of the table, however wide it gets")
 
 
 def main(_: list[str]) -> None:
@@ -26,7 +27,7 @@ def main(_: list[str]) -> None:
             raise UserError("name a directory for the run: --workdir=runs/NAME")
         from experiments.experiment import run  # JAX is imported only when there is work
 
-        run(flags.FLAGS.config, pathlib.Path(flags.FLAGS.workdir))
+        run(flags.FLAGS.config, pathlib.Path(flags.FLAGS.workdir), flags.FLAGS.wide)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ if __name__ == "__main__":
     flags.declare_key_flag("config")
     flags.DEFINE_string("workdir", None, "directory of the sweep; each run gets one inside it")
     flags.DEFINE_multi_string("sweep", [], "config.FIELD=VALUE,VALUE,...; may be given several times")
+    flags.DEFINE_bool("wide", False, "print every column of the tables, however wide they get")
     flags.DEFINE_integer("seeds", 1, "how many seeds, from config.seed on")
 
 
@@ -36,19 +37,49 @@ def main(_: list[str]) -> None:
         from experiments.grid import axes_of  # JAX is imported only when there is work
 
         config = flags.FLAGS.config
-        sweep(config, pathlib.Path(flags.FLAGS.workdir), axes_of(config, flags.FLAGS.sweep), flags.FLAGS.seeds)
+        axes = axes_of(config, flags.FLAGS.sweep)
+        sweep(config, pathlib.Path(flags.FLAGS.workdir), axes, flags.FLAGS.seeds, flags.FLAGS.wide)
 
 
-def sweep(config: Any, workdir: pathlib.Path, axes: dict[str, list], n_seeds: int) -> dict:
+def sweep(config: Any, workdir: pathlib.Path, axes: dict[str, list], n_seeds: int, wide: bool = False) -> dict:
     """Runs the grid, seeds innermost; returns the content of the sweep's results.json.
 
-    Results and report are written again after every point with a new run, and at the end.
+    Results and report are written again after every point with a new run, and at the end. The configs of all runs are
+    checked before the first begins.
+
+    Raises:
+      UserError: a config or the directory cannot be used, another process is at work there, or a run failed.
+      Stopped: SIGTERM or SIGINT asked a run to stop, and it has saved.
     """
+    from icdm.files import locked, write_json
+    from icdm.runs.monitor import outlive_readers
+    from icdm.runs.run import SWEEP
+
+    if (workdir / "config.json").exists():
+        raise UserError(f"{workdir} belongs to a run and not to a sweep: choose another directory")
+    check(config, axes, n_seeds)
+    outlive_readers()
+    with locked(workdir):
+        write_json(workdir / SWEEP, {"sweep": axes, "seeds": n_seeds})
+        return _sweep(config, workdir, axes, n_seeds, wide)
+
+
+def check(config: Any, axes: dict[str, list], n_seeds: int) -> None:
+    """Raises UserError if a run of the grid cannot begin."""
+    from experiments.grid import config_at, points_of
+    from icdm.runs.settings import Settings
+    from icdm.runs.sizes import check_sizes
+
+    for point in points_of(axes):
+        check_sizes(Settings.from_config(config_at(config, point | {"seed": config.seed + n_seeds - 1})))
+
+
+def _sweep(config: Any, workdir: pathlib.Path, axes: dict[str, list], n_seeds: int, wide: bool) -> dict:
     import jax
 
     from experiments import sweep_report
     from experiments.experiment import load_results, run, share_pretraining
-    from experiments.grid import config_at, label_of, points_of
+    from experiments.grid import config_at, directory_of, label_of, points_of
     from icdm.files import write_json
 
     # Runs compile nearly the same programs, most of them small.
@@ -61,10 +92,10 @@ def sweep(config: Any, workdir: pathlib.Path, axes: dict[str, list], n_seeds: in
         for seed in range(config.seed, config.seed + n_seeds):
             one, label = config_at(config, point | {"seed": seed}), label_of(point | {"seed": seed})
             print(f"--- {label}", flush=True)
-            directory = workdir / label.replace(":", "-")
+            directory = workdir / directory_of(point | {"seed": seed})
             if load_results(directory, one) is None:
                 share_pretraining(one, directory, begun)
-                run(one, directory)
+                run(one, directory, wide)
                 anew = True
             runs.append(directory)
             begun.append((one, directory))

@@ -1,7 +1,6 @@
 """The combined results and report of a sweep: seeds are pooled, gaps are drawn against the axes."""
 
 import itertools
-import json
 import pathlib
 import re
 from collections.abc import Iterator
@@ -16,7 +15,10 @@ from experiments import report
 from experiments.grid import Point, parameters
 from icdm import pages
 from icdm.evaluation.summary import summaries
+from icdm.evaluation.table import gap_is_clear
+from icdm.files import read_arrays
 from icdm.intervals import interval
+from icdm.runs.run import REMEDY, Run
 
 DRAWN = (
     "random",
@@ -38,8 +40,8 @@ Same = dict[str, tuple[Any, str]]
 
 def pool(point: dict, runs: list[pathlib.Path]) -> dict:
     """One entry of a sweep's results: the tasks of all seeds together, as results.json has them."""
-    found = [json.loads((run / "results.json").read_text()) for run in runs]
-    values = [np.load(run / "values.npz") for run in runs]
+    found = [Run.open(run).results() for run in runs]
+    values = [read_arrays(run / "values.npz", REMEDY) for run in runs]
 
     def together(name: str):
         arrays = [v[name] for v in values]
@@ -51,7 +53,7 @@ def pool(point: dict, runs: list[pathlib.Path]) -> dict:
         "config_hash": [result["config_hash"] for result in found],
         "seeds": [seed for result in found for seed in result["seeds"]],
         "oracle": found[0]["oracle"],
-        **summaries({name: together(name) for name in values[0].files}),
+        **summaries({name: together(name) for name in values[0]}),
         "seconds": {phase: sum(r["seconds"][phase] for r in found) for phase in found[0]["seconds"]},
     }
 
@@ -87,7 +89,7 @@ def comparisons(points: list[Point], runs: list[list[pathlib.Path]]) -> list[dic
 
 def _fine_tuned(run: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
     """The normalised gap of a run's fine-tuned model in each task, and the optimal values, (N,) each."""
-    values = np.load(run / "values.npz")
+    values = read_arrays(run / "values.npz", REMEDY)
     gap_N = (values["optimal"] - values["policy/fine_tuned"]) / (values["optimal"] - values["random"])
     return gap_N, values["optimal"]
 
@@ -101,13 +103,14 @@ def trends(entries: list[dict], same: Same) -> dict[str, dict]:
     """Does the gain from fine-tuning, gap(in_context) - gap(fine_tuned), grow along each number that was swept?
 
     For every parameter: the change of the gain from its smallest to its largest value in all settings that differ in it
-    alone, mean and 95 % interval over settings, and in how many of them it grows.
+    alone, mean and 95 % interval over settings, and in how many of them it grows. Entries whose gap means nothing
+    (`gap_is_clear`) are left out.
 
     Args:
       same: an entry is compared at every value of a parameter that changes nothing there.
     """
     found = {}
-    entries = [entry for entry in entries if "in_context" in entry["policies"]]
+    entries = [entry for entry in entries if "in_context" in entry["policies"] and gap_is_clear(entry["policies"])]
     for name in numbers_of(entries):
         settings = {}
         rule = {name: same[name]} if name in same else {}
@@ -186,7 +189,8 @@ def drawings(entries: list[dict], axes: dict[str, list], same: Same) -> Iterator
         if len(values) > 1 and not any(isinstance(value, str) for value in values):
             averaged = [other for _, other in same.values() if other in numbers_of(entries)]
             groups = grouped([(entry["point"], entry) for entry in entries], set(averaged))
-            for metric in ("gap", "normalized_gap"):
+            clear = all(gap_is_clear(entry["policies"]) for entry in entries)
+            for metric in ("gap", "normalized_gap") if clear else ("normalized_gap",):
                 yield f"{metric}_against_{name}", caption(metric, name, averaged), panels(groups, name, metric)
     rest = [axis for axis in axes if axis != "problem"]
     spread = at_every_value(entries, same)

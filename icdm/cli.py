@@ -4,6 +4,7 @@ import argparse
 import importlib
 import sys
 
+from icdm import __version__
 from icdm.errors import one_line_errors, unknown
 
 SOLVE = """Optimal value at the start belief of a .POMDP or .MDP file, and the first action. Costs are negated rewards:
@@ -119,6 +120,7 @@ def main(argv: list[str] | None = None) -> None:
     """Runs the subcommand that the command line names; a mistake ends in one line and exit code 2."""
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="icdm", description="In-context decision making.")
+    parser.add_argument("--version", action="version", version=f"icdm {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for name, (add_arguments, _, line, text) in COMMANDS.items():
         add_arguments(commands.add_parser(name, help=line, description=text))

@@ -1,7 +1,10 @@
-"""Memory of a training step, kept for the next one."""
+"""How much memory there is, and that of a training step, kept for the next one."""
 
 import ctypes
+import os
 import sys
+
+from icdm.errors import UserError
 
 TRIM_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -4, -8  # parameters of glibc's mallopt
 
@@ -18,3 +21,22 @@ def keep_freed_memory() -> None:
         mallopt(ARENA_MAX, 1)
         mallopt(MMAP_MAX, 0)
         mallopt(TRIM_THRESHOLD, -1)
+
+
+def check_fits(what: str, size: int, remedy: str) -> None:
+    """Refuses a size before anything is allocated.
+
+    Args:
+      what: the fields that the size comes from.
+      size: bytes that are needed at the least.
+
+    Raises:
+      UserError: this machine, or all its accelerators where they have more, has less memory.
+    """
+    import jax  # is slow to import, and this file is imported before there is work
+
+    devices = sum((device.memory_stats() or {}).get("bytes_limit", 0) for device in jax.local_devices())
+    limit = max(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), devices)
+    if size > limit:
+        sizes = f"at least {size / 2**30:,.4g} GiB, the limit is the memory of this machine, {limit / 2**30:,.4g} GiB"
+        raise UserError(f"{what}: would take {sizes}: {remedy}")

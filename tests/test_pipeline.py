@@ -107,6 +107,27 @@ def test_kill_at_three_random_moments_changes_nothing(finished, tmp_path):
 
 
 @pytest.mark.slow
+def test_kill_at_twenty_random_moments_changes_nothing(finished, tmp_path):
+    """From the first imports to the report: every start lives a little longer than the one before it."""
+    seed = random.randrange(10**6)
+    print("seed of the moments:", seed)
+    rng = random.Random(seed)
+    arguments = [*TINY, f"--workdir={tmp_path}"]
+    began = time.monotonic()
+    assert run("experiments.run", *TINY, f"--workdir={tmp_path / 'timed'}").returncode == 0
+    once = time.monotonic() - began
+    for i in range(20):
+        process = start("experiments.run", *arguments)
+        time.sleep(rng.uniform(0, once * (i + 1) / 20))
+        process.kill()
+        output = process.communicate()[0]
+        assert "Traceback" not in output and "damaged" not in output
+    done = run("experiments.run", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert policies_of(tmp_path) == policies_of(finished[0])
+
+
+@pytest.mark.slow
 def test_sigterm_saves_and_the_same_command_goes_on(finished, tmp_path):
     arguments = [*TINY, f"--workdir={tmp_path}"]
     process = start("experiments.run", *arguments)

@@ -37,7 +37,7 @@ def test_a_run_that_an_earlier_version_wrote_gives_the_same_numbers():
     values = np.load(OLD / "values.npz")
     np.testing.assert_allclose(unseen.certified.lower_N, values["optimal"])
     for name in ("in_context", "fine_tuned"):
-        found = measure(unseen, TransformerReader(run.model(name), run.layout), s.evaluation, mesh)
+        found, _ = measure(unseen, TransformerReader(run.model(name), run.layout), s.evaluation, mesh)
         np.testing.assert_allclose(found, values[f"policy/{name}"], atol=1e-6)
     assert snapshot(OLD) == before
 
@@ -126,7 +126,27 @@ def test_a_checkpoint_that_is_damaged_is_skipped_and_stays_where_it_is(trained, 
     before = snapshot(tmp_path / "run")
     with pytest.raises(UserError, match="holds no checkpoint"):
         Run.open(tmp_path / "run").model("fine_tuned")
-    assert snapshot(tmp_path / "run") == before and "it is skipped" in capsys.readouterr().out
+    assert snapshot(tmp_path / "run") == before and "it is skipped" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kept", ["weights.safetensors", "checkpoints"])
+def test_a_config_of_other_shapes_is_no_damage(trained, tmp_path, kept):
+    """A reader says so in one line, and nothing is renamed; neither is anything when training is to go on."""
+    run, _ = trained
+    shutil.copytree(run.directory, tmp_path / "run")
+    if kept == "checkpoints":
+        (tmp_path / "run" / "weights.safetensors").unlink()
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["model"]["width"] = 16
+    config["fine_tune"]["lora_rank"] = 0
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    before = snapshot(tmp_path / "run")
+    for reads in (Run.open(tmp_path / "run").model, Phases(Run.open(tmp_path / "run")).train_all):
+        with pytest.raises(UserError, match=r"has other shapes than config.json asks for: .* by the config"):
+            reads()
+        assert {p: b for p, b in snapshot(tmp_path / "run").items() if p.name != "metrics.jsonl"} == {
+            p: b for p, b in before.items() if p.name != "metrics.jsonl"
+        }
 
 
 def test_directories_that_hold_no_run(tmp_path):
@@ -134,9 +154,9 @@ def test_directories_that_hold_no_run(tmp_path):
         Run.open(tmp_path)
     for content in ("{", "[1]"):
         (tmp_path / "config.json").write_text(content)
-        with pytest.raises(UserError, match="it is damaged"):
+        with pytest.raises(UserError, match="is damaged: write it anew"):
             Run.open(tmp_path)
-        with pytest.raises(UserError, match="choose another --workdir"):
+        with pytest.raises(UserError, match="choose another directory"):
             Run.claim(tmp_path, base.get_config())
 
 

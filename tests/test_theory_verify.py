@@ -7,8 +7,10 @@ import sys
 
 import pytest
 
+from icdm.errors import UserError
 from icdm.intervals import mean_interval, share_interval
-from theory import ledger
+from theory import ledger, verify
+from theory.configs import quick
 from theory.statistics import log_slope
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -73,6 +75,37 @@ def test_command_writes_ledger_report_and_figures(tmp_path):
     assert "linear_q: holds" in result.stdout
 
 
+def test_other_claims_stay_in_the_ledger_and_unchanged_ones_are_not_computed_again(tmp_path, monkeypatch):
+    config = quick.get_config()
+    config.linear_q.problems = 4
+    config.shift.prompts = 1000
+    verify.verify(config, tmp_path, ["shift"])
+    other = json.dumps(json.loads((tmp_path / "claims.json").read_text())[0])
+    verify.verify(config, tmp_path, ["linear_q"])
+    first, second = json.loads((tmp_path / "claims.json").read_text())
+    assert (first["id"], json.dumps(second)) == ("linear_q", other), "in the order of the config"
+    page = (tmp_path / "report.html").read_text()
+    assert "linear_q" in page and "shift" in page
+
+    def computed(name, *_):
+        raise UserError(f"{name} is computed")
+
+    monkeypatch.setattr(verify, "check", computed)
+    assert [claim.id for claim in verify.verify(config, tmp_path, ["linear_q", "shift"])] == ["linear_q", "shift"]
+    config.linear_q.problems = 5
+    with pytest.raises(UserError, match="linear_q is computed"):
+        verify.verify(config, tmp_path)
+    assert len(json.loads((tmp_path / "claims.json").read_text())) == 2
+    (tmp_path / "claims.json").write_text('[{"id": 1}]')
+    with pytest.raises(UserError, match="claims.json is damaged: delete it"):
+        verify.verify(config, tmp_path)
+
+
+def test_help_shows_the_flag_of_the_config():
+    result = run("--help")
+    assert result.returncode == 0 and "--config" in result.stdout and "--only" in result.stdout
+
+
 def test_a_failing_claim_is_reported_and_only_strict_fails(tmp_path):
     changes = ("stickiness=(0.0,)", "trajectories=2000", "tables=10")
     overrides = [f"--config.trajectory_data.{change}" for change in changes]
@@ -92,8 +125,12 @@ def test_a_failing_claim_is_reported_and_only_strict_fails(tmp_path):
             [CONFIG, "--only=slopes", "--config.slopes.dimension=30"],
             ["dimension 30 exceeds the prompt length 20"],
         ),
+        (
+            [CONFIG, "--config.slopes.prompts=1000000000000"],
+            ["slopes.prompts 1000000000000: would take at least", "GiB"],
+        ),
         (["--config=nowhere.py"], ["nowhere.py"]),
-        ([CONFIG, "--only=linear_q", "--workdir=/dev/null/x"], ["/dev/null/x", "folder"]),
+        ([CONFIG, "--only=linear_q", "--workdir=/dev/null/x"], ["/dev/null/x", "choose another directory"]),
     ],
 )
 def test_mistakes_are_one_line(arguments, words, tmp_path):

@@ -169,7 +169,7 @@ def leaves(model):
 def test_stopped_and_resumed_is_bit_identical(layout, tmp_path, rank):
     config = dataclasses.replace(CONFIG, lora_rank=rank)
     whole, lines = run_training(layout, tmp_path / "whole", config)
-    assert [step for step, _ in lines] == [0, 4, 8, 12]
+    assert [step for step, _ in lines] == [0, 1, 4, 8, 12]
     asked = iter([False] * 6 + [True] * 100)
     with pytest.raises(Stopped, match="step 7 of 12"):
         run_training(layout, tmp_path / "parts", config, stop=lambda: next(asked))
@@ -285,6 +285,25 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, how):
     assert len(said) == 1 and "damaged" in said[0]
     checkpoints.save(2, tree)  # the place is free again
     assert checkpoints.restore(tree)[0] == 2
+    checkpoints.close()
+
+
+def test_a_checkpoint_that_does_not_fit_or_may_not_be_read_is_not_set_aside(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path / "phase")
+    checkpoints.save(1, {"w": jnp.arange(4.0)})
+    with pytest.raises(UserError, match=r"\['w'\] is \(4,\) there, \(5,\) by the config"):
+        checkpoints.restore({"w": jnp.zeros(5)})
+    with pytest.raises(UserError, match="is nothing there"):
+        checkpoints.restore({"v": jnp.zeros(4)})
+
+    def out_of_memory(*_, **__):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.manager, "restore", out_of_memory)
+        with pytest.raises(UserError, match="cannot be read: MemoryError"):
+            checkpoints.restore({"w": jnp.zeros(4)})
+    assert checkpoints.restore({"w": jnp.zeros(4)})[0] == 1
     checkpoints.close()
 
 

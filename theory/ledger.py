@@ -1,9 +1,13 @@
 """The ledger of claims: each with its statement, its measurement, and whether it holds."""
 
 import dataclasses
+import json
 import pathlib
 
-from icdm.files import write_json
+from ml_collections import ConfigDict
+
+from icdm.errors import UserError
+from icdm.files import read_json, write_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +78,29 @@ def as_json(claim: Claim) -> dict:
 def write(path: pathlib.Path, claims: list[Claim]) -> None:
     """Writes claims.json in one step, so that a reader never sees half of it."""
     write_json(path, [as_json(claim) for claim in claims], indent=1)
+
+
+def read(path: pathlib.Path) -> list[Claim]:
+    """The claims of a claims.json; none if there is no file.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    if not path.exists():
+        return []
+    remedy = "delete it, and its claims are checked anew"
+    try:
+        return [
+            Claim(**{name: value for name, value in entry.items() if name != "holds"})
+            for entry in read_json(path, remedy, list)
+        ]
+    except (AttributeError, TypeError):
+        raise UserError(f"{path} is damaged: {remedy}") from None
+
+
+def same_settings(claim: Claim, config: ConfigDict) -> bool:
+    """Whether a claim was measured with these settings."""
+    return json.loads(json.dumps(claim.config)) == json.loads(json.dumps(config.to_dict()))
 
 
 def number(value: float) -> str:

@@ -3,9 +3,10 @@
     python -m theory.verify --config=theory/configs/quick.py --workdir=runs/theory [--only=slopes,shift]
     [--strict]
 
-Writes DIR/claims.json (after every claim), DIR/report.html and DIR/figures/CLAIM.{png,pdf}. Claims about trained
-transformers first train those that are missing, into DIR/runs. The exit code is 0 if all claims were evaluated,
-whatever the verdicts; with --strict it is 1 if one of them does not hold.
+Writes DIR/claims.json (after every claim), DIR/report.html and DIR/figures/CLAIM.{png,pdf}. Claims that DIR holds stay
+there, and one whose settings have not changed is not computed again. Claims about trained transformers first train
+those that are missing, into DIR/runs. The exit code is 0 if all claims were evaluated, whatever the verdicts; with
+--strict it is 1 if one of them does not hold.
 """
 
 import dataclasses
@@ -17,11 +18,12 @@ import time
 from absl import app, flags, logging
 
 from experiments.flags import define_config, parse
-from icdm.errors import UserError, one_line_errors, unknown
-from icdm.memory import keep_freed_memory
+from icdm.errors import one_line_errors, unknown
+from icdm.memory import check_fits, keep_freed_memory
 
 if __name__ == "__main__":
     define_config()
+    flags.declare_key_flag("config")
     flags.DEFINE_string("workdir", "runs/theory", "folder for the ledger, the report and the figures")
     flags.DEFINE_list("only", None, "check only these claims")
     flags.DEFINE_bool("strict", False, "exit with 1 when a claim does not hold")
@@ -40,43 +42,67 @@ def main(_) -> None:
 def verify(config, workdir: pathlib.Path, only: list[str] | None = None) -> list:
     """Checks the claims that the config has settings for, in its order; returns them.
 
+    Those that the folder's ledger holds with the same settings are taken from there; its other claims stay in it.
+
     Raises:
-      UserError: an unknown claim, settings that a claim cannot use, a folder that cannot be written.
+      UserError: an unknown claim, settings that a claim cannot use, a folder that cannot be written or is in use.
     """
     names = list(config) if only is None else only
     for name in names:
         if name not in config:
             raise unknown("claim", name, config)
-    figures = workdir / "figures"
-    try:
-        figures.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--workdir {workdir}: {error.strerror}; give a folder that can be written") from None
+        check_size(name, config[name])
 
+    from icdm.files import locked
+
+    with locked(workdir):
+        return _verify(config, workdir, names)
+
+
+def _verify(config, workdir: pathlib.Path, names: list[str]) -> list:
     from theory import ledger, report  # heavy imports wait until there is work
 
-    claims = []
+    figures = workdir / "figures"
+    figures.mkdir(exist_ok=True)
+    kept = {claim.id: claim for claim in ledger.read(workdir / "claims.json")}
     console = report.console()
     for i, name in enumerate(names, 1):
         if "runs" in config[name]:
-            train_missing(config[name], workdir, console)
-        with console.status(f"[{i}/{len(names)}] {name}"):
-            claim = check(name, config[name], figures)
-        claims.append(claim)
+            config[name].runs = config[name].runs or str(workdir / "runs")
+        place = f"{i}/{len(names)}"
+        if name in kept and ledger.same_settings(kept[name], config[name]) and (figures / f"{name}.png").exists():
+            report.print_claim(console, kept[name], f"{place} (as before)")
+            continue
+        if "runs" in config[name]:
+            train_missing(config[name], console)
+        with console.status(f"[{place}] {name}"):
+            kept[name] = check(name, config[name], figures)
+        order = [*config, *sorted(kept.keys() - set(config))]
+        claims = [kept[each] for each in order if each in kept]
         ledger.write(workdir / "claims.json", claims)
-        report.write(workdir / "report.html", claims, figures)
-        report.print_claim(console, claim, f"{i}/{len(names)}")
-    report.print_summary(console, claims, workdir)
-    return claims
+        drawn = [claim for claim in claims if (figures / f"{claim.id}.png").exists()]
+        report.write(workdir / "report.html", drawn, figures)
+        report.print_claim(console, kept[name], place)
+    report.print_summary(console, [kept[name] for name in names], workdir)
+    return [kept[name] for name in names]
 
 
-def train_missing(config, workdir: pathlib.Path, console) -> None:
-    """Trains the runs that a claim examines, in WORKDIR/runs unless its settings name another folder."""
+CASES = ("prompts", "problems", "processes", "trials", "tasks", "trajectories", "tables")  # each has numbers of its own
+
+
+def check_size(name: str, config) -> None:
+    """Raises UserError if one number for each case of a claim, at each of its lengths, would not fit the memory."""
+    longest = max((len(value) for value in config.values() if isinstance(value, tuple)), default=1)
+    for case in CASES:
+        check_fits(f"{name}.{case} {config.get(case)}", 8 * config.get(case, 0) * longest, "lower it")
+
+
+def train_missing(config, console) -> None:
+    """Trains the runs that a claim examines, in the folder that its settings name."""
     import jax
 
     from theory.circuits import trained
 
-    config.runs = config.runs or str(workdir / "runs")
     if not jax.config.jax_compilation_cache_dir:  # seeds are runs of the same programs
         jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(config.runs) / "compiled"))
     trained.train_missing(config, console.print)

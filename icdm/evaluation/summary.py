@@ -8,7 +8,7 @@ from icdm.evaluation.unseen import UnseenTasks
 from icdm.evaluation.value import Measured
 from icdm.intervals import interval, ratio
 
-METRICS = ("value", "gap", "regret", "normalized_gap", "failure_rate")
+METRICS = ("normalized_gap", "value", "gap", "failure_rate", "regret")  # the first are the first to be printed
 MEMBER_METRICS = ("worst_value", "worst_gap", "best_value", "best_gap")
 
 
@@ -23,7 +23,8 @@ def summarize(value_N: np.ndarray, optimal_N: np.ndarray, random_N: np.ndarray) 
 
     Returns:
       {metric: {"mean", "ci95": [lo, hi], "n_tasks"}}, the interval by bootstrap over tasks. Metrics
-      that no task admits are left out; "n_left_out" of `gap` counts the tasks that it omits.
+      that no task admits are left out; "n_left_out" of `gap` counts the tasks that it omits, and "n_unclear" the tasks
+      whose OPT is not clearly positive: OPT is less than half of OPT - RANDOM, so that a gap means little.
     """
     value_N, optimal_N, random_N = (np.asarray(x, np.float64) for x in (value_N, optimal_N, random_N))
     one_task = optimal_N.size == 1
@@ -43,6 +44,9 @@ def summarize(value_N: np.ndarray, optimal_N: np.ndarray, random_N: np.ndarray) 
     summary = {name: interval(sample_N) for name, sample_N in samples.items() if sample_N.size}
     if "gap" in summary and not positive_N.all():
         summary["gap"]["n_left_out"] = int((~positive_N).sum())
+    unclear_N = optimal_N <= (optimal_N - random_N) / 2
+    if "gap" in summary and unclear_N.any():
+        summary["gap"]["n_unclear"] = int(unclear_N.sum())
     return summary
 
 

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from icdm.evaluation.summary import MEMBER_METRICS, METRICS
 
-WIDTH = 160  # where the output is not a terminal
+WIDTH, WIDE = 80, 1000  # where the output is not a terminal; room for any table
 PERCENT = {"gap", "normalized_gap", "failure_rate", "worst_gap", "best_gap"}
 
 
@@ -23,27 +23,52 @@ def cell(metric: str, number: dict | None) -> str:
 
 
 def columns_of(policies: dict[str, dict]) -> list[str]:
-    """The metrics that there are: the five of every problem, and those of ambiguous ones."""
-    return [m for m in (*METRICS, *MEMBER_METRICS) if any(m in metrics for metrics in policies.values())]
+    """The metrics that mean something: of the five of every problem, and of those of ambiguous ones."""
+    shown = [m for m in (*METRICS, *MEMBER_METRICS) if any(m in metrics for metrics in policies.values())]
+    return [m for m in shown if m != "gap" or gap_is_clear(policies)]
 
 
-def print_table(policies: dict[str, dict], published: dict[str, str], title: str, bracket: dict | None = None) -> None:
-    """Prints every metric of every policy with 95 % intervals; those under the extreme models in a second table.
+def gap_is_clear(policies: dict[str, dict]) -> bool:
+    """Whether the optimal value of every task is clearly positive, so that a share of it means something."""
+    gaps = [metrics["gap"] for metrics in policies.values() if "gap" in metrics]
+    return bool(gaps) and not any({"n_left_out", "n_unclear"} & gap.keys() for gap in gaps)
+
+
+def print_table(
+    policies: dict[str, dict], published: dict[str, str], title: str, bracket: dict | None = None, wide: bool = False
+) -> None:
+    """Prints the metrics of every policy with 95 % intervals; those under the extreme models in a second table.
 
     Args:
       policies: {name: {metric: {"mean", "ci95", "n_tasks"}}} as in results.json.
       published: {name: gap as a paper reports it}; a column for it appears if there is any.
       bracket: mean of (upper - lower) / upper of the optimal value where it is not known exactly.
+      wide: prints every metric, else as many as fit the terminal, or WIDTH columns where there is none.
     """
     caption = "mean [95 % interval over tasks]; gaps and failures in %"
     if bracket:
         caption += f"; * below the bracket of the optimum, {100 * bracket['mean']:.2f} %"
     columns = columns_of(policies)
-    console = Console(width=WIDTH if not sys.stdout.isatty() else None)
-    console.print(_table(policies, [m for m in columns if m in METRICS], published, title, caption))
-    members = [m for m in columns if m in MEMBER_METRICS]
+    metrics, members = ([m for m in columns if m in some] for some in (METRICS, MEMBER_METRICS))
+    tables = [(metrics, published, title, caption)]
     if members:
-        console.print(_table(policies, members, {}, "under the worst and the best model of the ambiguity set", None))
+        tables.append((members, {}, "under the worst and the best model of the ambiguity set", None))
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    for metrics, theirs, heading, note in tables:
+        shown = metrics if wide else _fitting(policies, metrics, theirs, console.width)
+        left_out = f"; --wide shows {', '.join(m.replace('_', ' ') for m in metrics[len(shown) :])} too"
+        text = (note or "").strip() + (left_out if len(shown) < len(metrics) else "")
+        table = _table(policies, shown, theirs, heading, text.removeprefix("; ") or None)
+        (Console(width=WIDE) if wide else console).print(table)
+
+
+def _fitting(policies: dict[str, dict], metrics: list[str], published: dict[str, str], width: int) -> list[str]:
+    """The first of the metrics, as many as fit the width, and at least one."""
+    room = Console(width=WIDE)
+    widths = [
+        room.measure(_table(policies, metrics[:n], published, None, None)).maximum for n in range(len(metrics) + 1)
+    ]
+    return metrics[: max(1, sum(each <= width for each in widths) - 1)]
 
 
 def _table(

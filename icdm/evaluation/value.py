@@ -11,7 +11,7 @@ import numpy as np
 
 from icdm.errors import Stopped
 from icdm.evaluation.unseen import EvaluationConfig, UnseenTasks, World
-from icdm.files import write_arrays
+from icdm.files import read_arrays, write_arrays
 from icdm.problems.policy import Oracle, Policy
 from icdm.readers.reader import Reader
 from icdm.sharding import place_rows
@@ -68,7 +68,7 @@ def measure_all(
             raise Stopped("stopped during the evaluation")
         path = kept and kept / f"{name}.npz"
         if path and path.exists():
-            arrays = np.load(path)
+            arrays = read_arrays(path, "delete it and start the same command again, which measures it anew")
         else:
             print(f"evaluate {i + 1}/{len(readers)}  {name}", flush=True)
             value_N, repeats_N = measure(unseen, reader, config, mesh, play=play)

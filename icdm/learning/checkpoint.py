@@ -3,6 +3,7 @@
 import logging
 import pathlib
 import re
+import sys
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,11 @@ import orbax.checkpoint as ocp
 from icdm.errors import UserError
 
 KEPT = 2  # so that one cut short or corrupted leaves another
+NO_DAMAGE = ("PERMISSION_DENIED", "RESOURCE_EXHAUSTED")  # in what TensorStore and XLA raise
+
+
+class Damaged(Exception):
+    """A file of a checkpoint is missing, cut short or corrupted."""
 
 
 class Checkpoints:
@@ -48,19 +54,26 @@ class Checkpoints:
         """The newest checkpoint that is whole, as (step, pytree like `like`); (0, like) if there is none.
 
         One that is cut short or corrupted is moved aside, which is said, and the one before it is taken.
+
+        Raises:
+          UserError: the newest whole one has arrays of other shapes, or cannot be read though it is not damaged.
         """
+        places = _flatten(like)
         for step in sorted(self.manager.all_steps(), reverse=True):
             try:
-                return step, _unflatten(_arrays(self.manager, step, _flatten(like)), like)
-            except Exception as error:
-                self._set_aside(step, error)
+                arrays = _arrays(self.manager, step, places)
+            except Damaged as damage:
+                self._set_aside(step, damage)
+            else:
+                check_shapes(self.directory / str(step), arrays, places)
+                return step, _unflatten(arrays, like)
         return 0, like
 
     def close(self) -> None:
         self.manager.close()
 
-    def _set_aside(self, step: int, error: Exception):
-        self.say(f"checkpoint {self.directory / str(step)} is damaged ({_first_line(error)}): taking the one before it")
+    def _set_aside(self, step: int, damage: Damaged):
+        self.say(f"checkpoint {self.directory / str(step)} is damaged ({damage}): taking the one before it")
         damaged = self.directory / str(step)
         if damaged.exists():
             damaged.rename(self.directory.parent / f"{self.directory.name}-{step}.damaged")
@@ -75,7 +88,10 @@ class Checkpoints:
 def read(directory: pathlib.Path) -> tuple[int, dict[str, np.ndarray]]:
     """The newest checkpoint that is whole, as (step, {path of a leaf: array}); (0, {}) if there is none.
 
-    Nothing is written, moved or created: a damaged checkpoint is skipped.
+    Nothing is written, moved or created: a damaged checkpoint is skipped, which is said on stderr.
+
+    Raises:
+      UserError: one cannot be read though it is not damaged.
     """
     if not directory.is_dir():
         return 0, {}
@@ -85,9 +101,20 @@ def read(directory: pathlib.Path) -> tuple[int, dict[str, np.ndarray]]:
         for step in sorted(manager.all_steps(), reverse=True):
             try:
                 return step, jax.device_get(_arrays(manager, step, {}))
-            except Exception as error:
-                print(f"checkpoint {directory / str(step)} cannot be read ({_first_line(error)}): it is skipped")
+            except Damaged as damage:
+                print(f"checkpoint {directory / str(step)} is damaged ({damage}): it is skipped", file=sys.stderr)
     return 0, {}
+
+
+def check_shapes(path: pathlib.Path, arrays: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Raises UserError unless the file or checkpoint holds every wanted array, of as many numbers."""
+    for name, leaf in wanted.items():
+        if name not in arrays or arrays[name].size != leaf.size:
+            there = arrays[name].shape if name in arrays else "nothing"
+            raise UserError(
+                f"{path} has other shapes than config.json asks for: {name.lstrip('.')} is {there} there, {leaf.shape} "
+                "by the config; take back what was changed in config.json"
+            )
 
 
 def _silence() -> None:
@@ -102,21 +129,30 @@ def _handlers() -> dict:
 def _arrays(manager: ocp.CheckpointManager, step: int, places: dict[str, jax.Array]) -> dict[str, jax.Array]:
     """The verified arrays of a checkpoint, each where its namesake of `places` lies, others on the first device.
 
+    The shapes are those of the checkpoint, so that a failure is one of its files, whatever the config says.
+
     Raises:
-      Exception: of many kinds, if it is cut short or corrupted.
+      Damaged: a file is missing, cut short or corrupted.
+      UserError: it cannot be read for another reason.
     """
     first = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    saved = manager.item_metadata(step)["state"].tree
-    wanted = {
-        name: places[name]
-        if name in places and places[name].shape == leaf.shape
-        else jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=first)
-        for name, leaf in saved.items()
-    }
-    parts = ocp.args.Composite(state=ocp.args.StandardRestore(wanted), digest=ocp.args.JsonRestore())
-    found = manager.restore(step, args=parts)
+    try:
+        saved = manager.item_metadata(step)["state"].tree
+        wanted = {
+            name: places[name]
+            if name in places and places[name].shape == leaf.shape
+            else jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=first)
+            for name, leaf in saved.items()
+        }
+        parts = ocp.args.Composite(state=ocp.args.StandardRestore(wanted), digest=ocp.args.JsonRestore())
+        found = manager.restore(step, args=parts)
+    except Exception as error:  # Orbax raises Exception itself where a file of an array is missing
+        line = _first_line(error)
+        if isinstance(error, (MemoryError, PermissionError)) or any(code in str(error) for code in NO_DAMAGE):
+            raise UserError(f"checkpoint {manager.directory / str(step)} cannot be read: {line}") from error
+        raise Damaged(line) from error
     if _digest(found["state"]) != found["digest"]["crc32"]:
-        raise ValueError("its contents do not match its checksum")
+        raise Damaged("its contents do not match its checksum")
     return found["state"]
 
 

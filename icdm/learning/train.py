@@ -48,19 +48,6 @@ class TrainConfig:
     validate_every: int = 0
     patience: int = 5
 
-    def check(self, phase: str) -> None:
-        for name in ("batch", "checkpoint_every", "log_every"):
-            value = dataclasses.asdict(self)[name]
-            if value < 1:
-                raise UserError(f"{phase}.{name} {value}: give at least 1")
-        if self.steps < 0 or self.warmup < 0:
-            raise UserError(f"{phase}: steps and warmup cannot be negative")
-        if self.validate_every < 0 or self.patience < 1:
-            raise UserError(f"{phase}: give validate_every at least 0 and patience at least 1")
-        self.lora.check(phase)
-        if not self.learning_rate > 0:
-            raise UserError(f"{phase}.learning_rate {self.learning_rate}: give a number above 0")
-
     @property
     def lora(self) -> LoraConfig:
         return LoraConfig(self.lora_rank, self.lora_alpha, self.lora_dropout, tuple(self.lora_targets))
@@ -125,7 +112,7 @@ def train(
       loss: (model, batch, key) -> (mean loss, number of valid positions); pure.
       batch: step -> what the loss needs; the same for the same step.
       log: called as log(step, loss=..., grad_norm=..., tokens_per_s=...) every `log_every` steps, and as
-        log(step) before the first.
+        log(step) before the first, and again once that is compiled.
       stop: asked at every step; when it says so, the state is saved and Stopped raised.
       validate: model -> loss on held-out tasks, if the config asks for it.
 
@@ -150,6 +137,8 @@ def train(
         if _is_over(state, step, config):
             break
         state, numbers = update(state, frozen, batch(step))
+        if step == start:
+            log(step + 1)
         pending.append((step, numbers))
         if config.validate_every and (step + 1) % config.validate_every == 0:
             checked = {"validation_loss": validate(whole(state.trainable))}

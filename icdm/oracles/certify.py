@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from icdm.errors import UserError
 from icdm.oracles.alpha_meu import GENERATION, solve_recursive
 from icdm.oracles.backward_induction import optimal_value, plan
 from icdm.oracles.belief import BeliefModel, belief_model
@@ -35,12 +34,6 @@ class OracleConfig:
     tolerance: float = 0.02
     points: int = 48
     time_limit: float = math.inf
-
-    def check(self, group: str) -> None:
-        """Raises UserError if a number of the configuration `group` is not above 0."""
-        for name, value in dataclasses.asdict(self).items():
-            if not value > 0:
-                raise UserError(f"{group}.{name} {value}: give a number above 0")
 
 
 @dataclasses.dataclass(frozen=True)

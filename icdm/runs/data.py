@@ -2,20 +2,25 @@
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 import jax
 import numpy as np
 
+from icdm.errors import UserError
 from icdm.evaluation.references import references
 from icdm.evaluation.unseen import draw_unseen, with_context
 from icdm.evaluation.value import Measurement
+from icdm.files import checksum, read_json, write_json
 from icdm.learning.sources import Labelled, Source, held_out, labelled_tasks
 from icdm.models.policy import TransformerReader
 from icdm.models.transformer import Transformer
 from icdm.readers.reader import WithoutContext
 from icdm.runs.endpoints import measured_results
 from icdm.runs.run import EVALUATION_KEY, Run
+
+CHECKSUM = "data.json"  # of the data file, in the run's directory
 
 
 class Data(Protocol):
@@ -41,7 +46,19 @@ def open_data(run: Run, mesh: jax.sharding.Mesh) -> Data:
         return Simulated(run, mesh)
     from icdm.runs.recorded import open_recorded  # needs the packages of the extra `data`
 
-    return open_recorded(run, mesh)
+    check_unchanged(run)
+    recorded = open_recorded(run, mesh)
+    write_json(run.directory / CHECKSUM, {"file": run.settings.data, "sha256": checksum(Path(run.settings.data))})
+    return recorded
+
+
+def check_unchanged(run: Run) -> None:
+    """Raises UserError if the data file, if there is one, is another than the one that the run began with."""
+    kept, path = run.directory / CHECKSUM, Path(run.settings.data)
+    if run.settings.data and run.is_claimed and kept.exists() and path.exists():
+        began = read_json(kept, "delete it if the data file is still the same")
+        if began.get("sha256") != checksum(path):
+            raise UserError(f"{path} has changed since {run.directory} began: restore it, or choose another directory")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,16 +1,52 @@
 """The log of a run at work: metrics.jsonl and a progress line."""
 
 import json
+import os
 import pathlib
 import signal
 import sys
 import time
+from collections.abc import Callable
+from typing import Any, TextIO
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from icdm.errors import UserError
 from icdm.files import write_text
 
+NUMBERS = ("step", "loss", "seconds")  # of every line of metrics.jsonl
 QUIET_SECONDS = 15  # between two progress lines when the output is not a terminal
+
+
+class Lasting:
+    """A stream that outlives its reader: what is printed once that has gone (`| head -1`) is dropped."""
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        return self._tried(lambda: self.stream.write(text))
+
+    def flush(self) -> None:
+        self._tried(self.stream.flush)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def _tried(self, step: Callable[[], Any]) -> Any:
+        try:
+            return step()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+            return step()
+
+
+def outlive_readers() -> None:
+    """From now on no print ends the work: a reader that has gone is missed by nobody, and characters that the
+    terminal's encoding lacks are replaced."""
+    if sys.stdout is sys.__stdout__:
+        sys.stdout.reconfigure(errors="replace")
+        sys.stdout = Lasting(sys.stdout)
 
 
 class StopRequest:
@@ -29,7 +65,8 @@ class StopRequest:
 
 
 class Monitor:
-    """The log of one phase: `monitor(step)` says where it begins, `monitor(step, loss=...)` goes on.
+    """The log of one phase: `monitor(step)` says where it begins, and then that the first step is compiled;
+    `monitor(step, loss=...)` goes on.
 
     Lines of metrics.jsonl that a killed run wrote after its last checkpoint are taken back when the
     phase begins at that checkpoint. `seconds` counts the time spent in the phase over all starts.
@@ -83,9 +120,14 @@ class Monitor:
         self.since = time.monotonic()
         if step:
             print(f"{self.phase}: going on from step {step} of {self.steps}", flush=True)
+        self.first = step
 
     def _show(self, step: int, numbers: dict[str, float]):
         text = "  ".join(f"{name} {value:,.4g}" for name, value in numbers.items() if name != "grad_norm")
+        if step == self.first < self.steps:
+            text = "compiling"
+            if not self.terminal:
+                print(f"{self.phase} {step}/{self.steps}  {text}", flush=True)
         self.progress.update(self.task, completed=step, numbers=text)
         due = time.monotonic() - self.said > QUIET_SECONDS or step >= self.steps
         if not self.terminal and numbers and due:
@@ -95,12 +137,23 @@ class Monitor:
 
 
 def read_metrics(path: pathlib.Path) -> list[dict]:
-    """The lines of metrics.jsonl; one that was cut short by a kill is left out."""
-    lines = []
-    if path.exists():
-        for text in path.read_text().splitlines():
-            try:
-                lines.append(json.loads(text))
-            except json.JSONDecodeError:
-                continue
+    """The lines of metrics.jsonl; the last is left out if a kill cut it short.
+
+    Raises:
+      UserError: another line is damaged.
+    """
+    if not path.exists():
+        return []
+    lines, texts = [], path.read_bytes().split(b"\n")
+    for i, text in enumerate(texts, 1):
+        try:
+            line = json.loads(text)
+            if not (isinstance(line["phase"], str) and all(isinstance(line[name], (int, float)) for name in NUMBERS)):
+                raise ValueError
+            lines.append(line)
+        except (ValueError, TypeError, KeyError):
+            if i < len(texts):
+                raise UserError(
+                    f"{path}, line {i}, is damaged: delete that line (it is only drawn, no result depends on it)"
+                ) from None
     return lines

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +12,7 @@ import safetensors.numpy
 from flax import nnx
 
 from icdm.errors import UserError, unknown
-from icdm.files import whole, write_json
+from icdm.files import read_json, whole, write_json
 from icdm.learning import checkpoint
 from icdm.learning.train import TrainConfig
 from icdm.models.lora import Adapted, adapted, init_factors
@@ -27,6 +26,8 @@ MODEL_KEY, PRETRAIN_KEY, FINE_TUNE_KEY, SCRATCH_KEY, EVALUATION_KEY = range(5)
 
 PHASES = {"in_context": "pretrain", "fine_tuned": "fine_tune", "from_scratch": "from_scratch"}  # by their models
 WEIGHTS = "weights.safetensors"
+SWEEP = "sweep.json"  # by which a directory of a sweep is known
+REMEDY = "delete it and start the same command again, which measures what is missing"  # of results and values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,35 +54,54 @@ class Run:
           UserError: there is no run, or its config cannot be read.
         """
         path = pathlib.Path(directory) / "config.json"
+        remedy = "write it anew with the run's config, or take another directory"
         try:
-            return cls(pathlib.Path(directory), completed(json.loads(path.read_text())))
+            return cls(pathlib.Path(directory), completed(read_json(path, remedy)))
         except OSError:
             raise UserError(f"{directory} is not a run: {path} is missing") from None
-        except (json.JSONDecodeError, AttributeError, TypeError):
-            raise UserError(f"{path} cannot be read: it is damaged") from None
 
     @classmethod
-    def claim(cls, directory: pathlib.Path, config: Any) -> "Run":
-        """The run of this config in a directory, which becomes its own.
+    def prepared(cls, directory: pathlib.Path, config: Any) -> "Run":
+        """The run of this config in a directory that is free or its own; nothing is written.
 
         Raises:
-          UserError: the directory belongs to a run of another config, or cannot be used.
+          UserError: the directory belongs to a run of another config, or holds a sweep.
         """
-        path = directory / "config.json"
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            if not path.exists():
-                write_json(path, as_json(config))
-        except OSError as error:
-            raise UserError(f"cannot use --workdir {directory}: {error.strerror}") from None
+        if not (directory / "config.json").exists():
+            for name in (SWEEP, "results.json"):
+                if (directory / name).exists():
+                    raise UserError(f"{directory} holds a sweep ({name}) and not a run: choose another directory")
+            return cls(directory, completed(as_json(config)))
         try:
             run = cls.open(directory)
         except UserError:
-            raise UserError(f"{path} cannot be read: choose another --workdir") from None
+            path = directory / "config.json"
+            raise UserError(f"{path} cannot be read: choose another directory") from None
         difference = first_difference(completed(as_json(config)), run.config)
         if difference:
-            raise UserError(f"{directory} belongs to another config: {difference}; choose another --workdir")
+            raise UserError(f"{directory} belongs to another config: {difference}; choose another directory")
         return run
+
+    @classmethod
+    def claim(cls, directory: pathlib.Path, config: Any) -> "Run":
+        """The same, and the directory becomes its own.
+
+        Raises:
+          UserError: as `prepared`, or the directory cannot be used.
+        """
+        run = cls.prepared(directory, config)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            if not run.is_claimed:
+                write_json(directory / "config.json", as_json(config))
+        except OSError as error:
+            raise UserError(f"cannot use --workdir {directory}: {error.strerror}") from None
+        return run
+
+    @property
+    def is_claimed(self) -> bool:
+        """Whether the directory belongs to the run."""
+        return (self.directory / "config.json").exists()
 
     @functools.cached_property
     def settings(self) -> Settings:
@@ -153,31 +173,43 @@ class Run:
             safetensors.numpy.save_file(named, fresh)
 
     def results(self) -> dict | None:
-        """The content of results.json, or None if the run has not ended."""
+        """The content of results.json, or None if the run has not ended.
+
+        Raises:
+          UserError: the file is damaged.
+        """
         path = self.directory / "results.json"
-        return json.loads(path.read_text()) if path.exists() and (self.directory / "values.npz").exists() else None
+        return read_json(path, REMEDY) if path.exists() and (self.directory / "values.npz").exists() else None
 
     def _trained(self, name: str, before: str) -> Transformer | Adapted:
         """A trained model; its adapters, if it has some, lie beside the model that it was trained from."""
-        lora, arrays = self.trained[name].lora, self._arrays(name)
+        lora = self.trained[name].lora
         if not lora.rank:
-            return self._described().with_weights(arrays)
+            described = self._described()
+            return described.with_weights(self._arrays(name, described.named_weights()))
         base = self.model(before).merged()
         like = jax.eval_shape(lambda: init_factors(base, lora, jax.random.key(0)))
+        named = {f"{weight}.{part}": leaf for weight, pair in like.items() for part, leaf in pair.items()}
+        arrays = self._arrays(name, named)
         factors = {weight: {part: arrays(f"{weight}.{part}") for part in pair} for weight, pair in like.items()}
         return adapted(base, factors, lora)
 
-    def _arrays(self, name: str) -> Callable[[str], jax.Array]:
-        """What was trained, by name: from the weights file, or from the newest checkpoint."""
-        if name == "fine_tuned" and (self.directory / WEIGHTS).exists():
-            named = safetensors.numpy.load_file(self.directory / WEIGHTS)
+    def _arrays(self, name: str, wanted: dict[str, Any]) -> Callable[[str], jax.Array]:
+        """What was trained, by name: from the weights file, or from the newest checkpoint; sizes as those wanted."""
+        path = self.directory / WEIGHTS
+        if name == "fine_tuned" and path.exists():
+            try:
+                named = safetensors.numpy.load_file(path)
+            except safetensors.SafetensorError as error:
+                raise UserError(f"{path} is damaged ({error}): delete it, the checkpoints hold the weights") from None
         else:
-            directory = self.directory / "checkpoints" / PHASES[name]
-            step, arrays = checkpoint.read(directory)
+            path = self.directory / "checkpoints" / PHASES[name]
+            step, arrays = checkpoint.read(path)
             if step == 0:
-                missing = "holds no checkpoint" if directory.is_dir() else "is missing"
-                raise UserError(f"{directory} {missing}: the run has not got there yet; start it again to go on")
+                missing = "holds no checkpoint" if path.is_dir() else "is missing"
+                raise UserError(f"{path} {missing}: the run has not got there yet; start it again to go on")
             named = checkpoint.trainable(arrays)
+        checkpoint.check_shapes(path, named, wanted)
         return lambda weight: jax.numpy.asarray(named[weight])
 
     def _described(self) -> Transformer:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from icdm.errors import UserError
+from icdm.errors import UserError, unknown
 from icdm.evaluation.unseen import EvaluationConfig
 from icdm.learning.objectives import LabelConfig
 from icdm.learning.sources import EPISODES
@@ -95,8 +95,89 @@ def defaults() -> dict[str, Any]:
     )
 
 
+MANY = 10**9  # no array is longer
+LIMITS = {  # the lowest and the highest value of numbers, by field or by the last part of its name
+    "seed": (0, 2**32 - 1),
+    "horizon": (1, MANY),
+    "reward_bins": (2, 2**16),
+    "mesh_model": (1, MANY),
+    "episodes": (0, MANY),
+    "evaluation.tasks": (1, MANY),
+    "evaluation.episodes": (1, MANY),
+    "evaluation.rows": (1, MANY),
+    "fine_tune.pool": (0, MANY),
+    "fine_tune.validation": (0, 1),
+    "points": (1, MANY),
+    "steps": (0, MANY),
+    "batch": (1, MANY),
+    "warmup": (0, MANY),
+    "lora_rank": (0, MANY),
+    "lora_dropout": (0, 1),
+    "weight_decay": (0, math.inf),
+    "checkpoint_every": (1, MANY),
+    "log_every": (1, MANY),
+    "validate_every": (0, MANY),
+    "patience": (1, MANY),
+    "epsilon": (0, 1),
+    "mixing": (0, MANY),
+    "rotary_base": (0, math.inf),
+}
+SIZES = ("width", "layers", "heads", "kv_heads", "hidden", "max_length")
+LIMITS |= {f"model.{name}": (1, MANY) for name in SIZES}
+ABOVE_0 = ("learning_rate", "clip", "lora_alpha", "temperature", "tolerance", "time_limit")
+KINDS = {
+    bool: ((bool,), "True or False"),
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number"),
+    str: ((str,), "a text"),
+    list: ((list,), "a list of texts"),
+    dict: ((dict,), "fields"),
+}
+DATA_LABELS = ("oracle", "imitation", "best_return", "pessimistic")  # the keys of `icdm.logs.labels.LABELS`
+
+
+def check_values(values: dict[str, Any], known: dict[str, Any], prefix: str = "") -> None:
+    """Every value of a config by itself: its type, which is that of the default, and its range.
+
+    Raises:
+      UserError: an unknown field of a group, or a value that no run accepts.
+    """
+    for name, value in values.items():
+        field = prefix + name
+        if name not in known:
+            if prefix:
+                raise unknown("config field", field, [prefix + each for each in known])
+            continue  # of a sweep, or of an earlier version
+        types, kind = KINDS[type(known[name])]
+        texts = not isinstance(value, list) or all(isinstance(text, str) for text in value)
+        if type(value) not in types or not texts:
+            raise UserError(f"{field} {json.dumps(value)}: give {kind}")
+        if isinstance(value, dict) and field not in ("problem", "published"):
+            check_values(value, known[name], f"{field}.")
+        elif types[0] is int:
+            _check_number(field, value, kind)
+
+
+def _check_number(field: str, value: float, kind: str) -> None:
+    """Raises UserError for a number that is not finite, or out of its range."""
+    name = field.split(".")[-1]
+    if not math.isfinite(value):
+        raise UserError(f"{field} {value}: give {kind} that is finite")
+    if name in ABOVE_0 and value <= 0:
+        raise UserError(f"{field} {value}: give {kind} above 0")
+    lowest, highest = LIMITS.get(field) or LIMITS.get(name) or (-math.inf, math.inf)
+    if value < lowest:
+        raise UserError(f"{field} {value}: give at least {lowest}")
+    if value > highest:
+        raise UserError(f"{field} {value}: give at most {highest}")
+
+
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config as config.json holds it, with the defaults of the fields that were added after it was written."""
+    """A config as config.json holds it, with the defaults of the fields that were added after it was written.
+
+    Raises:
+      UserError: a group that is not one.
+    """
     c = dict(config)
     if "oracle" in c:  # said how unseen tasks are solved, before labels had a field of their own
         c["test_oracle"] = c.pop("oracle")
@@ -105,6 +186,8 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     every = json.loads(json.dumps(defaults()))
     for name, value in every.items():
         if isinstance(value, dict) and name not in ("problem", "published"):
+            if not isinstance(c.get(name, {}), dict):
+                raise UserError(f"{name} {c[name]!r}: give its fields, such as {name}.{next(iter(value))}")
             c[name] = value | c.get(name, {})
     return every | c
 
@@ -152,6 +235,9 @@ class Settings:
           UserError: any value that cannot be run.
         """
         c = completed(as_json(config))
+        check_values(c, json.loads(json.dumps(defaults())))
+        for name in c["problem"].keys() & {"name", "horizon"}:
+            raise UserError(f"problem.{name}: no parameter of a problem; set {'family' if name == 'name' else name}")
         family = make_family(c["family"], horizon=c["horizon"], **c["problem"])
         pretrain, fine_tune = dict(c["pretrain"]), dict(c["fine_tune"])
         mixture = tuple(parse_family(text) for text in pretrain.pop("mixture"))
@@ -197,8 +283,8 @@ class Settings:
         if self.family.hides_state and self.context.episodes > EPISODES:
             episodes = self.context.episodes
             raise UserError(f"context.episodes {episodes}: where states are hidden, at most {EPISODES} are recorded")
-        self.label_oracle.check("label_oracle")
-        self.test_oracle.check("test_oracle")
+        if self.data_labels not in DATA_LABELS:
+            raise unknown("data_labels", self.data_labels, DATA_LABELS)
         contexts = [self.context, *self.evaluation.further(self.context).values()]
         if not self.data:
             for context in contexts:
@@ -206,8 +292,8 @@ class Settings:
         check_behavior(self.query_behavior, self.family)
         self._check_endpoints()
         self.labels.check()
-        self.pretrain.check("pretrain")
-        self.fine_tune.check("fine_tune")
+        self.pretrain.lora.check("pretrain")
+        self.fine_tune.lora.check("fine_tune")
         self._check_validation()
         if self.pretrain.steps:
             if not self.pretrain_mixture:

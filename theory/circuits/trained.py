@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from icdm.errors import UserError
+from icdm.files import locked
 from icdm.models.taps import reading
 from icdm.models.transformer import Transformer
 from icdm.problems.family import Family
@@ -116,10 +117,11 @@ def train_missing(config: Any, say: Callable[[str], None] = print) -> None:
     """
 
     for directory, experiment in sum(experiments_of(config).values(), []):
-        run = Run.claim(directory, experiment)
-        if not (directory / "checkpoints" / "fine_tune" / str(experiment.fine_tune.steps)).is_dir():
-            say(f"training {directory}")
-            Phases(run).train_all()
+        with locked(directory):
+            run = Run.claim(directory, experiment)
+            if not (directory / "checkpoints" / "fine_tune" / str(experiment.fine_tune.steps)).is_dir():
+                say(f"training {directory}")
+                Phases(run).train_all()
 
 
 def experiments_of(config: Any) -> dict[str, list[tuple[pathlib.Path, Any]]]:

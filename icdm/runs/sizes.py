@@ -1,0 +1,60 @@
+"""What a run would take, by arithmetic, before anything is allocated."""
+
+from icdm.learning.train import TrainConfig
+from icdm.memory import check_fits
+from icdm.models.transformer import ModelConfig
+from icdm.problems.family import CanSample, Family
+from icdm.runs.settings import Settings
+
+HALF, SINGLE, DOUBLE = 2, 4, 8  # bytes of a number
+TRAINED = 4  # numbers for each weight that is trained: itself, its gradient and two moments
+STEP = 13  # bytes of a recorded step: observation, action, reward, and whether it took place
+
+
+def check_sizes(s: Settings) -> None:
+    """Raises UserError if the run would take more memory than there is."""
+    trained = [training for training in (s.pretrain, s.fine_tune) if training.steps]
+    each = SINGLE * TRAINED if any(not training.lora_rank for training in trained) else HALF
+    weights = each * parameters(s.model, s.layout.size)
+    check_fits("model (width, layers, hidden)", weights, "lower them")
+    families = s.pretrain_mixture if s.pretrain.steps else ()
+    rows = s.pretrain.batch // max(len(families), 1)
+    for family in families:
+        check_fits("pretrain.batch", _step_size(s, s.pretrain, rows, family), "lower it, or pretrain.mixture's sizes")
+    check_fits("fine_tune.batch", _step_size(s, s.fine_tune, s.fine_tune.batch, s.family), "lower it, or the problem")
+    if isinstance(s.family, CanSample):
+        check_fits("fine_tune.pool", s.pool * problem_size(s.family), "lower it, or the problem")
+        _check_evaluation(s)
+
+
+def parameters(m: ModelConfig, vocabulary: int) -> int:
+    """The number of weights of a model, but for vectors."""
+    attention = 2 * m.width * m.head_width * (m.heads + m.kv_heads)
+    mlp = (3 if m.mlp == "gated" else 2) * m.width * m.hidden
+    return m.layers * (attention + mlp) + m.mixing * m.width**2 + vocabulary * m.width * (1 if m.tied else 2)
+
+
+def problem_size(family: Family) -> int:
+    """Bytes of the transitions of one problem of the family, in double precision."""
+    return DOUBLE * family.n_actions * family.n_states**2
+
+
+def _step_size(s: Settings, training: TrainConfig, rows: int, family: Family) -> int:
+    """Bytes of the tasks of a step's rows where each has one of its own, and of what every layer computes for them."""
+    if not training.steps:
+        return 0
+    fresh = not (s.data or family.hides_state or family.n_tasks or s.pool)
+    positions = min(s.positions(family, s.context.episodes), s.model.max_length)
+    layers = 1 if s.model.remat else s.model.layers
+    return rows * (fresh * problem_size(family) + SINGLE * positions * layers * s.model.width)
+
+
+def _check_evaluation(s: Settings) -> None:
+    n, episodes = s.family.n_tasks or s.evaluation.tasks, s.evaluation.episodes
+    check_fits("evaluation.tasks", n * problem_size(s.family), "lower it, or the problem")
+    contexts = n * episodes * max(s.context.episodes, 1) * s.family.horizon * STEP
+    check_fits("evaluation.tasks times evaluation.episodes", contexts, "lower them")
+    m, rows = s.model, min(s.evaluation.rows, n * episodes)
+    positions = s.positions(s.family, s.context.episodes)
+    cache = 2 * rows * positions * m.layers * m.kv_heads * m.head_width * (HALF if m.dtype == "bfloat16" else SINGLE)
+    check_fits("evaluation.rows", cache, "lower it")
