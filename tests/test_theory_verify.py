@@ -94,11 +94,11 @@ def test_other_claims_stay_in_the_ledger_and_unchanged_ones_are_not_computed_aga
     assert [claim.id for claim in verify.verify(config, tmp_path, ["linear_q", "shift"])] == ["linear_q", "shift"]
     config.linear_q.problems = 5
     with pytest.raises(UserError, match="linear_q is computed"):
-        verify.verify(config, tmp_path)
+        verify.verify(config, tmp_path, ["linear_q"])
     assert len(json.loads((tmp_path / "claims.json").read_text())) == 2
     (tmp_path / "claims.json").write_text('[{"id": 1}]')
     with pytest.raises(UserError, match="claims.json is damaged: delete it"):
-        verify.verify(config, tmp_path)
+        verify.verify(config, tmp_path, ["linear_q"])
 
 
 def test_help_shows_the_flag_of_the_config():
