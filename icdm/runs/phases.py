@@ -93,6 +93,9 @@ class Phases:
         held_out: Source | None,
     ) -> Transformer | Adapted:
         layout, phase = self.settings.layout, PHASES[name]
+        if not config.steps:
+            self.seconds[phase] = 0.0
+            return model
 
         def loss(model: Transformer | Adapted, batch: Any, key: jax.Array):
             return objective(model, layout, source.lessons(batch, key))
@@ -108,7 +111,7 @@ class Phases:
         monitor = Monitor(self.run.directory / "metrics.jsonl", phase, config.steps)
         try:
             with monitor:
-                return train(
+                trained = train(
                     model,
                     loss,
                     source.batch,
@@ -120,6 +123,7 @@ class Phases:
                     stop=self.stop,
                     validate=validate,
                 )
+                return self.run.kept(name, trained)
         except UserError as error:
             raise UserError(f"{phase}: {error}") from error
         finally:

@@ -159,15 +159,20 @@ class Run:
         """
         if name not in ("start", *PHASES):
             raise unknown("model", name, ("start", *PHASES))
-        order = ["from_scratch"] if name == "from_scratch" else ["in_context", "fine_tuned"]
-        before = ["start", *order][: ["start", *order].index(name) + 1]
-        trained = [phase for phase in before if phase in self.trained]
-        if not trained:
-            return self.start()
-        return self._trained(trained[-1], trained[-2] if len(trained) > 1 else "start")
+        before = self._before(name)
+        if name in self.trained:
+            return self._trained(name, before)
+        return self._trained(before, self._before(before)) if before in self.trained else self.start()
+
+    def kept(self, name: str, model: Transformer | Adapted) -> Transformer | Adapted:
+        """A trained model as the run keeps it: adapters stay beside published weights, into others they are merged."""
+        return model if self._rests_on_published(name) else model.merged()
 
     def save_weights(self, model: Transformer) -> None:
-        """Writes the fine-tuned weights, so that they can be read without this library; config.json lies beside."""
+        """Writes the fine-tuned weights, so that they can be read without this library; config.json lies beside.
+
+        Of a model that is kept as adapters these alone are written.
+        """
         named = {name: np.asarray(weight) for name, weight in model.named_weights().items()}
         with whole(self.directory / WEIGHTS) as fresh:
             safetensors.numpy.save_file(named, fresh)
@@ -181,10 +186,23 @@ class Run:
         path = self.directory / "results.json"
         return read_json(path, REMEDY) if path.exists() and (self.directory / "values.npz").exists() else None
 
+    def _before(self, name: str) -> str:
+        """The model from which another is trained."""
+        return "in_context" if name == "fine_tuned" and "in_context" in self.trained else "start"
+
+    def _rests_on_published(self, name: str) -> bool:
+        s = self.settings
+        return (
+            bool(s.weights)
+            and not s.weights_drawn
+            and self._before(name) == "start"
+            and self.trained[name].lora_rank > 0
+        )
+
     def _trained(self, name: str, before: str) -> Transformer | Adapted:
-        """A trained model; its adapters, if it has some, lie beside the model that it was trained from."""
-        lora = self.trained[name].lora
-        if not lora.rank:
+        """A trained model, from the weights file or from the newest checkpoint."""
+        lora, is_whole = self.trained[name].lora, not self._rests_on_published(name)
+        if not lora.rank or (is_whole and name == "fine_tuned" and (self.directory / WEIGHTS).exists()):
             described = self._described()
             return described.with_weights(self._arrays(name, described.named_weights()))
         base = self.model(before).merged()
@@ -192,7 +210,7 @@ class Run:
         named = {f"{weight}.{part}": leaf for weight, pair in like.items() for part, leaf in pair.items()}
         arrays = self._arrays(name, named)
         factors = {weight: {part: arrays(f"{weight}.{part}") for part in pair} for weight, pair in like.items()}
-        return adapted(base, factors, lora)
+        return self.kept(name, adapted(base, factors, lora))
 
     def _arrays(self, name: str, wanted: dict[str, Any]) -> Callable[[str], jax.Array]:
         """What was trained, by name: from the weights file, or from the newest checkpoint; sizes as those wanted."""
