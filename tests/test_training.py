@@ -190,8 +190,8 @@ def test_training_ends_where_held_out_tasks_say_so(layout, tmp_path):
         return [3.0, 1.0, 2.0, 1.5, 0.0][len(seen) - 1]
 
     found, lines = run_training(layout, tmp_path / "whole", config, validate=validate)
-    assert len(seen) == 4 and [step for step, _ in lines] == [0, 4, 8]
-    assert [numbers["validation_loss"] for _, numbers in lines[1:]] == [1.0, 1.5]
+    assert len(seen) == 4 and [step for step, numbers in lines if numbers] == [4, 8]
+    assert [numbers["validation_loss"] for _, numbers in lines if numbers] == [1.0, 1.5]
     for a, b, first in zip(leaves(found), seen[1], seen[0]):
         np.testing.assert_array_equal(a, b)
         assert (a != first).any()
