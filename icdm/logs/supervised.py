@@ -3,6 +3,8 @@
 What an example shows comes back exactly, rewards as the text rounds them. Each exported row becomes a task of its own,
 since a text does not say which rows share one. Examples of one decision show a row up to its last decision, whose
 observation therefore ends the last episode, with the label as its oracle's action; token ids show the whole row.
+A form of text without a mark between episodes (paper) does not show where an episode ended whose last observation was
+not recorded: it runs on into the next one.
 """
 
 import json
@@ -90,9 +92,12 @@ class Fields:
                 if reward is None and after == len(sequence):  # the label of an observation on which nothing was done
                     break
                 found[-1][3:5], t = (action, self.reward_low + self.reward_unit * reward), t + 1
-            observation, place = self.observations.at(sequence, after)
-            if observation is None:
-                raise ValueError(f"no observation at {place} of {sequence}")
+            observation, after = self.observations.at(sequence, after)
+            if after == place:
+                raise ValueError(f"no field of a trajectory at {place} of {sequence}")
+            place = after
+            if observation is None:  # it was not recorded
+                continue
             found.append([episode, t, observation, NOTHING, 0.0, row.labels.get(place, NOTHING)])
         episode_id, t, observation, action, reward, label = (np.array(column) for column in zip(*found))
         n = len(found)

@@ -95,7 +95,7 @@ class Phrases:
         beginning of an episode; then itself."""
         code = _reward_code(reward, self.reward_low, self.reward_unit, len(self.rewards))
         head = self.episode if t == 0 else self.actions[action] + self.rewards[code]
-        return head + ("" if observation == NOTHING else self.observations[observation])
+        return head + (self.observations[observation] if 0 <= observation < len(self.observations) else "")
 
 
 @dataclasses.dataclass(frozen=True)
