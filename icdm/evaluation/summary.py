@@ -8,7 +8,7 @@ from icdm.evaluation.unseen import UnseenTasks
 from icdm.evaluation.value import Measured
 from icdm.intervals import interval, ratio
 
-METRICS = ("normalized_gap", "value", "gap", "failure_rate", "regret")  # the first are the first to be printed
+METRICS = ("normalized_gap", "gap", "value", "regret", "failure_rate")
 MEMBER_METRICS = ("worst_value", "worst_gap", "best_value", "best_gap")
 
 
