@@ -199,7 +199,7 @@ def policies(optimal, shift):
 
 
 def test_a_gap_is_shown_only_where_every_optimum_is_clearly_positive():
-    assert columns_of(policies([1.0, 2.0], 1.5))[:3] == ["normalized_gap", "value", "gap"]
+    assert columns_of(policies([1.0, 2.0], 1.5))[:3] == ["normalized_gap", "gap", "value"]
     for optimal in ([0.1, 2.0], [0.0, 2.0], [-1.0, 2.0], [-1.0, -2.0]):
         assert columns_of(policies(optimal, 1.5))[:2] == ["normalized_gap", "value"]
         assert "gap" not in columns_of(policies(optimal, 1.5))
