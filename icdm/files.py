@@ -51,14 +51,19 @@ def write_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
         np.savez(file, **arrays)
 
 
+def file_checksum(path: pathlib.Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits, as sha256sum prints it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def checksum(path: pathlib.Path) -> str:
     """SHA-256 of a file, or of all files of a directory with their names, in hexadecimal digits."""
     digest = hashlib.sha256()
     for each in sorted(path.rglob("*")) if path.is_dir() else [path]:
         if each.is_file():
             digest.update(str(each.relative_to(path)).encode() + b"\0")
-            with each.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            digest.update(bytes.fromhex(file_checksum(each)))
     return digest.hexdigest()
 
 

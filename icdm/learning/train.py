@@ -133,8 +133,9 @@ def train(
         return adapted(frozen, trainable, config.lora) if config.lora_rank else trainable
 
     pending, recent, since, checked = [], [], time.perf_counter(), {}
+    is_over = _is_over(state, start, config)
     for step in range(start, config.steps):
-        if _is_over(state, step, config):
+        if is_over:
             break
         state, numbers = update(state, frozen, batch(step))
         if step == start:
@@ -143,9 +144,10 @@ def train(
         if config.validate_every and (step + 1) % config.validate_every == 0:
             checked = {"validation_loss": validate(whole(state.trainable))}
             state = _with_best(state, checked["validation_loss"])
+            is_over = _is_over(state, step + 1, config)
         stopping = stop()
         saving = stopping or (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps
-        saving = saving or _is_over(state, step + 1, config)
+        saving = saving or is_over
         logging = (step + 1) % config.log_every == 0
         # Numbers are fetched while the next step is computed, unless they are needed at once.
         ready, pending = (pending, []) if saving or logging else (pending[:-1], pending[-1:])

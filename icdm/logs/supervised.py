@@ -16,8 +16,9 @@ import numpy as np
 import pyarrow as pa
 
 from icdm.errors import UserError
+from icdm.files import file_checksum
 from icdm.logs.table import NOTHING, Rows, as_batch, join
-from icdm.trajectories.writing import NO_LOSS, checksum, manifest_path
+from icdm.trajectories.writing import NO_LOSS, manifest_path
 
 ROWS_AT_ONCE = 1024  # exported rows in one batch
 
@@ -32,7 +33,7 @@ def reader(path: pathlib.Path) -> Callable[[], Iterator[pa.RecordBatch]]:
     try:
         manifest = json.loads(beside.read_text())
         fields = Fields(manifest["fields"])
-        same = manifest["sha256"] == checksum(path)
+        same = manifest["sha256"] == file_checksum(path)
     except OSError:
         raise UserError(f"{beside} is missing: it says how {path} is read; export it again") from None
     except (ValueError, KeyError, TypeError):

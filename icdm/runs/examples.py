@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from icdm.errors import UserError, unknown
-from icdm.files import write_json
+from icdm.files import file_checksum, write_json
 from icdm.learning.train import step_key
 from icdm.runs.data import open_data
 from icdm.runs.run import FINE_TUNE_KEY, Run
@@ -20,7 +20,6 @@ from icdm.trajectories.writing import (
     PromptCompletion,
     TokenIds,
     Writer,
-    checksum,
     manifest_path,
 )
 
@@ -63,7 +62,7 @@ def write_examples(run: Run, out: pathlib.Path, form: str, rows: int) -> dict:
             file.flush()
             at = {"steps": step + 1, "lines": at["lines"] + len(lines), "bytes": file.tell()}
             write_json(position, contents | at)
-    manifest = contents | {"lines": at["lines"], "sha256": checksum(partial), "fields": writer.fields}
+    manifest = contents | {"lines": at["lines"], "sha256": file_checksum(partial), "fields": writer.fields}
     write_json(manifest_path(out), manifest)
     partial.replace(out)
     position.unlink()

@@ -90,7 +90,7 @@ def export_adapter(directory: str | pathlib.Path, out: pathlib.Path) -> None:
     """
     run = Run.open(directory)
     s = run.settings
-    if not s.weights or s.weights_drawn or "in_context" in run.trained:
+    if not s.starts_published or "in_context" in run.trained:
         raise UserError(f"{directory} did not fine-tune published weights themselves: use --merged")
     if not s.fine_tune.lora_rank or "fine_tuned" not in run.trained:
         raise UserError(f"{directory} has trained no adapters: use --merged")

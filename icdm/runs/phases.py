@@ -44,7 +44,7 @@ class Phases:
         start = self.run.start(lambda weight: place_state(self.mesh, weight))
         models = {}
         model = start
-        if s.weights and not s.weights_drawn:
+        if s.starts_published:
             models["in_context"] = start
         if s.pretrain.steps:
             model = models["in_context"] = self._pretrain(start)

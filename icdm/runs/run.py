@@ -127,7 +127,7 @@ class Run:
           place: puts the array of a published weight onto devices.
         """
         s = self.settings
-        if s.weights and not s.weights_drawn:
+        if s.starts_published:
             from icdm.published.model import load, open_published  # needs the packages of the extra `language`
 
             return load(open_published(s.weights), s.model, place)
@@ -146,7 +146,7 @@ class Run:
     def measured(self) -> list[str]:
         """The models whose policies the run measures; without pretraining a published model is measured as it is."""
         s = self.settings
-        reads = s.pretrain.steps or (s.weights and not s.weights_drawn)
+        reads = s.pretrain.steps or s.starts_published
         return [*(["in_context"] if reads else []), "fine_tuned", *(["from_scratch"] if s.from_scratch else [])]
 
     def model(self, name: str = "fine_tuned") -> Transformer:
@@ -162,7 +162,12 @@ class Run:
         before = self._before(name)
         if name in self.trained:
             return self._trained(name, before)
-        return self._trained(before, self._before(before)) if before in self.trained else self.start()
+        return self._trained(before, self._before(before)) if before in self.trained else self._untrained
+
+    @functools.cached_property
+    def _untrained(self) -> Transformer:
+        """`start`, read once: published weights are large, and several models rest on them."""
+        return self.start()
 
     def kept(self, name: str, model: Transformer | Adapted) -> Transformer | Adapted:
         """A trained model as the run keeps it: adapters stay beside published weights, into others they are merged."""
@@ -192,12 +197,7 @@ class Run:
 
     def _rests_on_published(self, name: str) -> bool:
         s = self.settings
-        return (
-            bool(s.weights)
-            and not s.weights_drawn
-            and self._before(name) == "start"
-            and self.trained[name].lora_rank > 0
-        )
+        return s.starts_published and self._before(name) == "start" and self.trained[name].lora_rank > 0
 
     def _trained(self, name: str, before: str) -> Transformer | Adapted:
         """A trained model, from the weights file or from the newest checkpoint."""

@@ -328,6 +328,11 @@ class Settings:
             raise UserError("pretrain.validate_every: only fine-tuning holds tasks out, set it to 0")
 
     @property
+    def starts_published(self) -> bool:
+        """Whether training starts from published weights."""
+        return bool(self.weights) and not self.weights_drawn
+
+    @property
     def n_held_out(self) -> int:
         """Tasks of the pool that training does not see."""
         return min(max(round(self.validation * self.pool), 1), self.pool - 1) if self.validation else 0

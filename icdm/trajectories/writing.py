@@ -6,7 +6,6 @@ each row: its ids, and at the place after each such observation the id of the la
 """
 
 import dataclasses
-import hashlib
 import pathlib
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -121,12 +120,6 @@ FORMATS = ("prompt-completion", "messages", "tokens")
 def manifest_path(path: pathlib.Path) -> pathlib.Path:
     """Where the description of exported examples lies."""
     return path.with_suffix(".manifest.json")
-
-
-def checksum(path: pathlib.Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def written(phrases: Phrases, trajectories: Trajectories) -> list[list[list[str]]]:
