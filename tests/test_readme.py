@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_language_model import write_language_model
 
 from experiments.grid import fields_of
 from icdm.cli import COMMANDS
@@ -61,9 +62,12 @@ def test_every_command_is_in_the_readme():
 
 
 @pytest.mark.parametrize("name", [p.stem for p in sorted((ROOT / "experiments/configs").glob("[!_]*.py"))])
-def test_every_config_can_be_run(name):
+def test_every_config_can_be_run(name, tmp_path):
     config = runpy.run_path(str(ROOT / f"experiments/configs/{name}.py"))["get_config"]()
     if name.startswith("dpt"):
         config.data = "log.parquet"  # what these must be given
+    if name.startswith("language"):
+        config.weights = str(tmp_path / "small.gguf")  # in place of what `make language` installs
+        write_language_model(tmp_path / "small.gguf")
     settings = Settings.from_config(config)
     assert settings.layout.size > 0
