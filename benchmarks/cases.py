@@ -1,5 +1,6 @@
 """The benchmarks, by name. Each yields rows {"name", "value", "unit", "reference", "ratio", "required", "holds"}."""
 
+import pathlib
 import subprocess
 import sys
 import tempfile
@@ -454,7 +455,7 @@ def language(quick):
     taken_by = {"ours": step}
     deciding = {"ours": lambda: play(model).action.block_until_ready()}
     with tempfile.TemporaryDirectory() as directory:
-        write_merged(directory, model, published)
+        write_merged(pathlib.Path(directory), model, published)
         rank, steps = s.fine_tune.lora.rank, s.family.horizon
         given = id_BL, acting, action_BI, s.layout.action_ids
         for name, checkpointed in (("torch", False), ("torch, checkpointed", True)):

@@ -185,11 +185,11 @@ def drawings(entries: list[dict], axes: dict[str, list], same: Same) -> Iterator
     The gaps against each axis of numbers, problem by problem, and against each parameter of the problems, one panel for
     each setting of the other parameters.
     """
+    clear = all(gap_is_clear(entry["policies"]) for entry in entries)
     for name, values in axes.items():
         if len(values) > 1 and not any(isinstance(value, str) for value in values):
             averaged = [other for _, other in same.values() if other in numbers_of(entries)]
             groups = grouped([(entry["point"], entry) for entry in entries], set(averaged))
-            clear = all(gap_is_clear(entry["policies"]) for entry in entries)
             for metric in ("gap", "normalized_gap") if clear else ("normalized_gap",):
                 yield f"{metric}_against_{name}", caption(metric, name, averaged), panels(groups, name, metric)
     rest = [axis for axis in axes if axis != "problem"]
@@ -198,7 +198,7 @@ def drawings(entries: list[dict], axes: dict[str, list], same: Same) -> Iterator
         own = [(point, entry) for point, entry in spread if name in point]
         if len({point[name] for point, _ in own}) > 1:
             groups = grouped(own, {name})
-            for metric in ("gap", "worst_gap"):
+            for metric in ("gap" if clear else "normalized_gap", "worst_gap"):
                 if any(metric in entry["policies"]["fine_tuned"] for _, entry in own):
                     yield f"{metric}_against_{name}", caption(metric, name, rest), panels(groups, name, metric)
 

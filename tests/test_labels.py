@@ -49,6 +49,14 @@ def test_pessimistic_values_approach_the_truth_with_data():
     assert q[0, 0, 0] == pytest.approx(1.1, abs=0.03) and q[0, 0, 0] < 1.1
 
 
+def test_recording_that_stops_is_not_an_end():
+    many = np.arange(50_000)
+    stops = log_from([[(0, 0, 1.0), (0, 0, 1.0)]] * len(many))
+    assert pessimistic_q(stops, many, 0.0, 1.0)[0, 0, 0] == pytest.approx(2.0, abs=0.05)
+    ends = dataclasses.replace(stops, terminal=np.arange(len(stops.action)) % 2 == 1)
+    assert pessimistic_q(ends, many, 0.0, 1.0)[0, 0, 0] == pytest.approx(1.5, abs=0.05)
+
+
 def test_an_absent_oracle_is_told():
     with pytest.raises(UserError, match="no oracle_action: set config.data_labels to imitation"):
         relabelled(LOG, "oracle", FAMILY)

@@ -133,6 +133,13 @@ def test_damaged_results_are_one_line_with_the_remedy(tmp_path, content):
             pool({"seed": 0}, [tmp_path / "run"])
 
 
+def test_results_that_lack_a_field_are_one_line_with_the_remedy(tmp_path):
+    shutil.copytree(OLD, tmp_path / "run")
+    (tmp_path / "run" / "results.json").write_text('{"family": "energy", "seeds": [0], "seconds": {}}')
+    with pytest.raises(UserError, match="results.json lacks config_hash, policies: delete it and start"):
+        pool({"seed": 0}, [tmp_path / "run"])
+
+
 def test_arrays_that_are_cut_short_or_corrupted_are_damaged(tmp_path):
     whole = (OLD / "values.npz").read_bytes()
     for part in (whole[:-10], whole[: len(whole) // 2], whole[:200] + b"????" + whole[204:]):

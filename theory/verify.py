@@ -91,10 +91,15 @@ CASES = ("prompts", "problems", "processes", "trials", "tasks", "trajectories", 
 
 
 def check_size(name: str, config) -> None:
-    """Raises UserError if one number for each case of a claim, at each of its lengths, would not fit the memory."""
+    """Raises UserError if the cases of a claim would not fit the memory.
+
+    Each case has at least one number at each of the claim's lengths, a table of states and actions, and a vector of
+    features.
+    """
     longest = max((len(value) for value in config.values() if isinstance(value, tuple)), default=1)
+    numbers = longest + config.get("states", 0) * config.get("actions", 1) + config.get("dimension", 0)
     for case in CASES:
-        check_fits(f"{name}.{case} {config.get(case)}", 8 * config.get(case, 0) * longest, "lower it")
+        check_fits(f"{name}.{case} {config.get(case)}", 8 * config.get(case, 0) * numbers, "lower it")
 
 
 def train_missing(config, console) -> None:

@@ -28,13 +28,19 @@ def plain(path: pathlib.Path, name: str, column: pa.Array) -> pa.Array:
     time stamp.
 
     Raises:
-      UserError: a column of another type (the message names it and what is supported), or text that takes too much
-        memory.
+      UserError: a column of another type (the message names it and what is supported), text that takes too much memory,
+        or bytes that are no text.
     """
     kind = column.type
     if pa.types.is_dictionary(kind):
         return plain(path, name, _decoded(path, name, column))
-    if pa.types.is_null(kind) or is_text(kind):
+    if is_text(kind):
+        try:
+            column.validate(full=True)  # a damaged file may hold any bytes
+        except pa.ArrowInvalid as error:
+            raise UserError(f"{path}: column {name} holds bytes that are no text in UTF-8: write it again") from error
+        return column.cast(pa.string())
+    if pa.types.is_null(kind):
         return column.cast(pa.string())
     if pa.types.is_integer(kind):
         return column if pa.types.is_uint64(kind) else column.cast(pa.int64())

@@ -68,27 +68,35 @@ def pessimistic_q(log: Log, episodes: np.ndarray, reward_low: float, reward_high
 
         Q_t(s, a) = r(s, a) + sum_s' P(s'|s,a) V_{t+1}(s') - (T - t)(high - low) sqrt(ln(2 / delta) / (2 n(s, a))),
 
-    clipped to the range of a sum of T - t rewards; an untried action has the lowest value. The value after an
-    episode's last step is 0. Undiscounted.
+    clipped to the range of a sum of T - t rewards; an untried action has the lowest value. V is 0 after a terminal step
+    (where no step is marked so, after an episode that stops before step T). A last step whose next observation was not
+    recorded says nothing of what follows earlier ones; a pair known from such steps alone is followed by the lowest
+    value. Undiscounted.
 
     Source: Jin, Yang, Wang, "Is Pessimism Provably Efficient for Offline RL?" (ICML 2021), algorithm 1,
     with Hoeffding's bound.
     """
     T, S, A = log.longest, log.end, int(log.action.max()) + 1
     rows, t = _rows(log, episodes)
-    last = np.concatenate([np.arange(n) == n - 1 for n in log.steps[episodes]])
     pair = log.observation[rows] * A + log.action[rows]
     n_C = np.bincount(pair, minlength=S * A)
     reward_C = np.bincount(pair, log.reward[rows], S * A) / np.maximum(n_C, 1)
-    # The distinct (s, a, s') and their counts; an episode's last step leads to the extra state S of value 0.
-    following = np.where(last, S, log.observation[np.minimum(rows + 1, len(log.action) - 1)])
-    distinct, count = np.unique(pair.astype(np.int64) * (S + 1) + following, return_counts=True)
+    # The distinct (s, a, s') and their counts; an end leads to the extra state S of value 0.
+    steps = log.steps[episodes]
+    last = t == np.repeat(steps, steps) - 1
+    closed = np.repeat(log.first[episodes + 1] - log.first[episodes] > steps, steps)
+    over = log.terminal[rows] if log.terminal.any() else last & (t < T - 1)
+    known = over | closed | ~last
+    following = np.where(over, S, log.observation[np.minimum(rows + 1, len(log.action) - 1)])
+    distinct, count = np.unique(pair[known].astype(np.int64) * (S + 1) + following[known], return_counts=True)
     from_I, to_I = np.divmod(distinct, S + 1)
+    known_C = np.bincount(pair[known], minlength=S * A)
     doubt_C = (reward_high - reward_low) * np.sqrt(np.log(2 / DOUBT) / (2 * np.maximum(n_C, 1)))
     q_TSA, v_S = np.empty((T, S, A)), np.zeros(S + 1)
     for step in reversed(range(T)):
         left = T - step
-        future_C = np.bincount(from_I, count * v_S[to_I], S * A) / np.maximum(n_C, 1)
+        future_C = np.bincount(from_I, count * v_S[to_I], S * A) / np.maximum(known_C, 1)
+        future_C = np.where(known_C > 0, future_C, (left - 1) * reward_low)
         q_C = np.clip(reward_C + future_C - left * doubt_C, left * reward_low, left * reward_high)
         q_TSA[step] = np.where(n_C > 0, q_C, left * reward_low - 1).reshape(S, A)
         v_S[:S] = np.maximum(q_TSA[step].max(-1), left * reward_low)

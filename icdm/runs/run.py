@@ -27,6 +27,7 @@ MODEL_KEY, PRETRAIN_KEY, FINE_TUNE_KEY, SCRATCH_KEY, EVALUATION_KEY = range(5)
 PHASES = {"in_context": "pretrain", "fine_tuned": "fine_tune", "from_scratch": "from_scratch"}  # by their models
 WEIGHTS = "weights.safetensors"
 SWEEP = "sweep.json"  # by which a directory of a sweep is known
+RESULTS = ("family", "config_hash", "seeds", "policies", "seconds")  # what every results.json has
 REMEDY = "delete it and start the same command again, which measures what is missing"  # of results and values
 
 
@@ -186,10 +187,15 @@ class Run:
         """The content of results.json, or None if the run has not ended.
 
         Raises:
-          UserError: the file is damaged.
+          UserError: the file is damaged, or lacks a field.
         """
         path = self.directory / "results.json"
-        return read_json(path, REMEDY) if path.exists() and (self.directory / "values.npz").exists() else None
+        if not path.exists() or not (self.directory / "values.npz").exists():
+            return None
+        found = read_json(path, REMEDY)
+        if missing := [name for name in RESULTS if name not in found]:
+            raise UserError(f"{path} lacks {', '.join(missing)}: {REMEDY}")
+        return found
 
     def _before(self, name: str) -> str:
         """The model from which another is trained."""
