@@ -363,14 +363,23 @@ def memory(quick):
             f"--config.data={table.path}",
             f"--workdir={directory}/run",
         ]
-        # Between us and it stands a small process: a new one inherits the peak of the one that starts it.
-        told = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True); "
-        told += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
-        found = subprocess.run([sys.executable, "-c", told, *command], stdout=subprocess.PIPE, text=True)
-        if found.returncode:
-            raise UserError(f"the experiment on {table.n_rows} rows failed")
-        gib = int(found.stdout) / (2**30 if sys.platform == "darwin" else 2**20)
+        gib = gib_of(command)
         yield row("training on a table of 10 million rows, memory", gib, "GiB", required=2.0)
+
+
+def gib_of(command):
+    """The largest memory of a command, in GiB.
+
+    Raises:
+      UserError: the command failed.
+    """
+    # Between us and it stands a small process: a new one inherits the peak of the one that starts it.
+    told = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True); "
+    told += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    found = subprocess.run([sys.executable, "-c", told, *command], stdout=subprocess.PIPE, text=True)
+    if found.returncode:
+        raise UserError(f"{' '.join(command)} failed")
+    return int(found.stdout) / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 def random_table(path, n_rows, steps=20):
@@ -401,87 +410,56 @@ def random_table(path, n_rows, steps=20):
 
 def language(quick):
     """Adapters of a published model of 135 million weights, and acting with it, against transformers and peft."""
-    import jax
-    import numpy as np
-
-    from experiments.configs import language_energy
-    from icdm.learning.objectives import action_loss
-    from icdm.learning.sources import Labelled, TaskPool
-    from icdm.learning.train import TrainState, make_update
-    from icdm.models.lora import init_factors
-    from icdm.models.policy import TransformerPolicy
-    from icdm.published.merged import write_merged
-    from icdm.published.model import load, open_published
-    from icdm.runs.settings import Settings
-    from icdm.sharding import make_mesh
-    from icdm.trajectories.prompt import encode
-    from icdm.trajectories.rollout import rollout
+    from benchmarks import language as ours
 
     try:
-        s = Settings.from_config(language_energy.get_config())
         from benchmarks import torch_language
+
+        rows = ours.Rows.of_config()
     except (UserError, ImportError) as missing:
         print(f"language: left out ({missing}); it needs `make language` and pip install 'icdm[language,bench]'")
         return
-    published = open_published(s.weights)
-    model = load(published, s.model)
-    recorder = Labelled(s.context, s.query_behavior, s.labels)
-    pool = TaskPool(s.family, recorder, s.fine_tune.batch, jax.random.key(0), make_mesh(), s.label_oracle, 8)
-    batch = pool.batch(0)
-    [lesson] = pool.lessons(batch, jax.random.key(1))
-    prompt = encode(s.layout, lesson.trajectories)
-    valid_L = np.asarray(prompt.tokens.valid[0])  # the same in all rows: the energy chain does not end early
-    id_BL = np.asarray(prompt.tokens.id[:, valid_L, 0])
-    acting = np.cumsum(valid_L)[prompt.decisions.acting.ravel()] - 1
-    action_BI = np.asarray(lesson.target.action).reshape(len(id_BL), -1)
-
-    def loss(model, batch, key):
-        return action_loss(model, s.layout, [lesson])
-
-    optimizer = s.fine_tune.optimizer()
-    update = make_update(loss, optimizer, s.fine_tune.lora)
-    factors = init_factors(model, s.fine_tune.lora, jax.random.key(0))
-    held = [TrainState(factors, optimizer.init(factors), jax.numpy.int32(0), jax.random.key_data(jax.random.key(2)))]
-
-    def step():
-        held[0], numbers = update(held[0], model, batch)
-        return float(numbers[0])
-
-    tasks, task_B = batch
-    context = jax.tree.map(lambda x: x[:, : s.context.episodes], lesson.trajectories)
-    play = jax.jit(
-        lambda model: rollout(tasks.problem, task_B, TransformerPolicy(model, context, s.layout), jax.random.key(3))
-    )
-    taken_by = {"ours": step}
-    deciding = {"ours": lambda: play(model).action.block_until_ready()}
-    with tempfile.TemporaryDirectory() as directory:
-        write_merged(pathlib.Path(directory), model, published)
-        rank, steps = s.fine_tune.lora.rank, s.family.horizon
-        given = id_BL, acting, action_BI, s.layout.action_ids
-        for name, checkpointed in (("torch", False), ("torch, checkpointed", True)):
-            taken_by[name] = torch_language.training_step(directory, rank, *given, checkpointed)
-        read = id_BL.shape[1] * s.context.episodes // (s.context.episodes + 1)
-        deciding["torch"] = torch_language.rollout(
-            directory, id_BL[:, :read], id_BL[:, read : read + 4], steps, given[-1]
-        )
-        repeats = 2 if quick else 5
-        taken, decided = alternating(taken_by, repeats), alternating(deciding, repeats)
-    tokens = id_BL.size
-    for name in ("torch", "torch, checkpointed"):
-        yield row(
-            f"adapter step of SmolLM2, against {name}",
-            tokens / taken["ours"],
-            "tokens/s",
-            reference=tokens / taken[name],
-            reference_name="transformers + peft",
-            required=1.0,
-            at_most=False,
-        )
+    kinds = {"activations kept": False, "activations computed again": True}
+    repeats = 2 if quick else 5
+    with tempfile.TemporaryDirectory() as name:
+        directory = pathlib.Path(name)
+        rows.write(directory)
+        given = rows.given()
+        for kind, again in kinds.items():
+            works = {
+                "ours": ours.training_step(rows, again),
+                "torch": torch_language.training_step(directory, again, **given),
+            }
+            taken = alternating(works, repeats)
+            yield row(
+                f"adapter step of SmolLM2, {kind}",
+                given["id_BL"].size / taken["ours"],
+                "tokens/s",
+                reference=given["id_BL"].size / taken["torch"],
+                reference_name="transformers + peft",
+                required=1.0,
+                at_most=False,
+            )
+            used = {
+                side: gib_of([sys.executable, "-m", f"benchmarks.{side}", name, *(["--again"] if again else [])])
+                for side in ("language", "torch_language")
+            }
+            yield row(
+                f"adapter step of SmolLM2, {kind}, memory of the process",
+                used["language"],
+                "GiB",
+                reference=used["torch_language"],
+                reference_name="transformers + peft",
+                required=1.0,
+            )
+        torch_plays = torch_language.play(directory, rows.read, rows.horizon, **given)
+        decided = alternating({"ours": ours.play(rows), "torch": torch_plays}, repeats)
+    decisions = len(given["id_BL"]) * rows.horizon
     yield row(
         "decisions of SmolLM2, 8 rows with their contexts",
-        len(id_BL) * s.family.horizon / decided["ours"],
+        decisions / decided["ours"],
         "decisions/s",
-        reference=len(id_BL) * s.family.horizon / decided["torch"],
+        reference=decisions / decided["torch"],
         reference_name="transformers",
         required=1.0,
         at_most=False,
