@@ -58,7 +58,7 @@ class Rows:
         return self.given()["id_BL"].shape[1] * episodes // (episodes + 1)
 
     def given(self) -> dict:
-        """What PyTorch is given: tokens (B, L), acting positions (I,), actions (B, I), tokens of actions, adapters' rank."""
+        """What PyTorch is given: tokens (B, L), acting positions, actions (B, I), tokens of actions, adapters' rank."""
         s = self.settings
         prompt = encode(s.layout, self.lesson.trajectories)
         valid_L = np.asarray(prompt.tokens.valid[0])  # the same in all rows: the energy chain does not end early
