@@ -17,16 +17,21 @@ from icdm.runs.run import Run
 from icdm.trajectories.layouts.vocabulary import Tokens
 
 
-@pytest.fixture(scope="module")
-def tuned(tmp_path_factory):
-    """The directory of a run that tuned adapters of a small language model."""
-    directory = tmp_path_factory.mktemp("tuned")
+def trained(directory, **fine_tune):
+    """The directory of a run that trained a small language model."""
     write_language_model(directory / "small.gguf")
     c = language_energy.get_config()
     c.weights, c.horizon, c.context.episodes = str(directory / "small.gguf"), 2, 1
-    c.fine_tune.update(steps=2, batch=4, pool=4, lora_rank=2, lora_alpha=3.0, warmup=0, checkpoint_every=2)
+    c.weights_drawn = not fine_tune["lora_rank"]
+    c.fine_tune.update(steps=2, batch=4, pool=4, warmup=0, checkpoint_every=2, **fine_tune)
     Phases(Run.claim(directory / "run", c)).train_all()
     return directory / "run"
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    """The directory of a run that tuned adapters."""
+    return trained(tmp_path_factory.mktemp("tuned"), lora_rank=2, lora_alpha=3.0)
 
 
 def logits(model, ids):
@@ -68,6 +73,15 @@ def test_adapters_and_merged_weights_are_the_tuned_model(tuned, tmp_path, capsys
         Tokens(jnp.asarray(ids)[..., None], jnp.zeros((*ids.shape, 0)), jnp.ones(ids.shape, bool)), adapters=adapters
     ).hidden
     np.testing.assert_allclose(model.logits(hidden), expected, atol=1e-4)
+
+
+def test_a_model_trained_from_random_weights_is_kept_and_exported(tmp_path):
+    directory = trained(tmp_path, lora_rank=0)
+    main(["export", str(directory), "--merged", str(tmp_path / "merged")])
+    merged = open_published(str(tmp_path / "merged"))
+    ids = np.random.default_rng(0).integers(0, 256, (2, 40))
+    expected = logits(Run.open(directory).model("fine_tuned"), ids)
+    np.testing.assert_allclose(logits(load(merged, merged.config), ids), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,8 @@ class Transformer(nnx.Module):
         self.config = c
         scale = c.width**-0.5 if c.tied else 1.0
         self.embed = nnx.Param(scale * jax.random.normal(rngs.params(), (vocabulary, c.width)))
-        self.number = nnx.Param(jax.random.normal(rngs.params(), (numbers, c.width)))
+        if numbers:
+            self.number = nnx.Param(jax.random.normal(rngs.params(), (numbers, c.width)))
         if c.mixing:
             self.mixing = nnx.Param(jnp.zeros((c.mixing, c.width, c.width)))
         self.blocks = nnx.vmap(lambda r: Block(c, r))(rngs.split(c.layers))
@@ -265,6 +266,8 @@ class Transformer(nnx.Module):
         else:
             embedded_BLID = table_VD.at[tokens.id].get(mode="clip")
             x_BLD = jnp.where(tokens.id[..., None] >= 0, embedded_BLID, 0).sum(-2)
+        if not tokens.number.shape[-1]:
+            return x_BLD
         number_BLRD = tokens.number[..., None].astype(table_VD.dtype) * self.number[...][None, None]
         return x_BLD + number_BLRD.sum(-2)
 

@@ -27,8 +27,6 @@ def write_merged(directory: pathlib.Path, model: Transformer, published: Publish
     names = ARCHITECTURES[attributes["model_type"]].tensors
     tensors = {}
     for name, weight in model.named_weights().items():
-        if name not in names:  # the numbers of a position, of which a text has none
-            continue
         layers = enumerate(weight) if name.startswith("blocks.") else [(None, weight)]
         for layer, array in layers:
             array = np.asarray(array)

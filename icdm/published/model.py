@@ -77,8 +77,6 @@ def load(
 
     def weight(name: str) -> jax.Array:
         array = _aligned(shapes[name], jnp.dtype(config.dtype))
-        if not array.size:  # the numbers of a position, of which a text has none
-            return place(array)
         if name.startswith("blocks."):
             for layer in range(config.layers):
                 array[layer] = _checked(published.weight(name, layer), array.shape[1:], f"{name} of layer {layer}")
