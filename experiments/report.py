@@ -101,6 +101,9 @@ def further_tables(results: dict) -> dict[str, dict]:
     repeats = {name: m["repeats"] for name, m in results.get("policies", {}).items() if "repeats" in m}
     if repeats:
         tables["Share of decisions for the action that was seen most often"] = repeats
+    shares = {name: m["planning_share"] for name, m in results.get("policies", {}).items() if "planning_share" in m}
+    if shares:
+        tables["Planning share: what is won over myopic, as a share of what posterior mean replanned wins"] = shares
     if results.get("comparisons"):
         heading = "Normalised gap of fine tuned, the first less the second, task by task (below 0: the first is better)"
         tables[heading] = {comparison_name(comparison): comparison for comparison in results["comparisons"]}

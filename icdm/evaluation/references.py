@@ -12,6 +12,7 @@ from icdm.readers.counts_planners import CountsPlanner, planners_of
 from icdm.readers.fitted_pomdp import FittedPOMDP
 from icdm.readers.posterior_grid import GridReader, plan_grid
 from icdm.readers.reader import Fixed, Reader
+from icdm.readers.replanning import replanners_of
 from icdm.trajectories.collect import to_float32
 
 GRID = 16  # tasks along the first parameter of a family's grid
@@ -29,6 +30,7 @@ def references(unseen: UnseenTasks) -> dict[str, Reader]:
         return found | _of_hidden_states(unseen)
     if unseen.tasks.n > 1:  # a single task need not be read from a context
         found |= {planner: CountsPlanner(unseen.family, planner) for planner in planners_of(unseen.family)}
+        found |= replanners_of(unseen.family)
     return found
 
 

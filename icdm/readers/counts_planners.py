@@ -57,9 +57,7 @@ def plan_from_context(family: Family, problem: MDP, context: Trajectories, plann
 def _plan_rows(family: Family, planner: str, known: MDP, context: Trajectories, key: jax.Array) -> jax.Array:
     def plan_row(row: tuple[Trajectories, jax.Array]) -> jax.Array:
         context, key = row
-        state, action, reward, arrival = (x.ravel() for x in context.steps)
-        valid = context.valid.ravel()
-        counts = count(state, action, reward, arrival, valid, family.n_states, family.n_actions)
+        counts = counts_of(family, context)
         if planner == "certainty_equivalence":
             model = maximum_likelihood(known, counts)
         elif planner == "posterior_mean":
@@ -71,6 +69,12 @@ def _plan_rows(family: Family, planner: str, known: MDP, context: Trajectories, 
     rows = context.action.shape[0]
     batch = tasks_at_once(rows, family.n_actions, family.n_states)
     return jax.lax.map(plan_row, (context, jax.random.split(key, rows)), batch_size=batch)
+
+
+def counts_of(family: Family, context: Trajectories) -> Counts:
+    """The counts of one row's context, (K, ...)."""
+    steps = (x.ravel() for x in (*context.steps, context.valid))
+    return count(*steps, family.n_states, family.n_actions)
 
 
 def maximum_likelihood(known: MDP, counts: Counts) -> MDP:
