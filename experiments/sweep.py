@@ -67,11 +67,18 @@ def sweep(config: Any, workdir: pathlib.Path, axes: dict[str, list], n_seeds: in
 def check(config: Any, axes: dict[str, list], n_seeds: int) -> None:
     """Raises UserError if a run of the grid cannot begin."""
     from experiments.grid import config_at, points_of
+    from icdm.problems.family import CanSample
     from icdm.runs.settings import Settings
     from icdm.runs.sizes import check_sizes
 
     for point in points_of(axes):
-        check_sizes(Settings.from_config(config_at(config, point | {"seed": config.seed + n_seeds - 1})))
+        settings = Settings.from_config(config_at(config, point | {"seed": config.seed + n_seeds - 1}))
+        if not isinstance(settings.family, CanSample):
+            raise UserError(
+                f"a sweep compares gaps in unseen tasks, and family {settings.family_name} has no simulator: "
+                "start each run with experiments.run"
+            )
+        check_sizes(settings)
 
 
 def _sweep(config: Any, workdir: pathlib.Path, axes: dict[str, list], n_seeds: int, wide: bool) -> dict:

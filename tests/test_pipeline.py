@@ -64,7 +64,9 @@ def test_a_run_leaves_everything_that_is_promised(finished):
     expected = {"oracle", "random", "copy", "in_context", "fine_tuned", "no_context", "wrong_context"}
     assert expected | {"certainty_equivalence", "posterior_mean", "posterior_sampling"} == set(results["policies"])
     for metrics in results["policies"].values():
-        assert METRICS <= set(metrics) <= METRICS | {"repeats", "planning_share"}  # the random policy is valued without episodes
+        assert (
+            METRICS <= set(metrics) <= METRICS | {"repeats", "planning_share"}
+        )  # the random policy is valued without episodes
         for number in metrics.values():
             assert number["ci95"][0] <= number["mean"] + 1e-12 and number["mean"] <= number["ci95"][1] + 1e-12
             assert number["n_tasks"] == 20
