@@ -10,6 +10,7 @@ from commands import run, start, without_extras
 
 from experiments.configs import demo
 from icdm.errors import UserError
+from icdm.readers.counts_planners import PLANNERS
 from icdm.runs.settings import Settings
 
 TINY = [
@@ -62,7 +63,7 @@ def test_a_run_leaves_everything_that_is_promised(finished):
     assert results["family"] == "energy" and results["seeds"] == [0] and len(results["config_hash"]) == 12
     assert set(results["seconds"]) == {"pretrain", "fine_tune", "evaluate"}
     expected = {"oracle", "random", "copy", "in_context", "fine_tuned", "no_context", "wrong_context"}
-    assert expected | {"certainty_equivalence", "posterior_mean", "posterior_sampling"} == set(results["policies"])
+    assert expected | {*PLANNERS, "myopic", "posterior_mean_replanned"} == set(results["policies"])
     for metrics in results["policies"].values():
         assert (
             METRICS <= set(metrics) <= METRICS | {"repeats", "planning_share"}
