@@ -3,12 +3,13 @@
     python -m experiments.evaluate runs/language out_of_range problem.lowest=0.3 problem.highest=0.5
     python -m experiments.evaluate runs/demo many evaluation.tasks=1000 seed=7
 
-Writes evaluations/NAME/ inside the run: config.json, results.json and values.npz. The run's own results stay. A stopped
-evaluation goes on with the same command.
+Writes evaluations/NAME/ inside the run: config.json, results.json, values.npz and report.html. The run's own results
+stay. A stopped evaluation goes on with the same command.
 """
 
 import argparse
 import pathlib
+import time
 
 from experiments.grid import typed
 from icdm.errors import UserError, one_line_errors, unknown
@@ -38,7 +39,8 @@ def evaluate(directory: pathlib.Path, name: str, changes: list[str], wide: bool 
       UserError: not a finished run, a field that only training can change, another vocabulary, data that have changed.
       Stopped: SIGTERM or SIGINT asked it to stop; what has been measured is kept.
     """
-    from icdm.evaluation.table import print_table  # JAX is imported only when there is work
+    from experiments import report  # JAX is imported only when there is work
+    from icdm.evaluation.table import print_table
     from icdm.files import locked, write_arrays, write_json
     from icdm.runs.data import check_unchanged, open_data
     from icdm.runs.monitor import StopRequest, outlive_readers
@@ -63,13 +65,16 @@ def evaluate(directory: pathlib.Path, name: str, changes: list[str], wide: bool 
     with locked(own.directory):
         data = open_data(own, make_mesh(own.settings.mesh_model))
         Run.claim(own.directory, config)
+        started = time.perf_counter()
         found, arrays = data.evaluate(models, StopRequest())
         results = {"family": own.settings.family_name, "config_hash": config_hash(config), "seeds": [own.settings.seed]}
-        results |= found
+        results |= found | {"seconds": {"evaluate": time.perf_counter() - started}}
         write_arrays(own.directory / "values.npz", arrays)
         write_json(own.directory / "results.json", results)
-    print_table(results["policies"], {}, f"{directory}: {name}", results.get("bracket"), wide)
-    print(f"results: {own.directory / 'results.json'}")
+        title = f"{directory.name}: {name}"
+        print_table(results["policies"], {}, title, results.get("bracket"), wide)
+        report.write(own.directory, results, config, title)
+    print(f"results: {own.directory / 'results.json'}  report: {own.directory / 'report.html'}")
     return results
 
 

@@ -5,6 +5,7 @@ import pathlib
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.figure import Figure
 
 from icdm import pages
@@ -12,6 +13,7 @@ from icdm.evaluation.table import cell, columns_of
 from icdm.problems.family import Family, HasWords
 from icdm.runs.monitor import read_metrics
 from icdm.runs.settings import Settings, as_json
+from icdm.trajectories.collect import ContextConfig
 
 COLORS = {
     "oracle": "#2a7f62",
@@ -27,6 +29,7 @@ COLORS = {
     "nominal_oracle": "#b3537d",
 }
 OTHER = "#c9a227"
+STYLES = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"), ("-", "v"))  # one for each behavior that records contexts
 
 
 def write(workdir: pathlib.Path, results: dict, config: Any, title: str) -> None:
@@ -38,6 +41,10 @@ def write(workdir: pathlib.Path, results: dict, config: Any, title: str) -> None
         pictures.append(("Learning curves", pages.save(workdir, "learning_curves", learning_curves(metrics))))
     if any("normalized_gap" in metrics for metrics in results["policies"].values()):
         pictures.append(("Normalised gap of every policy", pages.save(workdir, "gaps", gap_bars(results["policies"]))))
+    curves = support_curves(results["policies"], settings.context)
+    if curves:
+        caption = "Normalised gap against the number of episodes in the context"
+        pictures.append((caption, pages.save(workdir, "gap_against_support", support_figure(curves))))
     tables = [policy_table(title, results["policies"], settings.published)]
     render(workdir, title, tables, pictures, results, config, words=words_of(settings.family))
 
@@ -139,6 +146,45 @@ def learning_curves(metrics: list[dict]) -> Figure:
             axis.set_yscale("log")
         axis.set(title=phase.replace("_", " "), xlabel="step", ylabel="training loss")
         axis.grid(alpha=0.25)
+    return figure
+
+
+def support_curves(policies: dict, context: ContextConfig) -> dict[tuple[str, str], dict[int, dict]]:
+    """{(policy, behavior): {episodes: normalised gap}} of the policies that were measured in further contexts.
+
+    The run's own context is one of the points, and the fine-tuned model without a context the one at 0 episodes.
+    """
+    several = {name.partition("@")[0] for name in policies if "@" in name}
+    curves: dict[tuple[str, str], dict[int, dict]] = {}
+    for name, metrics in policies.items():
+        policy, further, text = name.partition("@")
+        if policy in several and "normalized_gap" in metrics:
+            behavior, _, episodes = (text if further else f"{context.behavior}:{context.episodes}").partition(":")
+            curves.setdefault((policy, behavior), {})[int(episodes)] = metrics["normalized_gap"]
+    none = policies.get("no_context", {}).get("normalized_gap")
+    for (policy, _), curve in curves.items():
+        if policy == "fine_tuned" and none:
+            curve[0] = none
+    return curves
+
+
+def support_figure(curves: dict[tuple[str, str], dict[int, dict]]) -> Figure:
+    figure, axis = plt.subplots(figsize=(7.6, 3.8), layout="constrained")
+    styles = dict(zip(dict.fromkeys(behavior for _, behavior in curves), STYLES))
+    for (policy, behavior), curve in curves.items():
+        x = sorted(curve)
+        mean, low, high = np.array([(curve[k]["mean"], *curve[k]["ci95"]) for k in x]).T
+        label = f"{policy.replace('_', ' ')}, {behavior.replace('_', ' ')} episodes"
+        line, marker = styles[behavior]
+        style = dict(color=COLORS.get(policy, OTHER), ls=line, marker=marker, ms=5, capsize=2, lw=1.4)
+        axis.errorbar(x, mean, [mean - low, high - mean], label=label, **style)
+    axis.set_xticks(sorted({k for curve in curves.values() for k in curve}))
+    axis.set(xlabel="episodes in the context", ylabel="(OPT - value) / (OPT - RANDOM), 95 % interval")
+    if all(number["mean"] > 0 for curve in curves.values() for number in curve.values()):
+        axis.set_yscale("log")
+    axis.grid(alpha=0.25)
+    axis.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    axis.spines[["top", "right"]].set_visible(False)
     return figure
 
 
