@@ -56,6 +56,13 @@ def test_transition_tokens():
     np.testing.assert_array_equal(tokens.valid[0], [True] * 3 + [False] + [True] * 4)
 
 
+def test_the_context_ends_where_the_last_episode_begins():
+    for name, positions in (("interleaved", 12), ("transition", 4)):
+        prompt = encode(make_layout(name, Family, reward_bins=2), two_episodes())
+        assert prompt.context == prompt.decisions.context == positions
+        assert prompt.acting[0, -1] < prompt.context <= prompt.acting[1, 0]
+
+
 def test_interleaved_targets_are_the_next_tokens():
     layout = make_layout("interleaved", Family, reward_bins=2)
     tokens = encode(layout, two_episodes()).tokens

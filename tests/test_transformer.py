@@ -86,6 +86,45 @@ def test_cached_equals_uncached_with_rows_at_different_positions(model, piece):
     np.testing.assert_array_equal(cache.length, valid.sum(1))
 
 
+@pytest.mark.parametrize("length, context", [(14, 9), (80, 70), (80, 10)])
+def test_positions_of_a_prefix_see_one_another_and_nothing_after_it(length, context):
+    model = make_model(dataclasses.replace(CONFIGS["grouped"], prefix=True))
+    tokens = ragged_tokens(length=length)
+    valid = np.asarray(tokens.valid)
+
+    def output(number, t):
+        return model(dataclasses.replace(tokens, number=number), context=context).hidden[:, t].sum()
+
+    for t in (0, context - 1, context, length - 1):
+        gradient = np.asarray(jax.jit(jax.grad(output), static_argnums=1)(tokens.number, t))[..., 0]
+        here, last = valid[:, t], context if t < context else t + 1
+        assert (gradient[here, last:] == 0).all()
+        assert (gradient[here][:, :last][valid[here, :last]] != 0).all()
+        assert (gradient[here][~valid[here]] == 0).all()
+
+
+@pytest.mark.parametrize("length, context", [(14, 9), (80, 70)])
+def test_a_prefix_is_read_into_the_cache_as_it_is_read_in_training(length, context):
+    model = make_model(dataclasses.replace(CONFIGS["plain"], prefix=True, rotary_base=0.0))
+    tokens = ragged_tokens(length=length)
+
+    @jax.jit
+    def in_pieces(tokens):
+        read = jax.tree.map(lambda x: x[:, :context], tokens)
+        output = model(read, model.empty_cache(4, length), context=context)
+        pieces = [output.hidden]
+        for t in range(context, length):
+            output = model(jax.tree.map(lambda x: x[:, t : t + 1], tokens), output.cache)
+            pieces.append(output.hidden)
+        return jnp.concatenate(pieces, 1)
+
+    whole = jax.jit(lambda tokens: model(tokens, context=context).hidden)(tokens)
+    np.testing.assert_allclose(
+        *(np.asarray(x)[np.asarray(tokens.valid)] for x in (in_pieces(tokens), whole)), atol=2e-5
+    )
+    assert np.abs(np.asarray(whole - run(model, tokens).hidden))[np.asarray(tokens.valid)].max() > 1e-3
+
+
 def test_invalid_positions_leave_no_trace(model):
     tokens = ragged_tokens()
     for row in range(4):

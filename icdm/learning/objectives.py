@@ -135,7 +135,8 @@ def action_loss(model: Transformer, layout: Layout, lessons: Sequence[Lesson]) -
     """Mean loss of the action logits wherever a lesson has a target, and how many positions were read."""
     prompts = [encode(layout, lesson.trajectories) for lesson in lessons]
     tokens = side_by_side(prompts)
-    hidden_BLD = model(tokens).hidden
+    context = max(prompt.context for prompt in prompts)  # the same in all rows, unless they are of a log
+    hidden_BLD = model(tokens, context=context).hidden
     total, count, row = 0.0, 0, 0
     for (_, target), prompt in zip(lessons, prompts):
         n_rows, _, n_observations = target.counts.shape

@@ -19,21 +19,25 @@ def attend(
     k_BWYD: jax.Array,
     v_BWYD: jax.Array,
     slot_BL: jax.Array,
+    sight_BL: jax.Array,
     cached: bool,
+    context: int = 0,
     tap: Callable[[jax.Array], jax.Array] | None = None,
 ) -> jax.Array:
-    """What each query reads from the keys up to its own slot, the heads side by side: (B, L, H D).
+    """What each query reads from the keys that it sees, the heads side by side: (B, L, H D).
 
     Args:
       slot_BL: the place of each query. A position that is not valid has a slot beyond all others: none reads it, and
         what it reads itself does not matter.
+      sight_BL: the last slot that each query sees: its own, or the last of a context whose positions see one another.
       cached: keys lie at slots 0 to Y - 1; else they are those of the queries themselves, at the same slots.
+      context: how many of the first positions see beyond their own slot, and not beyond these.
       tap: reads or replaces the weights (B, H, L, Y), whose rows sum to 1.
     """
     if not cached and tap is None and slot_BL.shape[1] >= SHORTEST_IN_BLOCKS:
-        return _in_blocks(q_BLHD, k_BWYD, v_BWYD, slot_BL)
+        return _in_blocks(q_BLHD, k_BWYD, v_BWYD, slot_BL, sight_BL, context)
     key_slot = jnp.arange(k_BWYD.shape[2])[None] if cached else slot_BL
-    return _whole(q_BLHD, k_BWYD, v_BWYD, key_slot[:, None] <= slot_BL[:, :, None], tap)
+    return _whole(q_BLHD, k_BWYD, v_BWYD, key_slot[:, None] <= sight_BL[:, :, None], tap)
 
 
 def _whole(
@@ -56,15 +60,23 @@ def _whole(
     return mixed_BWID.reshape(B, H, L, D).swapaxes(1, 2).reshape(B, L, H * D)
 
 
-def _in_blocks(q_BLHD: jax.Array, k_BWLD: jax.Array, v_BWLD: jax.Array, slot_BL: jax.Array):
+def _in_blocks(
+    q_BLHD: jax.Array,
+    k_BWLD: jax.Array,
+    v_BWLD: jax.Array,
+    slot_BL: jax.Array,
+    sight_BL: jax.Array,
+    context: int,
+):
     """Query block by query block, each without the keys that come after it: with 4 blocks, 3/8 of the scores are
-    not computed."""
+    not computed. Positions that see one another are one block."""
     L = q_BLHD.shape[1]
-    size = -(-L // BLOCKS)
+    size = max(-(-(L - context) // BLOCKS), SHORTEST_IN_BLOCKS // BLOCKS)
+    starts = [*range(0, context, context or 1), *range(context, L, size)]
     mixed = []
-    for start in range(0, L, size):
-        block, before = slice(start, min(start + size, L)), slice(0, min(start + size, L))
-        mask_BLY = slot_BL[:, None, before] <= slot_BL[:, block, None]
+    for start, end in zip(starts, [*starts[1:], L]):
+        block, before = slice(start, end), slice(0, end)
+        mask_BLY = slot_BL[:, None, before] <= sight_BL[:, block, None]
         mixed.append(_whole(q_BLHD[:, block], k_BWLD[:, :, before], v_BWLD[:, :, before], mask_BLY))
     return jnp.concatenate(mixed, 1)
 

@@ -62,8 +62,8 @@ class Adapted:
     def config(self) -> ModelConfig:
         return self.base.config
 
-    def __call__(self, tokens: Tokens, cache: Cache | None = None, taps: Taps = NO_TAPS) -> Output:
-        return self.base(tokens, cache, taps, self.adapters)
+    def __call__(self, tokens: Tokens, cache: Cache | None = None, taps: Taps = NO_TAPS, context: int = 0) -> Output:
+        return self.base(tokens, cache, taps, self.adapters, context)
 
     def logits(self, hidden_BLD: jax.Array, ids: slice | np.ndarray = slice(None)) -> jax.Array:
         return self.base.logits(hidden_BLD, ids)

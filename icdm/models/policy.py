@@ -43,7 +43,8 @@ class TransformerPolicy:
             cache = self.model(before, cache).cache
         cache = self.model.repeated(cache, rows)
         if context is not None:
-            cache = self.model(jax.tree.map(lambda x: x[:, shared:], context), cache).cache
+            read = jax.tree.map(lambda x: x[:, shared:], context)
+            cache = self.model(read, cache, context=read.valid.shape[1]).cache
         nothing = jnp.zeros(rows, jnp.int32)
         return cache, nothing, Step(nothing, nothing, jnp.zeros(rows, jnp.float32), nothing)
 

@@ -46,6 +46,8 @@ class ModelConfig:
       rotary_base: wavelength base of the rotary positions; 0 leaves attention blind to order.
       rotary_divisors: what the frequency of each pair is divided by, (D/2,); () for nothing. Published models stretch
         their positions so.
+      prefix: whether the positions of a context attend to one another in both directions, as in a prefix language
+        model (Raffel et al., 2020). Values that a layer computes at one transition can then be read at every other.
       max_length: the longest input, in positions.
       dtype: of the computation; weights that are trained are float32.
       remat: whether the backward pass computes a layer's activations again rather than keep them.
@@ -65,6 +67,7 @@ class ModelConfig:
     mixing: int = 0
     rotary_base: float = 10_000.0
     rotary_divisors: tuple[float, ...] = ()
+    prefix: bool = False
     max_length: int = 1024
     dtype: str = "float32"
     remat: bool = False
@@ -185,10 +188,13 @@ class Transformer(nnx.Module):
         cache: Cache | None = None,
         taps: Taps = NO_TAPS,
         adapters: Adapters = NONE,
+        context: int = 0,
     ) -> Output:
         """Hidden states of every position, each of which attends to the valid ones up to itself.
 
         Args:
+          context: how many of the first positions are a context; if the config says `prefix`, each of them attends to
+            all valid ones among them.
           cache: the tokens are appended to what each row has read before; those that are not valid leave no trace.
           taps: functions that read or replace activations (`icdm.models.taps`); layers are then not a loop.
           adapters: low-rank factors beside the weights of the layers.
@@ -203,11 +209,16 @@ class Transformer(nnx.Module):
         capacity = tokens.valid.shape[1] if cache is None else cache.k[0].shape[-2]
         # A position is how many valid ones came before; the others get a slot that does not exist.
         slot_BL = jnp.where(tokens.valid, start_B1 + jnp.cumsum(tokens.valid, 1) - 1, capacity)
+        context = context if self.config.prefix else 0
+        sight_BL = slot_BL
+        if context:
+            last_B1 = start_B1 + tokens.valid[:, :context].sum(1, keepdims=True) - 1
+            sight_BL = jnp.where(jnp.arange(slot_BL.shape[1])[None] < context, last_B1, slot_BL)
         x_BLD = model._embed(tokens).astype(dtype)
         x_BLD, embedding = model._mix(x_BLD, slot_BL, cache)
         x_BLD = tapped(taps, "embed", x_BLD)
         turn = rotation(slot_BL, self.config.head_width, self.config.rotary_base, self.config.rotary_divisors)
-        layer = functools.partial(model._layer, slot_BL, turn)
+        layer = functools.partial(model._layer, slot_BL, sight_BL, context, turn)
         weights = model.blocks, adapters
         if self._is_a_loop and not taps:
             memories = None if cache is None else (cache.k, cache.v)
@@ -287,6 +298,8 @@ class Transformer(nnx.Module):
     def _layer(
         self,
         slot_BL: jax.Array,
+        sight_BL: jax.Array,
+        context: int,
         turn: tuple[jax.Array, jax.Array] | None,
         x_BLD: jax.Array,
         block: Block,
@@ -318,7 +331,7 @@ class Transformer(nnx.Module):
             k_BWYD = memory[0].at[row_B1, :, slot_BL].set(k_BLWD, mode="drop")
             v_BWYD = memory[1].at[row_B1, :, slot_BL].set(v_BLWD, mode="drop")
         weights_tap = taps.get(f"{number}.attention")
-        mixed_BLD = attend(q_BLHD, k_BWYD, v_BWYD, slot_BL, memory is not None, weights_tap)
+        mixed_BLD = attend(q_BLHD, k_BWYD, v_BWYD, slot_BL, sight_BL, memory is not None, context, weights_tap)
         mixed_BLD = tapped(taps, f"{number}.heads", _heads(mixed_BLD, c.heads)).reshape(mixed_BLD.shape)
         [attended_BLD] = project(mixed_BLD, o=block.o[...])
         x_BLD = x_BLD + attended_BLD

@@ -71,6 +71,7 @@ def defaults() -> dict[str, Any]:
             mlp="gated",
             mixing=0,
             rotary_base=10_000.0,
+            prefix=False,  # the positions of a context attend to one another in both directions
             max_length=1024,
             dtype="float32",
             remat=False,  # computes activations again in the backward pass: less memory, more time
@@ -291,6 +292,10 @@ class Settings:
                 context.check(self.family)
         check_behavior(self.query_behavior, self.family)
         self._check_endpoints()
+        if self.model.prefix and self.data:
+            raise UserError(
+                "model.prefix: rows of recorded data differ in the length of their contexts, set it to False"
+            )
         self.labels.check()
         self.pretrain.lora.check("pretrain")
         self.fine_tune.lora.check("fine_tune")

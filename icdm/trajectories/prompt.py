@@ -13,7 +13,7 @@ from icdm.trajectories.layouts.vocabulary import Tokens
 from icdm.trajectories.trajectory import Step, Trajectories
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["tokens", "acting"], meta_fields=[])
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["tokens", "acting"], meta_fields=["context"])
 @dataclasses.dataclass(frozen=True)
 class Prompt:
     """B rows of E encoded episodes.
@@ -23,10 +23,12 @@ class Prompt:
       acting: (E, T + 1) int, the position at which the model acts on each observation, the same in all rows: a layout
         gives every append equally many positions. On the last observation nothing is done, but a record may say what
         should have been.
+      context: how many positions stand before the last episode.
     """
 
     tokens: Tokens
     acting: np.ndarray
+    context: int
 
     @property
     def decisions(self) -> "Prompt":
@@ -52,7 +54,9 @@ def encode(layout: Layout, trajectories: Trajectories) -> Prompt:
     opening = opening_of(layout, rows)
     tokens = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), opening, tokens)
     append = np.arange(n_episodes * n_observations).reshape(n_episodes, n_observations)
-    return Prompt(tokens, opening.valid.shape[1] + (append + 1) * layout.positions - 1)
+    start = opening.valid.shape[1]
+    context = start + (n_episodes - 1) * n_observations * layout.positions
+    return Prompt(tokens, start + (append + 1) * layout.positions - 1, context)
 
 
 def opening_of(layout: Layout, rows: int) -> Tokens:
@@ -64,7 +68,7 @@ def opening_of(layout: Layout, rows: int) -> Tokens:
 
 def action_logits(model: Any, layout: Layout, prompt: Prompt) -> jax.Array:
     """The only readout: the model's logits over the family's actions wherever the prompt acts, (B, E, T + 1, A)."""
-    return logits_at(model, layout, model(prompt.tokens).hidden, prompt.acting)
+    return logits_at(model, layout, model(prompt.tokens, context=prompt.context).hidden, prompt.acting)
 
 
 def logits_at(model: Any, layout: Layout, hidden_BLD: jax.Array, acting: np.ndarray) -> jax.Array:

@@ -227,7 +227,7 @@ def _read(layout, model, episodes, kept_XH):
     prompt = encode(layout, episodes).decisions
     found, taps = reading("embed", *(f"{i}.{place}" for i in layers for place in ("attention", "out")))
     ablated = {f"{i}.heads": lambda x_BLHD, i=i: x_BLHD * kept_XH[i][None, None, :, None] for i in layers}
-    hidden_BLD = model(prompt.tokens, taps=taps | ablated).hidden
+    hidden_BLD = model(prompt.tokens, taps=taps | ablated, context=prompt.context).hidden
     query = prompt.acting[-1, 0]
     attention_XNHL = jnp.stack([found[f"{i}.attention"][:, :, query] for i in layers])
     # Append t + 1 of an episode holds step t; the positions of append 0 hold none.
