@@ -10,10 +10,13 @@ import jax.numpy as jnp
 import optax
 
 from icdm.errors import UserError, unknown
+from icdm.models.taps import reading
 from icdm.models.transformer import Transformer
 from icdm.trajectories.layouts import Layout
 from icdm.trajectories.prompt import encode, logits_at, side_by_side
 from icdm.trajectories.trajectory import NOTHING, Trajectories
+
+ITERATE = 0.3  # weight of the loss after each earlier layer
 
 
 class Target(Protocol):
@@ -110,10 +113,14 @@ def target_of(config: LabelConfig, trajectories: Trajectories) -> Target | None:
 
 
 class Lesson(NamedTuple):
-    """Rows of episodes (B, E, ...), and what should be learned from them; None for the tokens themselves."""
+    """Rows of episodes (B, E, ...), and what should be learned from them; None for the tokens themselves.
+
+    iterates: what the stream after the first, the second, ... layer should already say.
+    """
 
     trajectories: Trajectories
     target: Target | None
+    iterates: tuple[Target, ...] = ()
 
 
 def next_token_loss(model: Transformer, layout: Layout, lessons: Sequence[Lesson]) -> tuple[jax.Array, jax.Array]:
@@ -132,19 +139,31 @@ def next_token_loss(model: Transformer, layout: Layout, lessons: Sequence[Lesson
 
 
 def action_loss(model: Transformer, layout: Layout, lessons: Sequence[Lesson]) -> tuple[jax.Array, jax.Array]:
-    """Mean loss of the action logits wherever a lesson has a target, and how many positions were read."""
+    """Mean loss of the action logits wherever a lesson has a target, and how many positions were read.
+
+    Logits that are read from the stream after an earlier layer, as if it were the last, add ITERATE times their mean
+    loss. All lessons have equally many iterates.
+    """
     prompts = [encode(layout, lesson.trajectories) for lesson in lessons]
     tokens = side_by_side(prompts)
     context = max(prompt.context for prompt in prompts)  # the same in all rows, unless they are of a log
-    hidden_BLD = model(tokens, context=context).hidden
-    total, count, row = 0.0, 0, 0
-    for (_, target), prompt in zip(lessons, prompts):
-        n_rows, _, n_observations = target.counts.shape
-        own_BLD, row = hidden_BLD[row : row + n_rows], row + n_rows
-        logits_BEUA = logits_at(model, layout, own_BLD, prompt.acting[:, :n_observations])
-        total = total + jnp.where(target.counts, target.losses(logits_BEUA), 0).sum()
-        count = count + target.counts.sum()
-    return total / jnp.maximum(count, 1), tokens.valid.sum()
+    streams, taps = reading(*(f"{i}.out" for i in range(len(lessons[0].iterates))))
+    hidden_BLD = model(tokens, context=context, taps=taps).hidden
+
+    def loss(hidden_BLD: jax.Array, targets: Sequence[Target]) -> jax.Array:
+        total, count, row = 0.0, 0, 0
+        for target, prompt in zip(targets, prompts):
+            n_rows, _, n_observations = target.counts.shape
+            own_BLD, row = hidden_BLD[row : row + n_rows], row + n_rows
+            logits_BEUA = logits_at(model, layout, own_BLD, prompt.acting[:, :n_observations])
+            total = total + jnp.where(target.counts, target.losses(logits_BEUA), 0).sum()
+            count = count + target.counts.sum()
+        return total / jnp.maximum(count, 1)
+
+    value = loss(hidden_BLD, [lesson.target for lesson in lessons])
+    for i, stream_BLD in enumerate(streams.values()):
+        value = value + ITERATE * loss(model.normed(stream_BLD), [lesson.iterates[i] for lesson in lessons])
+    return value, tokens.valid.sum()
 
 
 def _centred(x: jax.Array) -> jax.Array:

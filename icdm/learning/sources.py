@@ -224,14 +224,14 @@ def played_tasks(
 
 def labelled_tasks(
     family: Family,
-    recorder: Labelled,
+    recorder: Recorder,
     rows: int,
     key: jax.Array,
     mesh: jax.sharding.Mesh,
     precision: OracleConfig,
     pool: int = 0,
 ) -> Source:
-    """Rows with the oracle's labels: a pool of episodes where states are hidden, else `played_tasks`."""
+    """Rows with labels: a pool of episodes where states are hidden (its recorder is `Labelled`), else `played_tasks`."""
     if family.hides_state:
         return EpisodePool(family, recorder, rows, key, mesh, precision, pool or HIDDEN_POOL)
     return played_tasks(family, recorder, rows, key, mesh, precision, pool)

@@ -65,6 +65,9 @@ class Adapted:
     def __call__(self, tokens: Tokens, cache: Cache | None = None, taps: Taps = NO_TAPS, context: int = 0) -> Output:
         return self.base(tokens, cache, taps, self.adapters, context)
 
+    def normed(self, stream_BLD: jax.Array) -> jax.Array:
+        return self.base.normed(stream_BLD)
+
     def logits(self, hidden_BLD: jax.Array, ids: slice | np.ndarray = slice(None)) -> jax.Array:
         return self.base.logits(hidden_BLD, ids)
 

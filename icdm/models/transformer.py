@@ -236,7 +236,11 @@ class Transformer(nnx.Module):
         if cache is not None:
             length = cache.length + tokens.valid.sum(1, dtype=cache.length.dtype)
             cache = Cache(*memories, embedding, length)
-        return Output(rms_norm(x_BLD, model.norm[...], self.config.norm_epsilon), cache)
+        return Output(model.normed(x_BLD), cache)
+
+    def normed(self, stream_BLD: jax.Array) -> jax.Array:
+        """The stream as the output matrix reads it, after the last layer or, for a probe, after another."""
+        return rms_norm(stream_BLD, self.norm[...], self.config.norm_epsilon)
 
     def logits(self, hidden_BLD: jax.Array, ids: slice | np.ndarray = slice(None)) -> jax.Array:
         """Scores over (a part of) the vocabulary, float32."""

@@ -13,6 +13,7 @@ from icdm.evaluation.references import references
 from icdm.evaluation.unseen import draw_unseen, with_context
 from icdm.evaluation.value import Measurement
 from icdm.files import checksum, read_json, write_json
+from icdm.learning.planned import Planned
 from icdm.learning.sources import Labelled, Source, held_out, labelled_tasks
 from icdm.models.policy import TransformerReader
 from icdm.models.transformer import Transformer
@@ -71,6 +72,8 @@ class Simulated:
     def sources(self, key: jax.Array, rows: int) -> tuple[Source, Source | None]:
         s = self.run.settings
         recorder = Labelled(s.context, s.query_behavior, s.labels)
+        if s.is_planned:
+            recorder = Planned(recorder, s.teacher, s.iterates * (s.model.layers - 1))
         source = labelled_tasks(s.family, recorder, rows, key, self.mesh, s.label_oracle, s.pool)
         return held_out(source, s.n_held_out) if s.n_held_out else (source, None)
 

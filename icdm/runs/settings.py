@@ -10,11 +10,12 @@ from typing import Any
 from icdm.errors import UserError, unknown
 from icdm.evaluation.unseen import EvaluationConfig
 from icdm.learning.objectives import LabelConfig
+from icdm.learning.planned import TEACHERS
 from icdm.learning.sources import EPISODES
 from icdm.learning.train import TrainConfig
 from icdm.models.transformer import MATRICES, ModelConfig
 from icdm.oracles.certify import OracleConfig
-from icdm.problems.family import CanSample, Family, HasWords, make_family, parse_family
+from icdm.problems.family import CanSample, Family, HasPosterior, HasWords, make_family, parse_family
 from icdm.readers.completions import EndpointConfig, parse_endpoint
 from icdm.trajectories.behavior import check_behavior
 from icdm.trajectories.collect import ContextConfig
@@ -78,7 +79,18 @@ def defaults() -> dict[str, Any]:
         ),
         # How it learns: next token on a mixture of families, then the oracle's action on this one.
         pretrain=dict(steps=300, mixture=("energy:horizon=5",), behavior="mixture", **optimizer),
-        fine_tune=dict(steps=500, labels="boltzmann", temperature=0.1, pool=0, validation=0.0, **optimizer),
+        # `teacher`: whose Q the labels carry, the oracle's or that of posterior_mean, which reads the same context;
+        # `iterates`: earlier layers are asked for the Q with fewer rewards to come.
+        fine_tune=dict(
+            steps=500,
+            labels="boltzmann",
+            temperature=0.1,
+            teacher="oracle",
+            iterates=False,
+            pool=0,
+            validation=0.0,
+            **optimizer,
+        ),
         from_scratch=False,  # also train without pretraining, on equally many tokens
         # How exactly hidden states are solved, for training labels and for unseen tasks: to a bracket of this share of
         # the value, or with this many belief points.
@@ -212,6 +224,8 @@ class Settings:
     pretrain_behavior: str
     fine_tune: TrainConfig
     labels: LabelConfig
+    teacher: str
+    iterates: bool
     pool: int
     validation: float
     from_scratch: bool
@@ -258,6 +272,8 @@ class Settings:
             pretrain_behavior=pretrain.pop("behavior"),
             pretrain=TrainConfig(**pretrain),
             labels=LabelConfig(fine_tune.pop("labels"), fine_tune.pop("temperature")),
+            teacher=fine_tune.pop("teacher"),
+            iterates=fine_tune.pop("iterates"),
             pool=fine_tune.pop("pool"),
             validation=fine_tune.pop("validation"),
             fine_tune=TrainConfig(**fine_tune),
@@ -299,6 +315,7 @@ class Settings:
         self.labels.check()
         self.pretrain.lora.check("pretrain")
         self.fine_tune.lora.check("fine_tune")
+        self._check_teacher()
         self._check_validation()
         if self.pretrain.steps:
             if not self.pretrain_mixture:
@@ -317,6 +334,22 @@ class Settings:
             raise UserError(
                 f"{episodes} context episodes and one more take {length} positions, the model's limit is "
                 f"{self.model.max_length}: raise model.max_length, or lower context.episodes or the horizon"
+            )
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether labels come from a table of Q-values (`icdm.learning.planned`)."""
+        return self.teacher != "oracle" or self.iterates
+
+    def _check_teacher(self) -> None:
+        if self.teacher not in TEACHERS:
+            raise unknown("fine_tune.teacher", self.teacher, TEACHERS)
+        if self.teacher == "posterior_mean" and not isinstance(self.family, HasPosterior):
+            raise UserError(f"fine_tune.teacher posterior_mean: family {self.family_name} computes no posterior")
+        if self.is_planned and (self.data or self.family.hides_state or self.labels.labels == "tokens"):
+            raise UserError(
+                "fine_tune.teacher and fine_tune.iterates need Q-values of states: a family that shows its state, no "
+                "recorded data, and labels other than tokens"
             )
 
     def _check_validation(self) -> None:
