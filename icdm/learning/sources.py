@@ -231,7 +231,7 @@ def labelled_tasks(
     precision: OracleConfig,
     pool: int = 0,
 ) -> Source:
-    """Rows with labels: a pool of episodes where states are hidden (its recorder is `Labelled`), else `played_tasks`."""
+    """Rows with labels: where states are hidden a pool of episodes (by a recorder `Labelled`), else `played_tasks`."""
     if family.hides_state:
         return EpisodePool(family, recorder, rows, key, mesh, precision, pool or HIDDEN_POOL)
     return played_tasks(family, recorder, rows, key, mesh, precision, pool)
