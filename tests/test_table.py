@@ -126,6 +126,13 @@ def test_mistakes_are_told_in_one_line(tmp_path, capsys):
         assert stopped.value.code == 2 and source in error and error.count("\n") == 1, error
 
 
+def test_a_table_without_rows_is_refused(tmp_path):
+    write_table(tmp_path / "x.parquet", [random_rows(np.random.default_rng(0), 6)], plain_codings(9, 4))
+    pq.write_table(pq.read_table(tmp_path / "x.parquet").slice(0, 0), tmp_path / "x.parquet")
+    with pytest.raises(UserError, match="x.parquet holds no rows"):
+        describe(tmp_path / "x.parquet")
+
+
 def test_describe_counts(tmp_path):
     found = describe(write(tmp_path / "log.csv", GOOD))
     assert (found["rows"], found["steps"], found["tasks"], found["episodes"]) == (4, 3, 2, 2)

@@ -139,7 +139,7 @@ def open_table(path: str | pathlib.Path) -> Table:
     """The table of a Parquet file that `write_table` made.
 
     Raises:
-      UserError: the file does not exist, is no complete Parquet file, has no codings, or has damaged ones.
+      UserError: the file does not exist, is no complete Parquet file, has no codings or damaged ones, or no rows.
     """
     path = pathlib.Path(path)
     try:
@@ -158,6 +158,8 @@ def open_table(path: str | pathlib.Path) -> Table:
         same = False
     if not same:
         raise UserError(f"{path}: its codings or columns are damaged: make the table anew with icdm convert")
+    if not file.num_rows:
+        raise UserError(f"{path} holds no rows")
     return Table(path, codings, file.num_rows, *sizes)
 
 
@@ -229,12 +231,17 @@ def parquet_batches(path: str | pathlib.Path, columns: list[str] | None = None) 
       columns: which columns are read; None for all.
 
     Raises:
-      UserError: the file cannot be read, or says that it holds more than a file of its size can.
+      UserError: the file cannot be read, lacks rows that it claims, or claims more than a file of its size can hold.
     """
     try:
         with pq.ParquetFile(path, read_dictionary=_text_columns(path)) as file:
             _check_sizes(pathlib.Path(path), file.metadata)
-            yield from file.iter_batches(batch_size=ROW_GROUP, columns=columns)
+            held = 0
+            for batch in file.iter_batches(batch_size=ROW_GROUP, columns=columns):
+                held += batch.num_rows
+                yield batch
+            if held != file.metadata.num_rows:
+                raise UserError(f"{path} is damaged: it holds {held:,} of {file.metadata.num_rows:,} rows")
     except UserError:
         raise
     except Exception as error:  # as in `open_table`
