@@ -7,10 +7,7 @@ much of that distance the model covers. Its layers can compute value iteration: 
 another, and each layer is asked for the Q-values with one more reward to come. The labels are those of the
 posterior-mean planner, which reads the same context.
 
-What that is worth, one setting at a time:
-
-    python -m experiments.sweep --config=experiments/configs/planning.py --workdir=runs/planning_sweep \\
-        --sweep config.model.prefix=True,False --sweep config.fine_tune.iterates=True,False
+The config planning_sweep shows what each of these settings is worth.
 """
 
 from experiments.configs import base
