@@ -92,6 +92,15 @@ def test_a_reward_of_minus_1_is_a_reward(tmp_path):
     assert "nothing dropped" in said
 
 
+def test_a_task_of_more_than_64_bits_is_refused(tmp_path):
+    source = minari_set(tmp_path / "set", {})
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(source / "data" / "main_data.hdf5", "a") as file:
+        file["episode_0"].attrs["task_id"] = "9" * 30
+    with pytest.raises(UserError, match="task_id or episode_id of episode 0 is no integer of 64 bits"):
+        convert(source, tmp_path / "x.parquet")
+
+
 def test_an_action_of_minus_1_is_no_absent_action(tmp_path):
     with pytest.raises(UserError, match="row 2, column action: -1 is not an integer from 0"):
         convert(minari_set(tmp_path / "set", {}, actions=np.array([0, -1, 2, 0, 0])), tmp_path / "log.parquet")

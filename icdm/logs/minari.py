@@ -80,9 +80,10 @@ def _episode_batch(
             f"instead of {(steps + 1, steps, steps)}, or too many infos"
         )
     try:
-        ids = {name: int(metadata.get(name, absent)) for name, absent in (("task_id", 0), ("episode_id", number))}
+        given = (("task_id", 0), ("episode_id", number))
+        ids = {name: np.int64(int(metadata.get(name, absent))) for name, absent in given}
     except (AttributeError, TypeError, ValueError, OverflowError):
-        raise UserError(f"{path}: task_id or episode_id of episode {number} is no integer") from None
+        raise UserError(f"{path}: task_id or episode_id of episode {number} is no integer of 64 bits") from None
     batch = {
         **{name: np.full(steps + 1, value) for name, value in ids.items()},
         "t": np.arange(steps + 1),
