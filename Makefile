@@ -35,7 +35,7 @@ bench-quick: .venv
 
 .venv: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install --quiet --constraint constraints.txt --editable ".[test,clinical,data,language]"
+	.venv/bin/pip install --quiet --constraint constraints.txt --editable ".[test,clinical,data,gym,language]"
 	touch .venv
 
 clean:
