@@ -75,7 +75,7 @@ class Gym:
         del key
         return jax.tree.map(jnp.asarray, self._problem)
 
-    @property
+    @functools.cached_property
     def _problem(self) -> MDP:
         return make_mdp(**table_of(self.env)._asdict(), discount=self.discount, horizon=self.horizon)
 
