@@ -31,12 +31,17 @@ def context():
 def asked(context, ahead):
     """Q (B, A) at the last of three observations, after two steps of the reader's own."""
     tasks, recorded = context
-    policy = Replanning(FAMILY, ahead).policy(tasks, jnp.arange(B), recorded, jax.random.key(2))
-    carry = policy.init(jnp.arange(B))
-    for state, action, reward in STEPS:
-        _, _, carry = policy.act(carry, jnp.array(state), jax.random.key(3))
-        carry = policy.observe(carry, jnp.array(action), jnp.array(reward))
-    return policy.act(carry, jnp.array([4, 4, 1, 0, 2, 3]), jax.random.key(3))[1]
+
+    @jax.jit
+    def q(recorded):
+        policy = Replanning(FAMILY, ahead).policy(tasks, jnp.arange(B), recorded, jax.random.key(2))
+        carry = policy.init(jnp.arange(B))
+        for state, action, reward in STEPS:
+            _, _, carry = policy.act(carry, jnp.array(state), jax.random.key(3))
+            carry = policy.observe(carry, jnp.array(action), jnp.array(reward))
+        return policy.act(carry, jnp.array([4, 4, 1, 0, 2, 3]), jax.random.key(3))[1]
+
+    return q(recorded)
 
 
 def models(context):
