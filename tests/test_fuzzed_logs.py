@@ -171,6 +171,7 @@ def test_damaged_files_are_read_or_refused(kind):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("kind", FUZZ)
 def test_20_000_damaged_files_are_read_or_refused(kind):
     @SLOW
