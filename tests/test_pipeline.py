@@ -239,6 +239,7 @@ HIDDEN = [*TINY[5:], "--config.pretrain.steps=4", "--config.pretrain.batch=8", "
 READERS = {"oracle", "random", "in_context", "fine_tuned", "no_context", "wrong_context", "qmdp", "posterior_mean"}
 
 
+@pytest.mark.slow
 def test_a_run_with_a_hidden_state(tmp_path):
     arguments = ["--config=experiments/configs/energy_pomdp.py", "--config.horizon=2", f"--workdir={tmp_path}", *HIDDEN]
     done = run("experiments.run", *arguments)

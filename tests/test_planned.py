@@ -88,9 +88,14 @@ def test_earlier_layers_are_asked_through_the_same_readout(lesson):
         (dict(family="icu_sepsis", fine_tune=dict(teacher="posterior_mean")), "icu_sepsis computes no posterior"),
         (dict(family="energy_pomdp", fine_tune=dict(iterates=True)), "need Q-values of states"),
         (dict(fine_tune=dict(iterates=True, labels="tokens")), "need Q-values of states"),
+        (dict(model=dict(prefix=True)), "must not see what it predicts, set pretrain.steps to 0"),
+        (
+            dict(model=dict(prefix=True), pretrain=dict(steps=0), data="log.parquet"),
+            "differ in the length of their contexts",
+        ),
     ],
 )
-def test_teachers_that_cannot_teach_are_refused(fields, message):
+def test_settings_that_do_not_go_together_are_refused(fields, message):
     c = base.get_config()
     c.update(fields)
     with pytest.raises(UserError, match=message):

@@ -308,6 +308,8 @@ class Settings:
                 context.check(self.family)
         check_behavior(self.query_behavior, self.family)
         self._check_endpoints()
+        if self.model.prefix and self.pretrain.steps:
+            raise UserError("model.prefix: pretraining must not see what it predicts, set pretrain.steps to 0")
         if self.model.prefix and self.data:
             raise UserError(
                 "model.prefix: rows of recorded data differ in the length of their contexts, set it to False"
