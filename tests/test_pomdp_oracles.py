@@ -217,6 +217,7 @@ def test_brackets_hold_the_exact_value_at_every_stage(shows):
         assert solution.lower[n] - 1e-9 <= exact <= solution.upper[n] + 1e-9
 
 
+@pytest.mark.slow
 def test_infinite_tiger():
     models = jax.tree.map(lambda *leaves: np.stack(leaves), *(belief_model(tiger(discount=d)) for d in (0.75, 0.95)))
     solution = solve(models, jax.random.key(0), tolerance=1e-6, time_limit=600, infinite=True)

@@ -192,6 +192,7 @@ def tiny(weights, workdir):
     ]
 
 
+@pytest.mark.slow
 def test_a_language_model_is_tuned_killed_resumed_measured_and_asked(weights, tmp_path):
     whole = run("experiments.run", *tiny(weights, tmp_path / "whole"))
     assert whole.returncode == 0, whole.stderr
