@@ -31,7 +31,7 @@ B = 5
 def lesson():
     tasks = draw_tasks(FAMILY, jax.random.key(0), B)
     return lambda teacher, iterates: jax.jit(
-        lambda key: Planned(ROWS, teacher, iterates)(FAMILY, tasks, jnp.arange(B), key)
+        lambda key: Planned(ROWS, ROWS.labels, teacher, iterates)(FAMILY, tasks, jnp.arange(B), key)
     )(jax.random.key(1))
 
 
@@ -72,7 +72,7 @@ def test_earlier_layers_are_asked_through_the_same_readout(lesson):
     asked = lesson("posterior_mean", 2)
     plain, further = (
         jax.jit(lambda model, some=some: action_loss(model, layout, [some])[0])(model)
-        for some in (asked._replace(iterates=()), asked)
+        for some in (dataclasses.replace(asked, iterates=()), asked)
     )
     assert further > plain > 0
     known = asked._replace(iterates=(dataclasses.replace(asked.target, q=jnp.zeros_like(asked.target.q)),))

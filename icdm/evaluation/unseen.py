@@ -44,13 +44,19 @@ class EvaluationConfig:
         Raises:
           UserError: a text of another form.
         """
-        found = {}
-        for text in self.contexts:
-            behavior, _, episodes = text.partition(":")
-            if not episodes.isdigit():
-                raise UserError(f"evaluation.contexts {text!r}: write BEHAVIOR:EPISODES, for instance oracle:4")
-            found[text] = dataclasses.replace(context, behavior=behavior, episodes=int(episodes))
-        return found
+        return {text: context_of(text, context, "evaluation.contexts") for text in self.contexts}
+
+
+def context_of(text: str, context: ContextConfig, field: str) -> ContextConfig:
+    """Another context as a text says; epsilon stays.
+
+    Raises:
+      UserError: a text of another form in this field of a config.
+    """
+    behavior, _, episodes = text.partition(":")
+    if not episodes.isdigit():
+        raise UserError(f"{field} {text!r}: write BEHAVIOR:EPISODES, for instance oracle:4")
+    return dataclasses.replace(context, behavior=behavior, episodes=int(episodes))
 
 
 @dataclasses.dataclass(frozen=True)

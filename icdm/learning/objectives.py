@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -77,6 +77,22 @@ class Advantage:
         return jnp.square(_centred(logits_BEUA) - _centred(self.q) / self.temperature).mean(-1)
 
 
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["target", "weight"], meta_fields=[])
+@dataclasses.dataclass(frozen=True)
+class Weighted:
+    """The losses of another target, those of each row times its weight, (B,)."""
+
+    target: Target
+    weight: jax.Array
+
+    @property
+    def counts(self) -> jax.Array:
+        return self.target.counts
+
+    def losses(self, logits_BEUA: jax.Array) -> jax.Array:
+        return self.weight[:, None, None] * self.target.losses(logits_BEUA)
+
+
 LABELS = ("argmax", "boltzmann", "advantage", "tokens")
 
 
@@ -112,15 +128,22 @@ def target_of(config: LabelConfig, trajectories: Trajectories) -> Target | None:
     return kind(trajectories.q, trajectories.valid, config.temperature)
 
 
-class Lesson(NamedTuple):
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["trajectories", "target", "iterates"], meta_fields=["layout"]
+)
+@dataclasses.dataclass(frozen=True)
+class Lesson:
     """Rows of episodes (B, E, ...), and what should be learned from them; None for the tokens themselves.
 
-    iterates: what the stream after the first, the second, ... layer should already say.
+    Attributes:
+      iterates: what the stream after the first, the second, ... layer should already say.
+      layout: how the rows are written; None for the layout of the run.
     """
 
     trajectories: Trajectories
     target: Target | None
     iterates: tuple[Target, ...] = ()
+    layout: Layout | None = None
 
 
 def next_token_loss(model: Transformer, layout: Layout, lessons: Sequence[Lesson]) -> tuple[jax.Array, jax.Array]:
@@ -142,28 +165,21 @@ def action_loss(model: Transformer, layout: Layout, lessons: Sequence[Lesson]) -
     """Mean loss of the action logits wherever a lesson has a target, and how many positions were read.
 
     Logits that are read from the stream after an earlier layer, as if it were the last, add ITERATE times their mean
-    loss. All lessons have equally many iterates.
+    loss. All lessons have equally many iterates. Every lesson is read on its own, since lessons differ in length.
     """
-    prompts = [encode(layout, lesson.trajectories) for lesson in lessons]
-    tokens = side_by_side(prompts)
-    context = max(prompt.context for prompt in prompts)  # the same in all rows, unless they are of a log
-    streams, taps = reading(*(f"{i}.out" for i in range(len(lessons[0].iterates))))
-    hidden_BLD = model(tokens, context=context, taps=taps).hidden
-
-    def loss(hidden_BLD: jax.Array, targets: Sequence[Target]) -> jax.Array:
-        total, count, row = 0.0, 0, 0
-        for target, prompt in zip(targets, prompts):
-            n_rows, _, n_observations = target.counts.shape
-            own_BLD, row = hidden_BLD[row : row + n_rows], row + n_rows
-            logits_BEUA = logits_at(model, layout, own_BLD, prompt.acting[:, :n_observations])
-            total = total + jnp.where(target.counts, target.losses(logits_BEUA), 0).sum()
-            count = count + target.counts.sum()
-        return total / jnp.maximum(count, 1)
-
-    value = loss(hidden_BLD, [lesson.target for lesson in lessons])
-    for i, stream_BLD in enumerate(streams.values()):
-        value = value + ITERATE * loss(model.normed(stream_BLD), [lesson.iterates[i] for lesson in lessons])
-    return value, tokens.valid.sum()
+    total, positions, count = 0.0, 0, 0
+    for lesson in lessons:
+        prompt = encode(lesson.layout or layout, lesson.trajectories)
+        streams, taps = reading(*(f"{i}.out" for i in range(len(lesson.iterates))))
+        hidden_BLD = model(prompt.tokens, context=prompt.context, taps=taps).hidden
+        read = [(hidden_BLD, lesson.target, 1.0)]
+        read += [(model.normed(x_BLD), target, ITERATE) for x_BLD, target in zip(streams.values(), lesson.iterates)]
+        for stream_BLD, target, weight in read:
+            acting = prompt.acting[:, : target.counts.shape[2]]
+            logits_BEUA = logits_at(model, lesson.layout or layout, stream_BLD, acting)
+            total = total + weight * jnp.where(target.counts, target.losses(logits_BEUA), 0).sum()
+        positions, count = positions + prompt.tokens.valid.sum(), count + lesson.target.counts.sum()
+    return total / jnp.maximum(count, 1), positions
 
 
 def _centred(x: jax.Array) -> jax.Array:

@@ -32,7 +32,7 @@ class TransformerPolicy:
 
     def init(self, task_B: jax.Array):
         rows = task_B.shape[0]
-        own = (self.layout.horizon + 1) * self.layout.positions
+        own = (self.layout.family_horizon + 1) * self.layout.positions
         before = opening_of(self.layout, 1)
         shared = before.valid.shape[1]
         context = None if self.context is None else encode(self.layout, self.context).tokens

@@ -14,12 +14,14 @@ from icdm.evaluation.unseen import draw_unseen, with_context
 from icdm.evaluation.value import Measurement
 from icdm.files import checksum, read_json, write_json
 from icdm.learning.planned import Planned
-from icdm.learning.sources import Labelled, Source, held_out, labelled_tasks
+from icdm.learning.sources import Labelled, Mixture, Source, held_out, labelled_tasks, played_tasks
+from icdm.learning.varied import Levelled, Renamed, Shortened
 from icdm.models.policy import TransformerReader
 from icdm.models.transformer import Transformer
 from icdm.readers.reader import WithoutContext
 from icdm.runs.endpoints import measured_results
 from icdm.runs.run import EVALUATION_KEY, Run
+from icdm.runs.settings import MixturePart
 
 CHECKSUM = "data.json"  # of the data file, in the run's directory
 
@@ -71,11 +73,20 @@ class Simulated:
 
     def sources(self, key: jax.Array, rows: int) -> tuple[Source, Source | None]:
         s = self.run.settings
+        if s.mixture:
+            return Mixture([self._part(i, part, key) for i, part in enumerate(s.mixture)]), None
         recorder = Labelled(s.context, s.query_behavior, s.labels)
         if s.is_planned:
-            recorder = Planned(recorder, s.teacher, s.iterates * (s.model.layers - 1))
+            recorder = Planned(recorder, s.labels, s.teacher, s.n_iterates)
         source = labelled_tasks(s.family, recorder, rows, key, self.mesh, s.label_oracle, s.pool)
         return held_out(source, s.n_held_out) if s.n_held_out else (source, None)
+
+    def _part(self, i: int, part: MixturePart, key: jax.Array) -> Source:
+        """The rows of one part of the mixture."""
+        s = self.run.settings
+        rows = Shortened(Labelled(part.context, s.query_behavior, s.labels))
+        recorder = Renamed(Levelled(Planned(rows, s.labels, part.teacher, s.n_iterates)), part.layout)
+        return played_tasks(part.family, recorder, part.rows, jax.random.fold_in(key, i), self.mesh, s.label_oracle)
 
     def evaluate(
         self, models: dict[str, Transformer], stop: Callable[[], bool]

@@ -4,11 +4,11 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from icdm.errors import UserError, unknown
-from icdm.evaluation.unseen import EvaluationConfig
+from icdm.evaluation.unseen import EvaluationConfig, context_of
 from icdm.learning.objectives import LabelConfig
 from icdm.learning.planned import TEACHERS
 from icdm.learning.sources import EPISODES
@@ -21,8 +21,10 @@ from icdm.trajectories.behavior import check_behavior
 from icdm.trajectories.collect import ContextConfig
 from icdm.trajectories.layouts import Layout, make_layout
 from icdm.trajectories.layouts.text import Phrases, phrases_of, text_layout
+from icdm.trajectories.layouts.vocabulary import Vocabulary
 
 A_DAY = 86_400.0  # seconds
+LEAST_UNIT = 1e-6  # of rewards in a family in which the model of a mixture acts
 DISPLAYED = ("published",)  # fields that change nothing of what is computed
 
 
@@ -80,13 +82,16 @@ def defaults() -> dict[str, Any]:
         # How it learns: next token on a mixture of families, then the oracle's action on this one.
         pretrain=dict(steps=300, mixture=("energy:horizon=5",), behavior="mixture", **optimizer),
         # `teacher`: whose Q the labels carry, the oracle's or that of posterior_mean, which reads the same context;
-        # `iterates`: earlier layers are asked for the Q with fewer rewards to come.
+        # `iterates`: earlier layers are asked for the Q with fewer rewards to come; `mixture`: rows of several families
+        # in place of the experiment's own, {name: {family, context, teacher, rows}}, states under `names` names.
         fine_tune=dict(
             steps=500,
             labels="boltzmann",
             temperature=0.1,
             teacher="oracle",
             iterates=False,
+            mixture=dict(),
+            names=0,
             pool=0,
             validation=0.0,
             **optimizer,
@@ -119,6 +124,8 @@ LIMITS = {  # the lowest and the highest value of numbers, by field or by the la
     "evaluation.episodes": (1, MANY),
     "evaluation.rows": (1, MANY),
     "fine_tune.pool": (0, MANY),
+    "names": (0, MANY),
+    "rows": (1, MANY),
     "fine_tune.validation": (0, 1),
     "points": (1, MANY),
     "steps": (0, MANY),
@@ -146,6 +153,7 @@ KINDS = {
     list: ((list,), "a list of texts"),
     dict: ((dict,), "fields"),
 }
+FREE = ("problem", "published", "fine_tune.mixture")  # groups whose fields have no defaults
 DATA_LABELS = ("oracle", "imitation", "best_return", "pessimistic")  # the keys of `icdm.logs.labels.LABELS`
 
 
@@ -165,7 +173,7 @@ def check_values(values: dict[str, Any], known: dict[str, Any], prefix: str = ""
         texts = not isinstance(value, list) or all(isinstance(text, str) for text in value)
         if type(value) not in types or not texts:
             raise UserError(f"{field} {json.dumps(value)}: give {kind}")
-        if isinstance(value, dict) and field not in ("problem", "published"):
+        if isinstance(value, dict) and field not in FREE:
             check_values(value, known[name], f"{field}.")
         elif types[0] is int:
             _check_number(field, value, kind)
@@ -206,6 +214,27 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dataclasses.dataclass(frozen=True)
+class MixturePart:
+    """Rows of one family in a mixture.
+
+    Attributes:
+      context: of at most so many episodes.
+      teacher: whose Q the labels carry.
+      rows: how many of a step's rows.
+      layout: in which they are written.
+    """
+
+    family: Family
+    context: ContextConfig
+    teacher: str
+    rows: int
+    layout: Layout
+
+
+PART = dict(family="random_mdp", context="uniform:10", teacher="oracle", rows=1)  # fields of a part, as in a config
+
+
+@dataclasses.dataclass(frozen=True)
 class Settings:
     """One experiment; the fields are those of `defaults`."""
 
@@ -226,6 +255,7 @@ class Settings:
     labels: LabelConfig
     teacher: str
     iterates: bool
+    mixture: tuple[MixturePart, ...]
     pool: int
     validation: float
     from_scratch: bool
@@ -256,7 +286,11 @@ class Settings:
         family = make_family(c["family"], horizon=c["horizon"], **c["problem"])
         pretrain, fine_tune = dict(c["pretrain"]), dict(c["fine_tune"])
         mixture = tuple(parse_family(text) for text in pretrain.pop("mixture"))
-        model, layout = _model_and_layout(c, family, mixture)
+        names, parts = fine_tune.pop("names"), fine_tune.pop("mixture")
+        parts = _parts(c, parts, names) if parts else ()
+        model, layout = (
+            _model_and_layout(c, family, mixture) if not parts else (ModelConfig(**c["model"]), _acting(parts, family))
+        )
         settings = cls(
             seed=c["seed"],
             family_name=c["family"],
@@ -274,6 +308,7 @@ class Settings:
             labels=LabelConfig(fine_tune.pop("labels"), fine_tune.pop("temperature")),
             teacher=fine_tune.pop("teacher"),
             iterates=fine_tune.pop("iterates"),
+            mixture=parts,
             pool=fine_tune.pop("pool"),
             validation=fine_tune.pop("validation"),
             fine_tune=TrainConfig(**fine_tune),
@@ -295,7 +330,7 @@ class Settings:
         """Raises UserError for values that do not go together."""
         if self.family.hides_state and self.data:
             raise UserError(f"family {self.family_name} hides its state: recorded data need a family that shows it")
-        if not self.data and not isinstance(self.family, CanSample):
+        if not self.data and not self.mixture and not isinstance(self.family, CanSample):
             raise UserError(f"family {self.family_name} has no simulator: name its file with --config.data=FILE")
         if self.family.hides_state and self.context.episodes > EPISODES:
             episodes = self.context.episodes
@@ -318,6 +353,7 @@ class Settings:
         self.pretrain.lora.check("pretrain")
         self.fine_tune.lora.check("fine_tune")
         self._check_teacher()
+        self._check_mixture()
         self._check_validation()
         if self.pretrain.steps:
             if not self.pretrain_mixture:
@@ -331,7 +367,9 @@ class Settings:
                 check_behavior(self.pretrain_behavior, family)
         played = (*(() if self.data else (self.family,)), *(self.pretrain_mixture if self.pretrain.steps else ()))
         episodes = max(context.episodes for context in contexts)
-        length = max((self.positions(family, episodes) for family in played), default=0)
+        lengths = [self.positions(family, episodes) for family in played]
+        lengths += [self.positions(part.family, part.context.episodes) for part in self.mixture]
+        length = max(lengths, default=0)
         if length > self.model.max_length:
             raise UserError(
                 f"{episodes} context episodes and one more take {length} positions, the model's limit is "
@@ -339,19 +377,35 @@ class Settings:
             )
 
     @property
+    def n_iterates(self) -> int:
+        """Of how many layers, from the first on, values are asked too."""
+        return self.iterates * (self.model.layers - 1)
+
+    @property
     def is_planned(self) -> bool:
         """Whether labels come from a table of Q-values (`icdm.learning.planned`)."""
         return self.teacher != "oracle" or self.iterates
 
     def _check_teacher(self) -> None:
-        if self.teacher not in TEACHERS:
-            raise unknown("fine_tune.teacher", self.teacher, TEACHERS)
-        if self.teacher == "posterior_mean" and not isinstance(self.family, HasPosterior):
-            raise UserError(f"fine_tune.teacher posterior_mean: family {self.family_name} computes no posterior")
+        if not self.mixture:
+            _check_teacher("fine_tune.teacher", self.teacher, self.family)
         if self.is_planned and (self.data or self.family.hides_state or self.labels.labels == "tokens"):
             raise UserError(
                 "fine_tune.teacher and fine_tune.iterates need Q-values of states: a family that shows its state, no "
                 "recorded data, and labels other than tokens"
+            )
+
+    def _check_mixture(self) -> None:
+        if not self.mixture:
+            return
+        if self.data or self.pretrain.steps or self.from_scratch or self.pool or self.labels.labels != "advantage":
+            raise UserError(
+                "fine_tune.mixture goes with fine_tune.labels=advantage, and without data, pretrain.steps, "
+                "from_scratch and fine_tune.pool"
+            )
+        if (rows := sum(part.rows for part in self.mixture)) != self.fine_tune.batch:
+            raise UserError(
+                f"fine_tune.mixture has {rows} rows, fine_tune.batch is {self.fine_tune.batch}: make them equal"
             )
 
     def _check_validation(self) -> None:
@@ -417,7 +471,9 @@ class Settings:
     @property
     def value_scale(self) -> float:
         """What turns centred action logits into Q-values less their mean; nan if the labels carry no values."""
-        return math.nan if self.data or self.labels.labels in ("argmax", "tokens") else self.labels.temperature
+        if self.data or self.labels.labels in ("argmax", "tokens"):
+            return math.nan
+        return self.labels.temperature * (self.layout.reward_unit if self.mixture else 1.0)
 
 
 def _model_and_layout(c: dict[str, Any], family: Family, mixture: tuple[Family, ...]) -> tuple[ModelConfig, Layout]:
@@ -440,6 +496,82 @@ def _model_and_layout(c: dict[str, Any], family: Family, mixture: tuple[Family, 
     )
     chosen = {name: c["model"][name] for name in ("max_length", "dtype", "remat")}
     return adjusted(published, **chosen), layout
+
+
+def _parts(c: dict[str, Any], mixture: dict[str, dict], names: int) -> tuple[MixturePart, ...]:
+    """The parts of a mixture of fully observed families with rewards in [-1, 1], written in one vocabulary.
+
+    Raises:
+      UserError: a part that cannot be run.
+    """
+    if c["layout"] != "transition":
+        raise UserError(f"fine_tune.mixture with layout {c['layout']}: set layout to transition")
+    if not all(isinstance(fields, dict) for fields in mixture.values()):
+        raise UserError(f"fine_tune.mixture: give {', '.join(PART)} for each part")
+    parts = {name: PART | fields for name, fields in mixture.items()}
+    for name, fields in parts.items():
+        check_values(fields, PART, f"fine_tune.mixture.{name}.")
+    families = {name: parse_family(fields["family"]) for name, fields in parts.items()}
+    for name, family in families.items():
+        low, high = family.reward_range
+        field = f"fine_tune.mixture.{name}.family"
+        if family.hides_state or not isinstance(family, CanSample) or low < -1 or high > 1:
+            raise UserError(f"{field}: give one that shows its state, has a simulator, and pays from -1 to 1")
+        if family.observation_space.n > names:
+            raise UserError(f"{field} has {family.observation_space.n} states: raise fine_tune.names, now {names}")
+        _check_teacher(f"fine_tune.mixture.{name}.teacher", parts[name]["teacher"], family)
+    first = make_layout("transition", *_first_and_others(families.values()), reward_bins=c["reward_bins"])
+    layout = dataclasses.replace(first, n_observations=names, sides=())
+    found = []
+    for name, family in families.items():
+        context = context_of(parts[name]["context"], ContextConfig(**c["context"]), f"fine_tune.mixture.{name}.context")
+        context.check(family)
+        found.append(
+            MixturePart(family, context, parts[name]["teacher"], parts[name]["rows"], _written(layout, family))
+        )
+    return tuple(found)
+
+
+def _first_and_others(families: Iterable[Family]) -> tuple[Family, list[Family]]:
+    first, *others = families
+    return first, others
+
+
+def _written(layout: Vocabulary, family: Family) -> Vocabulary:
+    """The layout of another family with the same vocabulary: its last steps have the names of the last steps there."""
+    low, high = family.reward_range
+    return dataclasses.replace(
+        layout,
+        family_actions=family.n_actions,
+        first_step=layout.horizon - family.horizon,
+        reward_low=low,
+        reward_high=high,
+    )
+
+
+def _acting(parts: tuple[MixturePart, ...], family: Family) -> Vocabulary:
+    """The layout in which a model of a mixture acts in a family; rewards are divided by the largest there.
+
+    Raises:
+      UserError: the family has more states or actions than the mixture's vocabulary.
+    """
+    layout = parts[0].layout
+    for what, n, limit in (
+        ("states", family.observation_space.n, layout.n_observations),
+        ("actions", family.n_actions, layout.n_actions),
+    ):
+        if n > limit:
+            raise UserError(f"{n} {what}, the model has names for {limit}: group them, or train a run of its own")
+    if family.hides_state:
+        raise UserError("the model of a mixture acts where states are observed: choose another family")
+    return dataclasses.replace(_written(layout, family), least_unit=LEAST_UNIT)
+
+
+def _check_teacher(field: str, teacher: str, family: Family) -> None:
+    if teacher not in TEACHERS:
+        raise unknown(field, teacher, TEACHERS)
+    if teacher != "oracle" and not isinstance(family, HasPosterior):
+        raise UserError(f"{field} {teacher}: family {type(family).__name__} computes no posterior")
 
 
 def _phrases(form: str, family: Family) -> Phrases:

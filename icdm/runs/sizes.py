@@ -20,8 +20,15 @@ def check_sizes(s: Settings) -> None:
     families = s.pretrain_mixture if s.pretrain.steps else ()
     rows = s.pretrain.batch // max(len(families), 1)
     for family in families:
-        check_fits("pretrain.batch", _step_size(s, s.pretrain, rows, family), "lower it, or pretrain.mixture's sizes")
-    check_fits("fine_tune.batch", _step_size(s, s.fine_tune, s.fine_tune.batch, s.family), "lower it, or the problem")
+        check_fits(
+            "pretrain.batch",
+            _step_size(s, s.pretrain, rows, family, s.context.episodes),
+            "lower it, or pretrain.mixture's sizes",
+        )
+    parts = [(part.rows, part.family, part.context.episodes) for part in s.mixture]
+    parts = parts or [(s.fine_tune.batch, s.family, s.context.episodes)]
+    size = sum(_step_size(s, s.fine_tune, *part) for part in parts)
+    check_fits("fine_tune.batch", size, "lower it, or the problem")
     if isinstance(s.family, CanSample):
         check_fits("fine_tune.pool", s.pool * problem_size(s.family), "lower it, or the problem")
         _check_evaluation(s)
@@ -39,12 +46,12 @@ def problem_size(family: Family) -> int:
     return DOUBLE * family.n_actions * family.n_states**2
 
 
-def _step_size(s: Settings, training: TrainConfig, rows: int, family: Family) -> int:
+def _step_size(s: Settings, training: TrainConfig, rows: int, family: Family, episodes: int) -> int:
     """Bytes of the tasks of a step's rows where each has one of its own, and of what every layer computes for them."""
     if not training.steps:
         return 0
     fresh = not (s.data or family.hides_state or family.n_tasks or s.pool)
-    positions = min(s.positions(family, s.context.episodes), s.model.max_length)
+    positions = min(s.positions(family, episodes), s.model.max_length)
     layers = 1 if s.model.remat else s.model.layers
     return rows * (fresh * problem_size(family) + SINGLE * positions * layers * s.model.width)
 

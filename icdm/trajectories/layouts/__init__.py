@@ -30,7 +30,7 @@ class Layout(Protocol):
     positions: int
     components: int
     numbers: int
-    horizon: int
+    family_horizon: int
     n_observations: int
     action_ids: np.ndarray
     opening: np.ndarray

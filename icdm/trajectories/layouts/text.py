@@ -128,6 +128,10 @@ class TextLayout:
         return self._head + len(self.observation_table[0])
 
     @property
+    def family_horizon(self) -> int:
+        return self.horizon
+
+    @property
     def n_observations(self) -> int:
         return len(self.observation_table)
 

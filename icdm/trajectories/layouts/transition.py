@@ -51,7 +51,7 @@ class TransitionLayout(Vocabulary):
             *(jnp.where(first, NOTHING, id) for id in self._coordinates(before.observation, at["observation"])),
             jnp.where(first, NOTHING, at["action"].start + before.action),
             *self._coordinates(observation, at["next_observation"]),
-            at["step"].start + t,
+            at["step"].start + jnp.clip(self.first_step + t, 0, self.horizon),
         ]
         number = jnp.where(first, 0.0, before.reward / self.reward_unit)
         id_1I = jnp.stack(ids, -1)[..., None, :].astype(jnp.int32)

@@ -36,6 +36,9 @@ class Vocabulary:
       reward_bins: how many codes a reward has as a target, or as a token.
       family_actions: how many of the actions the family has that is acted in.
       sides: of the grid whose cells, numbered row by row, are the observations; () if they are no such cells.
+      first_step: what the first step of an episode is called. Where one model acts in families of several horizons,
+        the last steps have the same names in all: horizon - T, for episodes of T steps.
+      least_unit: what rewards are divided by at least where they enter as numbers.
     """
 
     n_observations: int
@@ -46,6 +49,8 @@ class Vocabulary:
     reward_bins: int
     family_actions: int
     sides: tuple[int, ...] = ()
+    first_step: int = 0
+    least_unit: float = 1.0
     independent_steps = False  # whether a step need not begin where the one before has led
     numbers = 1  # R of the tokens
 
@@ -65,9 +70,14 @@ class Vocabulary:
         return self.slices["action"].start + np.arange(self.family_actions)
 
     @property
+    def family_horizon(self) -> int:
+        """Decisions in an episode of the family that is acted in, or of the longest of the families."""
+        return self.horizon - self.first_step
+
+    @property
     def reward_unit(self) -> float:
-        """What rewards are divided by where they enter as numbers: 1, or the largest that a step can pay."""
-        return max(1.0, abs(self.reward_low), abs(self.reward_high))
+        """What rewards are divided by where they enter as numbers: `least_unit`, or the largest that a step can pay."""
+        return max(self.least_unit, abs(self.reward_low), abs(self.reward_high))
 
     def reward_bin(self, reward: jax.Array) -> jax.Array:
         """The bin of a reward: equally wide ones from the lowest to the highest."""
