@@ -2,6 +2,9 @@
 
     python -m experiments.evaluate runs/language out_of_range problem.lowest=0.3 problem.highest=0.5
     python -m experiments.evaluate runs/demo many evaluation.tasks=1000 seed=7
+    python -m experiments.evaluate runs/tabular energy family=energy horizon=5 context.behavior=oracle
+
+A model of a mixture of families (the config tabular) is measured in any family whose sizes its vocabulary has.
 
 Writes evaluations/NAME/ inside the run: config.json, results.json, values.npz and report.html. The run's own results
 stay. A stopped evaluation goes on with the same command.
@@ -15,7 +18,16 @@ from experiments.grid import typed
 from icdm.errors import UserError, one_line_errors, unknown
 from icdm.memory import keep_freed_memory
 
-CHANGEABLE = ("evaluation", "context", "problem", "test_oracle", "seed", "policies")  # what training is done without
+CHANGEABLE = (  # what training is done without
+    "evaluation",
+    "context",
+    "family",
+    "horizon",
+    "problem",
+    "test_oracle",
+    "seed",
+    "policies",
+)
 
 
 def main() -> None:
@@ -56,7 +68,7 @@ def evaluate(directory: pathlib.Path, name: str, changes: list[str], wide: bool 
     for change in changes:
         config = changed(config, change)
     own = Run.prepared(directory / "evaluations" / name, config)
-    if own.layout != run.layout:
+    if own.layout != run.layout and not own.settings.mixture:
         raise UserError("the changed problem is written with another vocabulary: train a run of its own")
     check_sizes(own.settings)
     check_unchanged(run)
@@ -79,14 +91,14 @@ def evaluate(directory: pathlib.Path, name: str, changes: list[str], wide: bool 
 
 
 def changed(config: dict, change: str) -> dict:
-    """The config with one field set, as `evaluation.tasks=500` says."""
+    """The config with one field set, as `evaluation.tasks=500` says; another family has the parameters of its own."""
     field, equals, value = change.partition("=")
     group, _, inner = field.partition(".")
     known = config.get(group)
     if not equals or group not in CHANGEABLE or known is None or (inner and not isinstance(known, dict)):
         raise UserError(f"{change!r}: write FIELD=VALUE with a field of {', '.join(CHANGEABLE)}; others need training")
     if not inner:
-        return config | {group: typed(field, known, value)}
+        return config | {group: typed(field, known, value)} | ({"problem": {}} if group == "family" else {})
     if group != "problem" and inner not in known:
         raise unknown(f"field of {group}", inner, known)
     return config | {group: known | {inner: typed(field, known.get(inner), value)}}

@@ -1,6 +1,7 @@
 """`icdm decide`: what to do next, from a trained run and the trajectories of the task at hand."""
 
 import argparse
+import dataclasses
 import functools
 import json
 import pathlib
@@ -12,23 +13,38 @@ import numpy as np
 import pyarrow as pa
 
 from icdm.errors import UserError
-from icdm.logs.codings import UNKNOWN, Coding
+from icdm.logs.codings import UNKNOWN, Coding, remarks
 from icdm.logs.columns import raw_values
 from icdm.logs.files import coded_parts, fit_codings, open_source
 from icdm.logs.log import Log, log_of
 from icdm.logs.sequences import as_one_episode, assemble
 from icdm.logs.table import Report, Rows, checked, is_table, join, open_table, plain_codings
+from icdm.oracles.backward_induction import backward_induction
+from icdm.problems.counts import count
+from icdm.problems.family import Family
+from icdm.problems.mdp import MDP
+from icdm.readers.counts_planners import maximum_likelihood
 from icdm.runs.decider import Decider
+from icdm.runs.pretrained import pretrained_run
 from icdm.runs.run import Run
 from icdm.trajectories.layouts import Layout
 from icdm.trajectories.prompt import encode, opening_of
 from icdm.trajectories.trajectory import NOTHING, Step, Trajectories
 
+BINS = 16  # intervals of real numbers in a record that a model reads without training
+
 
 def main(arguments: argparse.Namespace) -> None:
     """Decides as the arguments of `icdm decide` say, and prints the decision."""
     told = arguments.context, arguments.history, arguments.observation, arguments.task
-    answer = decide(arguments.run, *told, show_prompt=arguments.show_prompt)
+    if arguments.model is not None:
+        if arguments.show_prompt:
+            raise UserError(f"model {arguments.model} reads no text: --show-prompt is for runs of a language model")
+        answer = decide_by_model(arguments.model, *told, horizon=arguments.horizon)
+    else:
+        if arguments.horizon is not None:
+            raise UserError("--horizon goes with --model: a run has its own")
+        answer = decide(arguments.run, *told, show_prompt=arguments.show_prompt)
     print(json.dumps(answer, allow_nan=False) if arguments.json else _text(answer))
 
 
@@ -52,46 +68,148 @@ def decide(
     opened = Run.open(run)
     if show_prompt and not opened.settings.weights:
         raise UserError(f"{run} reads no text: --show-prompt is for runs of a language model (config.weights)")
-    decider = Decider(opened)
-    codings = run_codings(opened)
+    decider, codings = Decider(opened), run_codings(opened)
     recorded = _read(context, codings, task)
     if not opened.layout.independent_steps:
         _check_lengths(recorded, opened.family.horizon)
-    if history is None:
-        before, now = [], _present(observation, codings["observation"])
-    else:
-        *before, (now, _, _) = _live(history, codings, recorded.start)
-        if len(before) >= opened.family.horizon:
-            raise UserError(
-                f"{history} holds {len(before)} steps: the run's episodes are over after {opened.family.horizon}"
-            )
+    episode = _begun(recorded, codings, history, observation)
     log = log_of([recorded.rows], _end(opened, codings))
-    episodes = log.contexts[0]
-    read = _trajectories(log, episodes, opened.layout)
-    decider.reset(read)
-    for seen, action, reward in before:
+    read = _trajectories(log, opened.layout)
+    answer = _decided(decider, codings, read, episode, history)
+    return answer | {"prompt": _prompt(opened, read, episode)} if show_prompt else answer
+
+
+def decide_by_model(
+    model: str | pathlib.Path,
+    context: str | pathlib.Path,
+    history: str | pathlib.Path | None = None,
+    observation: str | None = None,
+    task: str | None = None,
+    horizon: int | None = None,
+) -> dict:
+    """The same of a model that was trained for problems of many sizes, and needs no training on the record.
+
+    Beside it "certainty_equivalence" is {"action", "values"} of the model of observed frequencies, and "notes" says how
+    the record was understood.
+
+    Args:
+      model: the name of a model that comes with the package, or a directory that `icdm export --model` wrote.
+      horizon: decisions in an episode; as many as in the longest episode by default.
+
+    Raises:
+      UserError: as `decide`, or the record has more states or actions than the model.
+    """
+    codings = _own_codings(pathlib.Path(context))
+    recorded = _read(context, codings, task)
+    episode = _begun(recorded, codings, history, observation)
+    longest = max(int(recorded.rows.t[recorded.rows.acted].max(initial=0)) + 1, len(episode.before) + 1)
+    if horizon is not None and horizon < longest:
+        raise UserError(f"--horizon {horizon}: there is an episode of {longest} steps, give at least so many")
+    paid = [*recorded.rows.reward[recorded.rows.acted], *(reward for _, _, reward in episode.before)]
+    low, high = min(paid, default=0.0), max(paid, default=0.0)
+    states = codings["observation"].n + 1  # one more stands for whatever follows an end
+    sizes = states, codings["action"].n, horizon or longest
+    run = pretrained_run(model, *sizes, low, high if high > low else low + 1.0)
+    log = log_of([recorded.rows], states - 1)
+    read = _with_open_ends(_trajectories(log, run.layout), log, run.layout.n_observations)
+    answer = _decided(Decider(run), codings, read, episode, history)
+    fitted = _certainty_equivalence(run.family, log, read, episode)
+    names = list(answer["probabilities"])
+    answer["certainty_equivalence"] = {
+        "action": names[int(fitted.argmax())],
+        "values": dict(zip(names, (fitted - fitted.mean()).tolist())),
+    }
+    return answer | {"notes": remarks(codings)}
+
+
+class Episode(NamedTuple):
+    """The episode that is going on: (observation, action, reward) of the steps before, and what is observed now."""
+
+    before: list[tuple[int, int, float]]
+    now: int
+
+
+def _begun(
+    recorded: "Recorded", codings: dict[str, Coding], history: str | pathlib.Path | None, observation: str | None
+) -> Episode:
+    if history is None:
+        return Episode([], _present(observation, codings["observation"]))
+    *before, (now, _, _) = _live(history, codings, recorded.start)
+    return Episode(before, now)
+
+
+def _decided(
+    decider: Decider,
+    codings: dict[str, Coding],
+    context: Trajectories | None,
+    episode: Episode,
+    history: str | pathlib.Path | None,
+) -> dict:
+    """What `decide` answers."""
+    family = decider.run.family
+    if len(episode.before) >= family.horizon:
+        raise UserError(
+            f"{history} holds {len(episode.before)} steps: the run's episodes are over after {family.horizon}"
+        )
+    decider.reset(context)
+    for seen, action, reward in episode.before:
         decider.act([seen])
         decider.observe([action], [reward])
-    decision = decider.act([now])
-    names = _action_names(codings["action"], opened.family.n_actions)
+    decision = decider.act([episode.now])
+    names = _action_names(codings["action"], family.n_actions)
     values = None if decision.value is None else dict(zip(names, decision.value[0].tolist()))
-    answer = {
+    return {
         "action": names[int(decision.action[0])],
         "probabilities": dict(zip(names, decision.probability[0].tolist())),
         "values": values,
-        "context_episodes": len(episodes),
+        "context_episodes": 0 if context is None else int(context.valid.any(-1).sum()),
         "step": decider.t,
     }
-    return answer | {"prompt": _prompt(opened, read, before, now)} if show_prompt else answer
 
 
-def _prompt(run: Run, context: Trajectories | None, before: list[tuple[int, int, float]], now: int) -> str:
+def _with_open_ends(context: Trajectories | None, log: Log, nothing: int) -> Trajectories | None:
+    """The context where an episode that stopped before its end, without a last observation, ends in `nothing`; the
+    state that stands for whatever follows an end is kept for episodes that ended by themselves."""
+    if context is None:
+        return None
+    episodes = log.contexts[0]
+    over_E1 = _ended(log)[:, None]
+    t = jnp.arange(context.observation.shape[-1])[None]
+    open_EU = (t >= log.steps[episodes][:, None]) & (context.observation[0] == log.end) & ~over_E1
+    return dataclasses.replace(context, observation=jnp.where(open_EU[None], nothing, context.observation))
+
+
+def _ended(log: Log) -> np.ndarray:
+    """Whether each context episode ended by itself, (E,)."""
+    episodes = log.contexts[0]
+    return log.terminal[log.first[episodes] + log.steps[episodes] - 1]
+
+
+def _certainty_equivalence(family: Family, log: Log, context: Trajectories | None, episode: Episode) -> np.ndarray:
+    """Q of the model of observed frequencies, of the context and the present episode, at what is observed now, (A,)."""
+    arrivals = [*(seen for seen, _, _ in episode.before[1:]), episode.now]
+    steps = [(*step, arrival) for step, arrival in zip(episode.before, arrivals)]
+    S, terminal_S = family.n_states, np.zeros(family.n_states, bool)
+    if context is not None:
+        known = np.asarray(context.valid & (context.steps.arrival < S))
+        steps += list(zip(*(np.asarray(x)[known].tolist() for x in context.steps)))
+        over, last = _ended(log), log.steps[log.contexts[0]]
+        terminal_S[np.asarray(context.observation)[0, np.flatnonzero(over), last[over]]] = True
+    columns = (np.array([step[i] for step in steps]) for i in range(4))
+    with jax.enable_x64(True):
+        counts = count(*columns, np.ones(len(steps), bool), S, family.n_actions)
+        uniform_S, nothing = jnp.full(S, 1 / S), jnp.zeros(())
+        start = MDP(nothing, nothing, nothing, uniform_S, jnp.asarray(terminal_S), jnp.float64(1), family.horizon)
+        return np.asarray(backward_induction(maximum_likelihood(start, counts))[0][len(episode.before), episode.now])
+
+
+def _prompt(run: Run, context: Trajectories | None, episode: Episode) -> str:
     """The text of the context and of the episode that is going on, up to the token that names the action."""
     from icdm.published.model import open_published  # needs the packages of the extra `language`
 
     read = [opening_of(run.layout, 1) if context is None else encode(run.layout, context).tokens]
     step = Step(*np.zeros((4, 1), np.int32))
-    for t, (observation, action, reward) in enumerate([*before, (now, NOTHING, 0.0)]):
+    for t, (observation, action, reward) in enumerate([*episode.before, (episode.now, NOTHING, 0.0)]):
         observed = np.array([observation])
         read.append(run.layout.append(np.array([t]), step._replace(arrival=observed), observed))
         step = Step(observed, np.array([action]), np.array([reward]), observed)
@@ -102,6 +220,12 @@ def _prompt(run: Run, context: Trajectories | None, before: list[tuple[int, int,
 def _action_names(coding: Coding, n: int) -> list[str]:
     """The names of n actions; those that the data do not have are named by their codes."""
     return [str(coding.decode(np.array([code]))[0]) if code < coding.n else str(code) for code in range(n)]
+
+
+def _own_codings(path: pathlib.Path) -> dict[str, Coding]:
+    """The codings of a table, or those that the values of another file suggest; real numbers are put into BINS
+    intervals."""
+    return open_table(path).codings if is_table(path) else fit_codings(open_source(path), BINS, "quantile")
 
 
 def run_codings(run: Run) -> dict[str, Coding]:
@@ -194,8 +318,9 @@ def _live(path: str | pathlib.Path, codings: dict[str, Coding], start: int) -> l
     return list(zip(rows.observation.tolist(), rows.action.tolist(), rows.reward.tolist()))
 
 
-def _trajectories(log: Log, episodes: np.ndarray, layout: Layout) -> Trajectories | None:
-    """The episodes as the context of one row."""
+def _trajectories(log: Log, layout: Layout) -> Trajectories | None:
+    """The episodes of the log's only task as the context of one row."""
+    episodes = log.contexts[0]
     if not len(episodes):
         return None
     found = assemble(log, episodes[None])
@@ -223,4 +348,9 @@ def _text(answer: dict) -> str:
         lines.append(f"  {name}: probability {probability:.4f}{value}")
     if answer["values"] is not None:
         lines.append("values: Q of each action less their mean")
+    if "certainty_equivalence" in answer:
+        other = answer["certainty_equivalence"]["action"]
+        agrees = "the same action" if other == answer["action"] else f"action {other}"
+        lines.append(f"certainty equivalence, which trusts the observed frequencies: {agrees}")
+    lines += [f"note: {note}" for note in answer.get("notes", ())]
     return "\n".join(lines)

@@ -12,6 +12,7 @@ import numpy as np
 from icdm.errors import UserError
 from icdm.models.policy import TransformerPolicy
 from icdm.problems.policy import Carry, Policy
+from icdm.runs.pretrained import pretrained_run
 from icdm.runs.run import Run
 from icdm.trajectories.trajectory import Trajectories
 
@@ -64,6 +65,28 @@ class Decider:
           UserError: not a run, or one that has not saved a model yet.
         """
         return cls(Run.open(directory))
+
+    @classmethod
+    def pretrained(
+        cls,
+        model: str | pathlib.Path = "tabular",
+        *,
+        states: int,
+        actions: int,
+        horizon: int,
+        rewards: tuple[float, float] = (0.0, 1.0),
+    ) -> "Decider":
+        """The decider of a model that comes with the package, in a problem of these sizes that it was not trained for.
+
+        Args:
+          model: its name, or a directory that `icdm export --model` wrote.
+          horizon: decisions in an episode.
+          rewards: the lowest and the highest of one step.
+
+        Raises:
+          UserError: there is no such model, its files are damaged, or the problem is too large for it.
+        """
+        return cls(pretrained_run(model, states, actions, horizon, *map(float, rewards)))
 
     def reset(self, context: Trajectories | None = None, rows: int = 1) -> None:
         """Begins an episode in each row, having read its context.

@@ -8,6 +8,7 @@ from typing import Any
 
 from icdm.errors import UserError
 from icdm.runs.examples import write_examples
+from icdm.runs.pretrained import write_pretrained
 from icdm.runs.run import Run
 from icdm.runs.settings import as_json, completed
 from icdm.trajectories.writing import manifest_path
@@ -15,8 +16,8 @@ from icdm.trajectories.writing import manifest_path
 
 def main(arguments: argparse.Namespace) -> None:
     """Exports what the arguments of `icdm export` name, and says what was written."""
-    if arguments.out is None and arguments.adapter is None and arguments.merged is None:
-        raise UserError("say what to write: OUT.jsonl for examples, --adapter DIR or --merged DIR for a model")
+    if not (arguments.out or arguments.adapter or arguments.merged or arguments.model):
+        raise UserError("say what to write: OUT.jsonl for examples; --adapter, --merged or --model DIR for a model")
     if arguments.out is not None:
         changes = {"text": arguments.text, "seed": arguments.seed}
         out = pathlib.Path(arguments.out)
@@ -30,6 +31,9 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.merged is not None:
         export_merged(arguments.run, pathlib.Path(arguments.merged))
         print(f"{arguments.merged}: the fine-tuned model, for transformers")
+    if arguments.model is not None:
+        write_pretrained(Run.open(arguments.run), pathlib.Path(arguments.model))
+        print(f"{arguments.model}: the fine-tuned model, for icdm decide --model")
 
 
 def export_examples(

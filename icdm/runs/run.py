@@ -234,7 +234,7 @@ class Run:
                 raise UserError(f"{path} {missing}: the run has not got there yet; start it again to go on")
             named = checkpoint.trainable(arrays)
         checkpoint.check_shapes(path, named, wanted)
-        return lambda weight: jax.numpy.asarray(named[weight])
+        return lambda weight: jax.numpy.asarray(named[weight], wanted[weight].dtype)
 
     def _described(self) -> Transformer:
         return Transformer.described(self.settings.model, self.layout.size, self.layout.numbers)

@@ -1,0 +1,73 @@
+"""Models that come with the package, and directories like theirs: weights that act without any training."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import safetensors.numpy
+
+import icdm
+from icdm.errors import UserError, unknown
+from icdm.files import file_checksum, read_json, whole, write_json
+from icdm.runs.run import WEIGHTS, Run
+
+SHIPPED = pathlib.Path(icdm.__file__).parent / "pretrained"  # a directory for each model
+CHECKSUM = "checksum.json"
+
+
+def pretrained_run(
+    model: str | pathlib.Path, states: int, actions: int, horizon: int, reward_low: float, reward_high: float
+) -> Run:
+    """A run of a model of a mixture (`fine_tune.mixture`) that acts in a problem of these sizes.
+
+    Args:
+      model: the name of a shipped model, or a directory that `icdm export --model` wrote.
+      horizon: decisions in an episode.
+      reward_low, reward_high: of one step; rewards are divided by the larger of the two in absolute value.
+
+    Raises:
+      UserError: there is no such model, its files are not what was written, or it has no names for so many states or
+        actions.
+    """
+    directory = _checked(model)
+    sizes = dict(states=states, actions=actions, reward_low=reward_low, reward_high=reward_high)
+    run = Run.open(directory)
+    run = dataclasses.replace(run, config=run.config | {"family": "recorded", "horizon": horizon, "problem": sizes})
+    if not run.settings.mixture:
+        raise UserError(f"{directory} is no model for problems of any size: use icdm decide --run")
+    return run
+
+
+def write_pretrained(run: Run, out: pathlib.Path) -> None:
+    """Writes what `pretrained_run` reads: the config, the fine-tuned weights as bfloat16, and their checksums.
+
+    Raises:
+      UserError: a run of one family, or without a trained model.
+    """
+    if not run.settings.mixture:
+        raise UserError(f"{run.directory} was trained for one family: only a model of fine_tune.mixture acts in others")
+    named = {name: np.asarray(weight) for name, weight in run.model("fine_tuned").named_weights().items()}
+    out.mkdir(parents=True, exist_ok=True)
+    with whole(out / WEIGHTS) as fresh:
+        safetensors.numpy.save_file({name: x.astype(ml_dtypes.bfloat16) for name, x in named.items()}, fresh)
+        fresh.chmod(0o644)  # safetensors writes files that only their owner can read
+    write_json(out / "config.json", run.config)
+    write_json(out / CHECKSUM, {name: file_checksum(out / name) for name in (WEIGHTS, "config.json")})
+
+
+def _checked(model: str | pathlib.Path) -> pathlib.Path:
+    """The directory of a model whose files are those that were written."""
+    shipped = SHIPPED / model
+    directory = shipped if (shipped / CHECKSUM).exists() else pathlib.Path(model)
+    if not (directory / CHECKSUM).exists():
+        raise unknown("model", str(model), [path.parent.name for path in SHIPPED.glob(f"*/{CHECKSUM}")])
+    remedy = "install icdm again" if directory == shipped else "export it again"
+    checksums: dict[str, Any] = read_json(directory / CHECKSUM, remedy)
+    for name in (WEIGHTS, "config.json"):
+        if not (directory / name).exists():
+            raise UserError(f"{directory / name} is missing: {remedy}")
+        if file_checksum(directory / name) != checksums.get(name):
+            raise UserError(f"{directory / name} is not the file that was written (its checksum differs): {remedy}")
+    return directory
