@@ -20,7 +20,7 @@ from icdm.problems.counts import Counts, count
 from icdm.problems.family import make_family
 from icdm.problems.policy import MarkovPolicy, uniform_policy
 from icdm.readers.copying import CopyPolicy
-from icdm.readers.counts_planners import maximum_likelihood, plan_from_context
+from icdm.readers.counts_planners import doubting, maximum_likelihood, plan_from_context
 from icdm.readers.reader import Fixed
 from icdm.sharding import make_mesh
 from icdm.trajectories.collect import ContextConfig, draw_problems, draw_tasks, record
@@ -131,6 +131,16 @@ def test_certainty_equivalence_uses_frequencies():
     np.testing.assert_allclose(model.transition[1, 0], [0.25, 0.75])
     np.testing.assert_allclose(model.transition[0, 0], [0.5, 0.5])  # never tried
     np.testing.assert_allclose(model.reward, [[0.3, 0.25], [0.5, 0.3]])
+
+
+def test_doubt_is_a_standard_error_of_the_reward():
+    """(s, a) = (0, 1) was tried four times with mean 1/4, (1, 0) once with mean 1/2, the others never."""
+    family = make_family("random_mdp", states=2, actions=2)
+    known = jax.tree.map(lambda x: x[0], draw_problems(family, jax.random.key(0), 1))
+    counts = Counts(jnp.array([[[0.0, 0], [0, 1]], [[1, 3], [0, 0]]]), jnp.array([[0.0, 1], [0.5, 0]]))
+    fitted = maximum_likelihood(known, counts)
+    np.testing.assert_allclose(doubting(fitted, counts, 1.0, 0.0, 1.0).reward, [[1, 0.5], [1, 1]])
+    np.testing.assert_allclose(doubting(fitted, counts, -1.0, 0.0, 1.0).reward, [[0, 0], [0, 0]], atol=1e-7)
 
 
 @pytest.mark.parametrize("name", ["energy", "random_mdp"])

@@ -54,5 +54,5 @@ def get_config():
         warmup=100,
         checkpoint_every=100,
     )
-    c.evaluation.update(tasks=500, episodes=1, rows=250)
+    c.evaluation.update(tasks=500, episodes=1, rows=250, planners=("optimistic", "pessimistic"))
     return c

@@ -1,5 +1,7 @@
 """The readers that need no training, by the kind of problem and by what the family can do."""
 
+from collections.abc import Sequence
+
 import jax
 
 from icdm.evaluation.unseen import UnseenTasks
@@ -18,8 +20,12 @@ from icdm.trajectories.collect import to_float32
 GRID = 16  # tasks along the first parameter of a family's grid
 
 
-def references(unseen: UnseenTasks) -> dict[str, Reader]:
-    """The references by their names in results.json."""
+def references(unseen: UnseenTasks, further: Sequence[str] = ()) -> dict[str, Reader]:
+    """The references by their names in results.json.
+
+    Args:
+      further: planners beside those that every experiment has, where states are observed.
+    """
     found: dict[str, Reader] = {"oracle": Fixed(unseen.tasks.oracle)}
     if unseen.is_ambiguous:
         found[unseen.counted_from] = Fixed(to_float32(unseen.certified.critic))
@@ -28,8 +34,9 @@ def references(unseen: UnseenTasks) -> dict[str, Reader]:
     found["copy"] = Copying(unseen.family.n_actions)
     if unseen.tasks.problem.hides_state:
         return found | _of_hidden_states(unseen)
-    if unseen.tasks.n > 1:  # a single task need not be read from a context
-        found |= {planner: CountsPlanner(unseen.family, planner) for planner in planners_of(unseen.family)}
+    if unseen.tasks.n > 1 or further:  # a single task need not be read from a context
+        planners = *planners_of(unseen.family), *further
+        found |= {planner: CountsPlanner(unseen.family, planner) for planner in planners}
         found |= replanners_of(unseen.family)
     return found
 

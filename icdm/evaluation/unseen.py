@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from icdm.errors import UserError
+from icdm.errors import UserError, unknown
 from icdm.oracles.backward_induction import policy_value
 from icdm.oracles.certify import Certified, OracleConfig, certify, informed_critic
 from icdm.problems.family import Family, HasExpert
 from icdm.problems.policy import Oracle
+from icdm.readers.counts_planners import DOUBTING
 from icdm.trajectories.collect import ContextConfig, Tasks, draw_problems, play, to_float32
 from icdm.trajectories.trajectory import Trajectories
 
@@ -25,14 +26,19 @@ class EvaluationConfig:
       episodes: R, episodes of every decider in each task, each with a context of its own.
       rows: how many episodes run side by side.
       contexts: further contexts in which the models that read one are measured, "BEHAVIOR:EPISODES" each.
+      planners: further references, of `icdm.readers.counts_planners.DOUBTING`.
     """
 
     tasks: int = 100
     episodes: int = 4
     rows: int = 2000
     contexts: tuple[str, ...] = ()
+    planners: tuple[str, ...] = ()
 
     def __post_init__(self):
+        for name in self.planners:
+            if name not in DOUBTING:
+                raise unknown("evaluation.planners", name, DOUBTING)
         for name in ("tasks", "episodes", "rows"):
             value = dataclasses.asdict(self)[name]
             if value < 1:

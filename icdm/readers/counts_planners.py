@@ -19,6 +19,10 @@ from icdm.trajectories.collect import Tasks, to_float32
 from icdm.trajectories.trajectory import Trajectories
 
 PLANNERS = ("certainty_equivalence", "posterior_mean", "posterior_sampling")
+DOUBTING = {
+    "optimistic": 1.0,
+    "pessimistic": -1.0,
+}  # certainty equivalence with so many standard errors added to rewards
 
 
 def planners_of(family: Family) -> tuple[str, ...]:
@@ -28,7 +32,7 @@ def planners_of(family: Family) -> tuple[str, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class CountsPlanner:
-    """Acts greedily on the Q-function of one of PLANNERS."""
+    """Acts greedily on the Q-function of one of PLANNERS or DOUBTING."""
 
     family: Family
     planner: str
@@ -45,7 +49,7 @@ def plan_from_context(family: Family, problem: MDP, context: Trajectories, plann
       problem: N problems of the family; the function uses only the terminal states, the discount and the horizon of
         the first, which a decider may know.
       context: Trajectories (B, K, ...), the only source of transitions and rewards.
-      planner: one of PLANNERS.
+      planner: one of PLANNERS or DOUBTING.
     """
     with jax.enable_x64(True):
         known = jax.tree.map(lambda x: x[0].astype(jnp.promote_types(x.dtype, jnp.float64)), problem)
@@ -60,6 +64,8 @@ def _plan_rows(family: Family, planner: str, known: MDP, context: Trajectories, 
         counts = counts_of(family, context)
         if planner == "certainty_equivalence":
             model = maximum_likelihood(known, counts)
+        elif planner in DOUBTING:
+            model = doubting(maximum_likelihood(known, counts), counts, DOUBTING[planner], *family.reward_range)
         elif planner == "posterior_mean":
             model = family.posterior_mean(counts)
         else:
@@ -93,3 +99,16 @@ def maximum_likelihood(known: MDP, counts: Counts) -> MDP:
         arrival_reward=jnp.zeros_like(known.initial),
         reward_noise="none",
     )
+
+
+def doubting(fitted: MDP, counts: Counts, errors: float, low: float, high: float) -> MDP:
+    """The model of observed frequencies with rewards r(s, a) + errors (high - low) / (2 sqrt(n(s, a))): so many of the
+    largest standard error that the mean of n rewards within [low, high] can have. What such a reward can be at most, or
+    at least, is also that of an untried pair.
+
+    Source: Strehl and Littman, "An analysis of model-based interval estimation for Markov decision processes" (J.
+    Computer and System Sciences 74, 2008), MBIE-EB.
+    """
+    error = (high - low) / (2 * jnp.sqrt(jnp.maximum(counts.visits, 1)))
+    tried = jnp.clip(fitted.reward + errors * error, low, high)
+    return dataclasses.replace(fitted, reward=jnp.where(counts.visits > 0, tried, high if errors > 0 else low))

@@ -95,7 +95,9 @@ class Simulated:
         s = self.run.settings
         key = jax.random.fold_in(self.run.key, EVALUATION_KEY)
         unseen = draw_unseen(s.family, s.context, s.evaluation, s.test_oracle, key)
-        readers = references(unseen) | {name: TransformerReader(model, s.layout) for name, model in models.items()}
+        readers = references(unseen, s.evaluation.planners) | {
+            name: TransformerReader(model, s.layout) for name, model in models.items()
+        }
         readers["no_context"] = WithoutContext(readers["fine_tuned"])
         measured = {name: Measurement(unseen, reader) for name, reader in readers.items()}
         if unseen.tasks.n > 1:

@@ -103,7 +103,8 @@ def defaults() -> dict[str, Any]:
         test_oracle=dict(tolerance=0.005, points=112, time_limit=120.0),
         # How it is measured.
         # `contexts`: further ones in which models are measured, "BEHAVIOR:EPISODES" each, for instance "oracle:4".
-        evaluation=dict(tasks=100, episodes=4, rows=2000, contexts=()),
+        # `planners`: further references, optimistic and pessimistic certainty equivalence.
+        evaluation=dict(tasks=100, episodes=4, rows=2000, contexts=(), planners=()),
         # Models behind OpenAI-compatible servers, endpoint:URL#MODEL, that read the same contexts as text (see `text`).
         policies=(),
         endpoint=dict(timeout=60.0, tries=3, at_once=4),
@@ -313,7 +314,9 @@ class Settings:
             validation=fine_tune.pop("validation"),
             fine_tune=TrainConfig(**fine_tune),
             from_scratch=c["from_scratch"],
-            evaluation=EvaluationConfig(**c["evaluation"] | {"contexts": tuple(c["evaluation"]["contexts"])}),
+            evaluation=EvaluationConfig(
+                **c["evaluation"] | {name: tuple(c["evaluation"][name]) for name in ("contexts", "planners")}
+            ),
             label_oracle=OracleConfig(**c["label_oracle"]),
             test_oracle=OracleConfig(**c["test_oracle"]),
             policies=tuple(c["policies"]),
