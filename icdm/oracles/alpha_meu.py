@@ -25,7 +25,6 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.optimize import linprog
 
 from icdm.errors import UserError
 from icdm.oracles.alpha_vectors import alpha_vectors, prune
@@ -331,6 +330,8 @@ def committed(problem: AmbiguousPOMDP, *, most: int = 3000, deadline: float = ma
 def _best_mixture(values_JM: np.ndarray, pessimism: float, best: int) -> tuple[float, np.ndarray]:
     """max over mixtures mu of alpha min_m mu . V_m + (1 - alpha) mu . V_best, and its mu (J,)."""
     n_plans, n_models = values_JM.shape
+    from scipy.optimize import linprog  # slow to import, and seldom needed
+
     result = linprog(
         -np.r_[(1 - pessimism) * values_JM[:, best], pessimism],
         A_ub=np.c_[-values_JM.T, np.ones(n_models)],

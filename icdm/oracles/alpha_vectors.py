@@ -15,7 +15,6 @@ import time
 
 import numpy as np
 from scipy import sparse
-from scipy.optimize import linprog
 
 from icdm.errors import OutOfTime, TooLarge
 from icdm.oracles.belief import BeliefModel
@@ -146,6 +145,8 @@ def _beliefs_where_better(vectors: np.ndarray, others: np.ndarray, deadline: flo
     scale = np.maximum(np.abs(difference).max((1, 2), keepdims=True), 1e-300)
     rows = np.concatenate([-difference / scale, np.ones((n, len(others), 1))], 2)
     simplex = sparse.block_diag([np.r_[np.ones(n_states), 0.0][None]] * n)
+    from scipy.optimize import linprog  # slow to import, and seldom needed
+
     result = linprog(
         np.tile(np.r_[np.zeros(n_states), -1.0], n),
         A_ub=sparse.block_diag(list(rows)),

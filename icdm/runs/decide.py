@@ -172,11 +172,10 @@ def _with_open_ends(context: Trajectories | None, log: Log, nothing: int) -> Tra
     state that stands for whatever follows an end is kept for episodes that ended by themselves."""
     if context is None:
         return None
-    episodes = log.contexts[0]
-    over_E1 = _ended(log)[:, None]
-    t = jnp.arange(context.observation.shape[-1])[None]
-    open_EU = (t >= log.steps[episodes][:, None]) & (context.observation[0] == log.end) & ~over_E1
-    return dataclasses.replace(context, observation=jnp.where(open_EU[None], nothing, context.observation))
+    steps_E1, over_E1 = log.steps[log.contexts[0]][:, None], _ended(log)[:, None]
+    observation_EU = np.asarray(context.observation)[0]
+    open_EU = (np.arange(observation_EU.shape[-1]) >= steps_E1) & (observation_EU == log.end) & ~over_E1
+    return dataclasses.replace(context, observation=np.where(open_EU, nothing, observation_EU)[None])
 
 
 def _ended(log: Log) -> np.ndarray:
@@ -189,18 +188,26 @@ def _certainty_equivalence(family: Family, log: Log, context: Trajectories | Non
     """Q of the model of observed frequencies, of the context and the present episode, at what is observed now, (A,)."""
     arrivals = [*(seen for seen, _, _ in episode.before[1:]), episode.now]
     steps = [(*step, arrival) for step, arrival in zip(episode.before, arrivals)]
-    S, terminal_S = family.n_states, np.zeros(family.n_states, bool)
+    terminal_S = np.zeros(family.n_states, bool)
     if context is not None:
-        known = np.asarray(context.valid & (context.steps.arrival < S))
-        steps += list(zip(*(np.asarray(x)[known].tolist() for x in context.steps)))
+        origin, action, reward, arrival = map(np.asarray, context.steps)
+        known = np.asarray(context.valid) & (arrival < family.n_states)
+        steps += list(zip(*(x[known].tolist() for x in (origin, action, reward, arrival))))
         over, last = _ended(log), log.steps[log.contexts[0]]
         terminal_S[np.asarray(context.observation)[0, np.flatnonzero(over), last[over]]] = True
-    columns = (np.array([step[i] for step in steps]) for i in range(4))
+    columns = tuple(np.array([step[i] for step in steps], kind) for i, kind in enumerate((int, int, float, int)))
     with jax.enable_x64(True):
-        counts = count(*columns, np.ones(len(steps), bool), S, family.n_actions)
-        uniform_S, nothing = jnp.full(S, 1 / S), jnp.zeros(())
-        start = MDP(nothing, nothing, nothing, uniform_S, jnp.asarray(terminal_S), jnp.float64(1), family.horizon)
-        return np.asarray(backward_induction(maximum_likelihood(start, counts))[0][len(episode.before), episode.now])
+        q_TSA = _plan_by_frequencies(columns, terminal_S, family.n_actions, family.horizon)
+        return np.asarray(q_TSA)[len(episode.before), episode.now]
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _plan_by_frequencies(columns: tuple[jax.Array, ...], terminal_S: jax.Array, n_actions: int, horizon: int):
+    S = terminal_S.shape[0]
+    counts = count(*columns, jnp.ones(columns[0].shape, bool), S, n_actions)
+    nothing = jnp.zeros(())  # what the frequencies give
+    known = MDP(nothing, nothing, nothing, jnp.full(S, 1 / S), terminal_S, jnp.ones(()), horizon)
+    return backward_induction(maximum_likelihood(known, counts))[0]
 
 
 def _prompt(run: Run, context: Trajectories | None, episode: Episode) -> str:
