@@ -103,8 +103,7 @@ class TaskPool:
 
     @functools.cached_property
     def _tasks(self) -> Tasks:
-        tasks = draw_tasks(self.family, jax.random.fold_in(self.key, 0), self.n_tasks, self.precision)
-        return place_copies(self.mesh, tasks)
+        return pool_tasks(self.family, self.key, self.mesh, self.precision, self.n_tasks)
 
     def batch(self, step: int, among: tuple[int, int] | None = None) -> tuple[Tasks, jax.Array]:
         """Rows of random tasks, of those from the first to before the last of `among` if it is given."""
@@ -114,6 +113,11 @@ class TaskPool:
 
     def lessons(self, batch: tuple[Tasks, jax.Array], key: jax.Array) -> list[Lesson]:
         return [self.recorder(self.family, *batch, key)]
+
+
+def pool_tasks(family: Family, key: jax.Array, mesh: jax.sharding.Mesh, precision: OracleConfig, n_tasks: int) -> Tasks:
+    """The tasks of a `TaskPool` with that key, solved, on every device."""
+    return place_copies(mesh, draw_tasks(family, jax.random.fold_in(key, 0), n_tasks, precision))
 
 
 @dataclasses.dataclass(frozen=True)

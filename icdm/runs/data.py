@@ -10,17 +10,18 @@ import numpy as np
 
 from icdm.errors import UserError
 from icdm.evaluation.references import references
-from icdm.evaluation.unseen import draw_unseen, with_context
+from icdm.evaluation.unseen import UnseenTasks, draw_unseen, with_context
 from icdm.evaluation.value import Measurement
 from icdm.files import checksum, read_json, write_json
 from icdm.learning.planned import Planned
-from icdm.learning.sources import Labelled, Mixture, Source, held_out, labelled_tasks, played_tasks
+from icdm.learning.sources import Labelled, Mixture, Source, held_out, labelled_tasks, played_tasks, pool_tasks
 from icdm.learning.varied import Levelled, Renamed, Shortened
 from icdm.models.policy import TransformerReader
 from icdm.models.transformer import Transformer
-from icdm.readers.reader import WithoutContext
+from icdm.readers.memoriser import Memoriser
+from icdm.readers.reader import Reader, WithoutContext
 from icdm.runs.endpoints import measured_results
-from icdm.runs.run import EVALUATION_KEY, Run
+from icdm.runs.run import EVALUATION_KEY, FINE_TUNE_KEY, Run
 from icdm.runs.settings import MixturePart
 
 CHECKSUM = "data.json"  # of the data file, in the run's directory
@@ -88,6 +89,15 @@ class Simulated:
         recorder = Renamed(Levelled(Planned(rows, s.labels, part.teacher, s.n_iterates)), part.layout)
         return played_tasks(part.family, recorder, part.rows, jax.random.fold_in(key, i), self.mesh, s.label_oracle)
 
+    def _memoriser(self, unseen: UnseenTasks) -> dict[str, Reader]:
+        """The reader that knows the training tasks, where there are only so many and states are observed."""
+        s = self.run.settings
+        if not s.pool or s.family.hides_state or unseen.tasks.n == 1:
+            return {}
+        key = jax.random.fold_in(self.run.key, FINE_TUNE_KEY)
+        tasks = pool_tasks(s.family, key, self.mesh, s.label_oracle, s.pool)
+        return {"memoriser": Memoriser(jax.tree.map(lambda x: x[: s.pool - s.n_held_out], tasks))}
+
     def evaluate(
         self, models: dict[str, Transformer], stop: Callable[[], bool]
     ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -98,6 +108,7 @@ class Simulated:
         readers = references(unseen, s.evaluation.planners) | {
             name: TransformerReader(model, s.layout) for name, model in models.items()
         }
+        readers |= self._memoriser(unseen)
         readers["no_context"] = WithoutContext(readers["fine_tuned"])
         measured = {name: Measurement(unseen, reader) for name, reader in readers.items()}
         if unseen.tasks.n > 1:
