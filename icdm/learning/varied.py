@@ -72,9 +72,8 @@ class Renamed:
         key, own_key = jax.random.split(key)
         lesson = self.rows(family, tasks, task_B, key)
         trajectories = lesson.trajectories
-        names = self.layout.n_observations
-        draw_BN = jax.random.uniform(own_key, (task_B.size, names))
-        name_BS = jnp.argsort(draw_BN, axis=-1)[:, : family.observation_space.n]
+        draw_BO = jax.random.uniform(own_key, (task_B.size, self.layout.n_observations))
+        name_BS = jnp.argsort(draw_BO, axis=-1)[:, : family.observation_space.n]
         row_B11 = jnp.arange(task_B.size)[:, None, None]
         observation = trajectories.observation
         renamed = jnp.where(observation == NOTHING, NOTHING, name_BS[row_B11, observation]).astype(jnp.int32)
