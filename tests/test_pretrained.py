@@ -200,3 +200,11 @@ def test_configs_that_are_refused():
     c.layout = "interleaved"
     with pytest.raises(UserError, match="set layout to transition"):
         Settings.from_config(c)
+
+
+def test_states_reached_are_states_acted_on_turned(trained):
+    """Before training, embeddings of the two names of a state have the same angles to those of other states."""
+    model, layout = trained.model("start"), trained.layout
+    first, second = (np.asarray(model.embed[...])[part] for part in layout.twins)
+    assert first.shape == second.shape == (9, 16) and np.abs(first - second).max() > 0.1
+    np.testing.assert_allclose(first @ first.T, second @ second.T, atol=1e-4)

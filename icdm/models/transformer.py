@@ -351,6 +351,19 @@ class Transformer(nnx.Module):
         return tapped(taps, f"{number}.out", x_BLD), None if memory is None else (k_BWYD, v_BWYD)
 
 
+def with_twins(model: Transformer, first: slice, second: slice, key: jax.Array) -> Transformer:
+    """The model whose embeddings of the second ids are those of the first, turned by one random rotation.
+
+    Both name the same things. Whatever tells that two positions show the same thing under its two names can then be
+    learned from some of the things for all of them: q and k have to undo one rotation, not to match every pair.
+    """
+    embed_VD = model.embed[...]
+    turn_DD = jax.random.orthogonal(key, embed_VD.shape[1])
+    turned = {"embed": embed_VD.at[second].set(embed_VD[first] @ turn_DD)}
+    named = model.named_weights() | turned
+    return model.with_weights(lambda name: named[name])
+
+
 def rms_norm(x: jax.Array, scale_D: jax.Array, epsilon: float) -> jax.Array:
     """x / sqrt(mean(x^2) + epsilon) * scale over the last axis, computed in float32."""
     y = x.astype(jnp.float32)

@@ -16,7 +16,7 @@ from icdm.files import read_json, whole, write_json
 from icdm.learning import checkpoint
 from icdm.learning.train import TrainConfig
 from icdm.models.lora import Adapted, adapted, init_factors
-from icdm.models.transformer import Transformer
+from icdm.models.transformer import Transformer, with_twins
 from icdm.problems.family import Family
 from icdm.runs.settings import Settings, as_json, completed, first_difference
 from icdm.trajectories.layouts import Layout
@@ -132,8 +132,9 @@ class Run:
             from icdm.published.model import load, open_published  # needs the packages of the extra `language`
 
             return load(open_published(s.weights), s.model, place)
-        rngs = nnx.Rngs(jax.random.fold_in(self.key, MODEL_KEY))
-        return Transformer(s.model, self.layout.size, rngs, self.layout.numbers)
+        key = jax.random.fold_in(self.key, MODEL_KEY)
+        model = Transformer(s.model, self.layout.size, nnx.Rngs(key), self.layout.numbers)
+        return with_twins(model, *self.layout.twins, jax.random.fold_in(key, 0)) if s.mixture else model
 
     @property
     def trained(self) -> dict[str, TrainConfig]:

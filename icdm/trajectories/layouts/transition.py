@@ -29,6 +29,11 @@ class TransitionLayout(Vocabulary):
         return self.sides or (self.n_observations,)
 
     @property
+    def twins(self) -> tuple[slice, slice]:
+        """The ids of the observations, those acted on and those reached."""
+        return self.slices["observation"], self.slices["next_observation"]
+
+    @property
     def components(self) -> int:
         return 2 * len(self.axes) + 2
 
