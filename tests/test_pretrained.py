@@ -13,8 +13,9 @@ from icdm.cli import main
 from icdm.errors import UserError
 from icdm.oracles.backward_induction import backward_induction
 from icdm.problems.mdp import make_mdp
-from icdm.runs.decide import decide_by_model
+from icdm.runs.decide_by_model import decide_by_model
 from icdm.runs.decider import Decider
+from icdm.runs.export import export_examples
 from icdm.runs.phases import Phases
 from icdm.runs.pretrained import pretrained_run
 from icdm.runs.run import Run
@@ -175,6 +176,11 @@ def test_mistakes_are_one_line_each(trained, model, tmp_path, capsys):
             main(["decide", *arguments, "--observation", "0" if str(context) not in arguments else "ward"])
         said = capsys.readouterr().err
         assert stopped.value.code == 2 and said.count("\n") == 1 and message in said, said
+
+
+def test_examples_are_of_one_family(trained, tmp_path):
+    with pytest.raises(UserError, match="learns from several families"):
+        export_examples(trained.directory, tmp_path / "examples.jsonl")
 
 
 def test_configs_that_are_refused():

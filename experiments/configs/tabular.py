@@ -9,7 +9,7 @@ trained for, whatever their sizes, without further training:
 
     python -m experiments.evaluate runs/tabular frozen_lake family=gym horizon=32 context.episodes=50
 
-Some 90 minutes of two cores. The package holds the weights of such a run: `icdm decide --model tabular`.
+Some 50 minutes of two cores. The package holds the weights of such a run: `icdm decide --model tabular`.
 """
 
 from experiments.configs import base
@@ -43,7 +43,7 @@ def get_config():
     c.model.update(width=96, layers=6, heads=6, kv_heads=6, hidden=256, rotary_base=0.0, prefix=True, max_length=2048)
     c.pretrain.update(steps=0, mixture=())
     c.fine_tune.update(
-        steps=3500,
+        steps=2700,
         batch=27,
         labels="advantage",
         temperature=0.1,

@@ -21,8 +21,8 @@ from icdm.models.transformer import Transformer
 from icdm.readers.memoriser import Memoriser
 from icdm.readers.reader import Reader, WithoutContext
 from icdm.runs.endpoints import measured_results
+from icdm.runs.mixture import MixturePart
 from icdm.runs.run import EVALUATION_KEY, FINE_TUNE_KEY, Run
-from icdm.runs.settings import MixturePart
 
 CHECKSUM = "data.json"  # of the data file, in the run's directory
 

@@ -1,7 +1,6 @@
 """`icdm decide`: what to do next, from a trained run and the trajectories of the task at hand."""
 
 import argparse
-import dataclasses
 import functools
 import json
 import pathlib
@@ -13,25 +12,17 @@ import numpy as np
 import pyarrow as pa
 
 from icdm.errors import UserError
-from icdm.logs.codings import UNKNOWN, Coding, remarks
+from icdm.logs.codings import UNKNOWN, Coding
 from icdm.logs.columns import raw_values
 from icdm.logs.files import coded_parts, fit_codings, open_source
 from icdm.logs.log import Log, log_of
 from icdm.logs.sequences import as_one_episode, assemble
 from icdm.logs.table import Report, Rows, checked, is_table, join, open_table, plain_codings
-from icdm.oracles.backward_induction import backward_induction
-from icdm.problems.counts import count
-from icdm.problems.family import Family
-from icdm.problems.mdp import MDP
-from icdm.readers.counts_planners import maximum_likelihood
 from icdm.runs.decider import Decider
-from icdm.runs.pretrained import pretrained_run
 from icdm.runs.run import Run
 from icdm.trajectories.layouts import Layout
 from icdm.trajectories.prompt import encode, opening_of
 from icdm.trajectories.trajectory import NOTHING, Step, Trajectories
-
-BINS = 16  # intervals of real numbers in a record that a model reads without training
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -40,6 +31,8 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.model is not None:
         if arguments.show_prompt:
             raise UserError(f"model {arguments.model} reads no text: --show-prompt is for runs of a language model")
+        from icdm.runs.decide_by_model import decide_by_model
+
         answer = decide_by_model(arguments.model, *told, horizon=arguments.horizon)
     else:
         if arguments.horizon is not None:
@@ -69,57 +62,14 @@ def decide(
     if show_prompt and not opened.settings.weights:
         raise UserError(f"{run} reads no text: --show-prompt is for runs of a language model (config.weights)")
     decider, codings = Decider(opened), run_codings(opened)
-    recorded = _read(context, codings, task)
+    recorded = read_rows(context, codings, task)
     if not opened.layout.independent_steps:
         _check_lengths(recorded, opened.family.horizon)
-    episode = _begun(recorded, codings, history, observation)
+    episode = begun(recorded, codings, history, observation)
     log = log_of([recorded.rows], _end(opened, codings))
-    read = _trajectories(log, opened.layout)
-    answer = _decided(decider, codings, read, episode, history)
+    read = context_of(log, opened.layout)
+    answer = decided(decider, codings, read, episode, history)
     return answer | {"prompt": _prompt(opened, read, episode)} if show_prompt else answer
-
-
-def decide_by_model(
-    model: str | pathlib.Path,
-    context: str | pathlib.Path,
-    history: str | pathlib.Path | None = None,
-    observation: str | None = None,
-    task: str | None = None,
-    horizon: int | None = None,
-) -> dict:
-    """The same of a model that was trained for problems of many sizes, and needs no training on the record.
-
-    Beside it "certainty_equivalence" is {"action", "values"} of the model of observed frequencies, and "notes" says how
-    the record was understood.
-
-    Args:
-      model: the name of a model that comes with the package, or a directory that `icdm export --model` wrote.
-      horizon: decisions in an episode; as many as in the longest episode by default.
-
-    Raises:
-      UserError: as `decide`, or the record has more states or actions than the model.
-    """
-    codings = _own_codings(pathlib.Path(context))
-    recorded = _read(context, codings, task)
-    episode = _begun(recorded, codings, history, observation)
-    longest = max(int(recorded.rows.t[recorded.rows.acted].max(initial=0)) + 1, len(episode.before) + 1)
-    if horizon is not None and horizon < longest:
-        raise UserError(f"--horizon {horizon}: there is an episode of {longest} steps, give at least so many")
-    paid = [*recorded.rows.reward[recorded.rows.acted], *(reward for _, _, reward in episode.before)]
-    low, high = min(paid, default=0.0), max(paid, default=0.0)
-    states = codings["observation"].n + 1  # one more stands for whatever follows an end
-    sizes = states, codings["action"].n, horizon or longest
-    run = pretrained_run(model, *sizes, low, high if high > low else low + 1.0)
-    log = log_of([recorded.rows], states - 1)
-    read = _with_open_ends(_trajectories(log, run.layout), log, run.layout.n_observations)
-    answer = _decided(Decider(run), codings, read, episode, history)
-    fitted = _certainty_equivalence(run.family, log, read, episode)
-    names = list(answer["probabilities"])
-    answer["certainty_equivalence"] = {
-        "action": names[int(fitted.argmax())],
-        "values": dict(zip(names, (fitted - fitted.mean()).tolist())),
-    }
-    return answer | {"notes": remarks(codings)}
 
 
 class Episode(NamedTuple):
@@ -129,7 +79,7 @@ class Episode(NamedTuple):
     now: int
 
 
-def _begun(
+def begun(
     recorded: "Recorded", codings: dict[str, Coding], history: str | pathlib.Path | None, observation: str | None
 ) -> Episode:
     if history is None:
@@ -138,7 +88,7 @@ def _begun(
     return Episode(before, now)
 
 
-def _decided(
+def decided(
     decider: Decider,
     codings: dict[str, Coding],
     context: Trajectories | None,
@@ -167,49 +117,6 @@ def _decided(
     }
 
 
-def _with_open_ends(context: Trajectories | None, log: Log, nothing: int) -> Trajectories | None:
-    """The context where an episode that stopped before its end, without a last observation, ends in `nothing`; the
-    state that stands for whatever follows an end is kept for episodes that ended by themselves."""
-    if context is None:
-        return None
-    steps_E1, over_E1 = log.steps[log.contexts[0]][:, None], _ended(log)[:, None]
-    observation_EU = np.asarray(context.observation)[0]
-    open_EU = (np.arange(observation_EU.shape[-1]) >= steps_E1) & (observation_EU == log.end) & ~over_E1
-    return dataclasses.replace(context, observation=np.where(open_EU, nothing, observation_EU)[None])
-
-
-def _ended(log: Log) -> np.ndarray:
-    """Whether each context episode ended by itself, (E,)."""
-    episodes = log.contexts[0]
-    return log.terminal[log.first[episodes] + log.steps[episodes] - 1]
-
-
-def _certainty_equivalence(family: Family, log: Log, context: Trajectories | None, episode: Episode) -> np.ndarray:
-    """Q of the model of observed frequencies, of the context and the present episode, at what is observed now, (A,)."""
-    arrivals = [*(seen for seen, _, _ in episode.before[1:]), episode.now]
-    steps = [(*step, arrival) for step, arrival in zip(episode.before, arrivals)]
-    terminal_S = np.zeros(family.n_states, bool)
-    if context is not None:
-        origin, action, reward, arrival = map(np.asarray, context.steps)
-        known = np.asarray(context.valid) & (arrival < family.n_states)
-        steps += list(zip(*(x[known].tolist() for x in (origin, action, reward, arrival))))
-        over, last = _ended(log), log.steps[log.contexts[0]]
-        terminal_S[np.asarray(context.observation)[0, np.flatnonzero(over), last[over]]] = True
-    columns = tuple(np.array([step[i] for step in steps], kind) for i, kind in enumerate((int, int, float, int)))
-    with jax.enable_x64(True):
-        q_TSA = _plan_by_frequencies(columns, terminal_S, family.n_actions, family.horizon)
-        return np.asarray(q_TSA)[len(episode.before), episode.now]
-
-
-@functools.partial(jax.jit, static_argnums=(2, 3))
-def _plan_by_frequencies(columns: tuple[jax.Array, ...], terminal_S: jax.Array, n_actions: int, horizon: int):
-    S = terminal_S.shape[0]
-    counts = count(*columns, jnp.ones(columns[0].shape, bool), S, n_actions)
-    nothing = jnp.zeros(())  # what the frequencies give
-    known = MDP(nothing, nothing, nothing, jnp.full(S, 1 / S), terminal_S, jnp.ones(()), horizon)
-    return backward_induction(maximum_likelihood(known, counts))[0]
-
-
 def _prompt(run: Run, context: Trajectories | None, episode: Episode) -> str:
     """The text of the context and of the episode that is going on, up to the token that names the action."""
     from icdm.published.model import open_published  # needs the packages of the extra `language`
@@ -227,12 +134,6 @@ def _prompt(run: Run, context: Trajectories | None, episode: Episode) -> str:
 def _action_names(coding: Coding, n: int) -> list[str]:
     """The names of n actions; those that the data do not have are named by their codes."""
     return [str(coding.decode(np.array([code]))[0]) if code < coding.n else str(code) for code in range(n)]
-
-
-def _own_codings(path: pathlib.Path) -> dict[str, Coding]:
-    """The codings of a table, or those that the values of another file suggest; real numbers are put into BINS
-    intervals."""
-    return open_table(path).codings if is_table(path) else fit_codings(open_source(path), BINS, "quantile")
 
 
 def run_codings(run: Run) -> dict[str, Coding]:
@@ -259,7 +160,7 @@ class Recorded(NamedTuple):
     start: int
 
 
-def _read(path: str | pathlib.Path, codings: dict[str, Coding], task: str | None) -> Recorded:
+def read_rows(path: str | pathlib.Path, codings: dict[str, Coding], task: str | None) -> Recorded:
     path, start = pathlib.Path(path), 0
     if is_table(path):
         table = open_table(path)
@@ -311,7 +212,7 @@ def _live(path: str | pathlib.Path, codings: dict[str, Coding], start: int) -> l
     Raises:
       UserError: several episodes, one that is over, one whose beginning is missing, or one that ends in an action.
     """
-    live = _read(path, codings, None)
+    live = read_rows(path, codings, None)
     rows = live.rows
     if len(rows.starts) != 1:
         raise UserError(f"{path} holds {len(rows.starts)} episodes: give the one that is going on")
@@ -325,7 +226,7 @@ def _live(path: str | pathlib.Path, codings: dict[str, Coding], start: int) -> l
     return list(zip(rows.observation.tolist(), rows.action.tolist(), rows.reward.tolist()))
 
 
-def _trajectories(log: Log, layout: Layout) -> Trajectories | None:
+def context_of(log: Log, layout: Layout) -> Trajectories | None:
     """The episodes of the log's only task as the context of one row."""
     episodes = log.contexts[0]
     if not len(episodes):

@@ -61,6 +61,8 @@ def export_examples(
       UserError: neither a run nor a config, or see `icdm.runs.examples.write_examples`.
     """
     config = config_of(pathlib.Path(run_or_config))
+    if config["fine_tune"]["mixture"]:
+        raise UserError(f"{run_or_config} learns from several families: examples are written of one, use --model")
     chosen = {name: value for name, value in (("text", text), ("seed", seed)) if value is not None}
     fine_tune = config["fine_tune"] | {"labels": "argmax"} | ({} if tasks is None else {"pool": tasks})
     if rows is None:

@@ -4,27 +4,26 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from icdm.errors import UserError, unknown
-from icdm.evaluation.unseen import EvaluationConfig, context_of
+from icdm.evaluation.unseen import EvaluationConfig
 from icdm.learning.objectives import LabelConfig
-from icdm.learning.planned import TEACHERS
 from icdm.learning.sources import EPISODES
 from icdm.learning.train import TrainConfig
 from icdm.models.transformer import MATRICES, ModelConfig
 from icdm.oracles.certify import OracleConfig
-from icdm.problems.family import CanSample, Family, HasPosterior, HasWords, make_family, parse_family
+from icdm.problems.family import CanSample, Family, HasWords, make_family, parse_family
 from icdm.readers.completions import EndpointConfig, parse_endpoint
+from icdm.runs.mixture import MixturePart, acting_layout, check_teacher, mixture_of
+from icdm.runs.values import FREE, check_values
 from icdm.trajectories.behavior import check_behavior
 from icdm.trajectories.collect import ContextConfig
 from icdm.trajectories.layouts import Layout, make_layout
 from icdm.trajectories.layouts.text import Phrases, phrases_of, text_layout
-from icdm.trajectories.layouts.vocabulary import Vocabulary
 
 A_DAY = 86_400.0  # seconds
-LEAST_UNIT = 1e-6  # of rewards in a family in which the model of a mixture acts
 DISPLAYED = ("published",)  # fields that change nothing of what is computed
 
 
@@ -114,84 +113,7 @@ def defaults() -> dict[str, Any]:
     )
 
 
-MANY = 10**9  # no array is longer
-LIMITS = {  # the lowest and the highest value of numbers, by field or by the last part of its name
-    "seed": (0, 2**32 - 1),
-    "horizon": (1, MANY),
-    "reward_bins": (2, 2**16),
-    "mesh_model": (1, MANY),
-    "episodes": (0, MANY),
-    "evaluation.tasks": (1, MANY),
-    "evaluation.episodes": (1, MANY),
-    "evaluation.rows": (1, MANY),
-    "fine_tune.pool": (0, MANY),
-    "names": (0, MANY),
-    "rows": (1, MANY),
-    "fine_tune.validation": (0, 1),
-    "points": (1, MANY),
-    "steps": (0, MANY),
-    "batch": (1, MANY),
-    "warmup": (0, MANY),
-    "lora_rank": (0, MANY),
-    "lora_dropout": (0, 1),
-    "weight_decay": (0, math.inf),
-    "checkpoint_every": (1, MANY),
-    "log_every": (1, MANY),
-    "validate_every": (0, MANY),
-    "patience": (1, MANY),
-    "epsilon": (0, 1),
-    "mixing": (0, MANY),
-    "rotary_base": (0, math.inf),
-}
-SIZES = ("width", "layers", "heads", "kv_heads", "hidden", "max_length")
-LIMITS |= {f"model.{name}": (1, MANY) for name in SIZES}
-ABOVE_0 = ("learning_rate", "clip", "lora_alpha", "temperature", "tolerance", "time_limit")
-KINDS = {
-    bool: ((bool,), "True or False"),
-    int: ((int,), "a whole number"),
-    float: ((int, float), "a number"),
-    str: ((str,), "a text"),
-    list: ((list,), "a list of texts"),
-    dict: ((dict,), "fields"),
-}
-FREE = ("problem", "published", "fine_tune.mixture")  # groups whose fields have no defaults
 DATA_LABELS = ("oracle", "imitation", "best_return", "pessimistic")  # the keys of `icdm.logs.labels.LABELS`
-
-
-def check_values(values: dict[str, Any], known: dict[str, Any], prefix: str = "") -> None:
-    """Every value of a config by itself: its type, which is that of the default, and its range.
-
-    Raises:
-      UserError: an unknown field of a group, or a value that no run accepts.
-    """
-    for name, value in values.items():
-        field = prefix + name
-        if name not in known:
-            if prefix:
-                raise unknown("config field", field, [prefix + each for each in known])
-            continue  # of a sweep, or of an earlier version
-        types, kind = KINDS[type(known[name])]
-        texts = not isinstance(value, list) or all(isinstance(text, str) for text in value)
-        if type(value) not in types or not texts:
-            raise UserError(f"{field} {json.dumps(value)}: give {kind}")
-        if isinstance(value, dict) and field not in FREE:
-            check_values(value, known[name], f"{field}.")
-        elif types[0] is int:
-            _check_number(field, value, kind)
-
-
-def _check_number(field: str, value: float, kind: str) -> None:
-    """Raises UserError for a number that is not finite, or out of its range."""
-    name = field.split(".")[-1]
-    if not math.isfinite(value):
-        raise UserError(f"{field} {value}: give {kind} that is finite")
-    if name in ABOVE_0 and value <= 0:
-        raise UserError(f"{field} {value}: give {kind} above 0")
-    lowest, highest = LIMITS.get(field) or LIMITS.get(name) or (-math.inf, math.inf)
-    if value < lowest:
-        raise UserError(f"{field} {value}: give at least {lowest}")
-    if value > highest:
-        raise UserError(f"{field} {value}: give at most {highest}")
 
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -207,32 +129,11 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
         c["layout"] = "single_steps"
     every = json.loads(json.dumps(defaults()))
     for name, value in every.items():
-        if isinstance(value, dict) and name not in ("problem", "published"):
+        if isinstance(value, dict) and name not in FREE:
             if not isinstance(c.get(name, {}), dict):
                 raise UserError(f"{name} {c[name]!r}: give its fields, such as {name}.{next(iter(value))}")
             c[name] = value | c.get(name, {})
     return every | c
-
-
-@dataclasses.dataclass(frozen=True)
-class MixturePart:
-    """Rows of one family in a mixture.
-
-    Attributes:
-      context: of at most so many episodes.
-      teacher: whose Q the labels carry.
-      rows: how many of a step's rows.
-      layout: in which they are written.
-    """
-
-    family: Family
-    context: ContextConfig
-    teacher: str
-    rows: int
-    layout: Layout
-
-
-PART = dict(family="random_mdp", context="uniform:10", teacher="oracle", rows=1)  # fields of a part, as in a config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -288,10 +189,8 @@ class Settings:
         pretrain, fine_tune = dict(c["pretrain"]), dict(c["fine_tune"])
         mixture = tuple(parse_family(text) for text in pretrain.pop("mixture"))
         names, parts = fine_tune.pop("names"), fine_tune.pop("mixture")
-        parts = _parts(c, parts, names) if parts else ()
-        model, layout = (
-            _model_and_layout(c, family, mixture) if not parts else (ModelConfig(**c["model"]), _acting(parts, family))
-        )
+        parts = mixture_of(c, parts, names) if parts else ()
+        model, layout = _model_and_layout(c, family, mixture, parts)
         settings = cls(
             seed=c["seed"],
             family_name=c["family"],
@@ -391,7 +290,7 @@ class Settings:
 
     def _check_teacher(self) -> None:
         if not self.mixture:
-            _check_teacher("fine_tune.teacher", self.teacher, self.family)
+            check_teacher("fine_tune.teacher", self.teacher, self.family)
         if self.is_planned and (self.data or self.family.hides_state or self.labels.labels == "tokens"):
             raise UserError(
                 "fine_tune.teacher and fine_tune.iterates need Q-values of states: a family that shows its state, no "
@@ -479,8 +378,17 @@ class Settings:
         return self.labels.temperature * (self.layout.reward_unit if self.mixture else 1.0)
 
 
-def _model_and_layout(c: dict[str, Any], family: Family, mixture: tuple[Family, ...]) -> tuple[ModelConfig, Layout]:
-    """The shape of the model, and how it reads trajectories."""
+def _model_and_layout(
+    c: dict[str, Any], family: Family, mixture: tuple[Family, ...], parts: tuple[MixturePart, ...]
+) -> tuple[ModelConfig, Layout]:
+    """The shape of the model, and how it reads trajectories.
+
+    Args:
+      mixture: the families that it is pretrained on.
+      parts: those of the mixture that it is fine-tuned on.
+    """
+    if parts:
+        return ModelConfig(**c["model"]), acting_layout(parts, family)
     if bool(c["weights"]) != (c["layout"] == "text"):
         raise UserError("layout text is what a language model reads: give --config.weights together with it")
     if not c["weights"]:
@@ -499,82 +407,6 @@ def _model_and_layout(c: dict[str, Any], family: Family, mixture: tuple[Family, 
     )
     chosen = {name: c["model"][name] for name in ("max_length", "dtype", "remat")}
     return adjusted(published, **chosen), layout
-
-
-def _parts(c: dict[str, Any], mixture: dict[str, dict], names: int) -> tuple[MixturePart, ...]:
-    """The parts of a mixture of fully observed families with rewards in [-1, 1], written in one vocabulary.
-
-    Raises:
-      UserError: a part that cannot be run.
-    """
-    if c["layout"] != "transition":
-        raise UserError(f"fine_tune.mixture with layout {c['layout']}: set layout to transition")
-    if not all(isinstance(fields, dict) for fields in mixture.values()):
-        raise UserError(f"fine_tune.mixture: give {', '.join(PART)} for each part")
-    parts = {name: PART | fields for name, fields in mixture.items()}
-    for name, fields in parts.items():
-        check_values(fields, PART, f"fine_tune.mixture.{name}.")
-    families = {name: parse_family(fields["family"]) for name, fields in parts.items()}
-    for name, family in families.items():
-        low, high = family.reward_range
-        field = f"fine_tune.mixture.{name}.family"
-        if family.hides_state or not isinstance(family, CanSample) or low < -1 or high > 1:
-            raise UserError(f"{field}: give one that shows its state, has a simulator, and pays from -1 to 1")
-        if family.observation_space.n > names:
-            raise UserError(f"{field} has {family.observation_space.n} states: raise fine_tune.names, now {names}")
-        _check_teacher(f"fine_tune.mixture.{name}.teacher", parts[name]["teacher"], family)
-    first = make_layout("transition", *_first_and_others(families.values()), reward_bins=c["reward_bins"])
-    layout = dataclasses.replace(first, n_observations=names, sides=())
-    found = []
-    for name, family in families.items():
-        context = context_of(parts[name]["context"], ContextConfig(**c["context"]), f"fine_tune.mixture.{name}.context")
-        context.check(family)
-        found.append(
-            MixturePart(family, context, parts[name]["teacher"], parts[name]["rows"], _written(layout, family))
-        )
-    return tuple(found)
-
-
-def _first_and_others(families: Iterable[Family]) -> tuple[Family, list[Family]]:
-    first, *others = families
-    return first, others
-
-
-def _written(layout: Vocabulary, family: Family) -> Vocabulary:
-    """The layout of another family with the same vocabulary: its last steps have the names of the last steps there."""
-    low, high = family.reward_range
-    return dataclasses.replace(
-        layout,
-        family_actions=family.n_actions,
-        first_step=layout.horizon - family.horizon,
-        reward_low=low,
-        reward_high=high,
-    )
-
-
-def _acting(parts: tuple[MixturePart, ...], family: Family) -> Vocabulary:
-    """The layout in which a model of a mixture acts in a family; rewards are divided by the largest there.
-
-    Raises:
-      UserError: the family has more states or actions than the mixture's vocabulary.
-    """
-    layout = parts[0].layout
-    for what, n, limit in (
-        ("states", family.observation_space.n, layout.n_observations),
-        ("actions", family.n_actions, layout.n_actions),
-    ):
-        if n > limit:
-            raise UserError(f"{n} {what}, the model has names for {limit}: group them, or train a run of its own")
-    if family.hides_state:
-        raise UserError("the model of a mixture acts where states are observed: choose another family")
-    return dataclasses.replace(_written(layout, family), least_unit=LEAST_UNIT)
-
-
-def _check_teacher(field: str, teacher: str, family: Family) -> None:
-    if teacher not in TEACHERS:
-        raise unknown(field, teacher, TEACHERS)
-    if teacher != "oracle" and not isinstance(family, HasPosterior):
-        raise UserError(f"{field} {teacher}: family {type(family).__name__} computes no posterior")
 
 
 def _phrases(form: str, family: Family) -> Phrases:
