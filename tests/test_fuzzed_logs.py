@@ -19,7 +19,8 @@ from recorded_files import GOOD, HEADER, random_rows
 from icdm.logs.convert import convert, to_table
 from icdm.logs.describe import describe
 from icdm.logs.table import open_table, plain_codings, write_table
-from icdm.runs.decide import _live, _present, _read
+from icdm.runs.decide import _live, _present, read_rows
+from icdm.runs.decide_by_model import _own_codings
 
 SETTINGS = dict(deadline=None, database=None, suppress_health_check=list(HealthCheck))
 QUICK = settings(max_examples=500, **SETTINGS)
@@ -133,11 +134,17 @@ def fuzz_decide(seed):
             path = pathlib.Path(directory) / f"{name}.csv"
             path.write_bytes(mutated(content.encode(), [CONTEXT.encode(), HISTORY.encode()], seed))
             reads_or_refuses(read, path, codings)
+            reads_or_refuses(_record, path)
     reads_or_refuses(_now, mutated(b"5", [b"2.9", b"1e39", b"-1"], seed).decode("latin-1"), codings)
 
 
+def _record(path):
+    """A record in the codings that its own values suggest."""
+    _context(path, _own_codings(path))
+
+
 def _context(path, codings):
-    rows = _read(path, codings, None).rows
+    rows = read_rows(path, codings, None).rows
     _within(rows.observation, rows.action[rows.acted], rows.reward, codings)
 
 
