@@ -12,7 +12,7 @@ trained for, whatever their sizes, without further training:
 Some 50 minutes of two cores. The package holds the weights of such a run: `icdm decide --model tabular`.
 """
 
-from experiments.configs import base
+from experiments.configs import planning
 
 READS_ON = dict(teacher="posterior_mean_replanned")
 MIXTURE = dict(
@@ -34,25 +34,16 @@ MIXTURE = dict(
 
 
 def get_config():
-    c = base.get_config()
-    c.family = "random_mdp"
-    c.horizon = 15
-    c.problem = dict(states=10, actions=4, discount=1.0, concentration=0.05)
-    c.context.update(episodes=20, behavior="uniform")
-    c.reward_bins = 2
-    c.model.update(width=96, layers=6, heads=6, kv_heads=6, hidden=256, rotary_base=0.0, prefix=True, max_length=2048)
-    c.pretrain.update(steps=0, mixture=())
+    c = planning.get_config()  # whose problems the model is measured in first
+    c.model.update(width=96, layers=6, heads=6, kv_heads=6, hidden=256, max_length=2048)
     c.fine_tune.update(
         steps=2700,
         batch=27,
-        labels="advantage",
-        temperature=0.1,
-        iterates=True,
+        teacher="oracle",  # each part has its own
         names=80,
         mixture=MIXTURE,
         learning_rate=1.5e-3,
-        warmup=100,
         checkpoint_every=100,
     )
-    c.evaluation.update(tasks=500, episodes=1, rows=250, planners=("optimistic", "pessimistic"))
+    c.evaluation.update(tasks=500, rows=250, planners=("optimistic", "pessimistic"))
     return c
