@@ -14,9 +14,9 @@ bounds by trials that follow them. A file without observations is an MDP."""
 DECIDE = """The next action of a trained run, from the trajectories of the task at hand. CONTEXT holds recorded episodes
 of the task (a table, .csv or .parquet). HISTORY holds the episode that is going on, in the same form: its last row has
 no action, and is what is observed now. Without a history an episode begins, on the given observation. Prints the best
-action, the probability of each action, and their values if the model carries them. With --model tabular a model that
-comes with icdm decides, on any record with at most 79 states and 8 actions, and what certainty equivalence would do is
-printed beside it."""
+action, the probability of each action, and their values if the model carries them. With --model a model of
+many families decides, on any record whose states and actions it has names for, and what certainty equivalence would do
+is printed beside it."""
 
 CONVERT = """Makes a table of recorded steps out of another file, or a Minari data set or CSV file out of a table. IN:
 .csv, .parquet, a Minari directory, or a .npz of the Decision-Pretrained Transformer. OUT: .parquet (the table), .csv
@@ -58,8 +58,8 @@ def solve(parser: argparse.ArgumentParser) -> None:
 def decide(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--run", metavar="DIR", help="work directory of a trained run")
-    model = "a model that needs no training: tabular, which comes with icdm, or a directory of icdm export --model"
-    which.add_argument("--model", metavar="NAME", help=model)
+    model = "a model of many families, which needs no training on CONTEXT: a directory of icdm export --model"
+    which.add_argument("--model", metavar="DIR", help=model)
     parser.add_argument("--context", required=True, metavar="FILE", help="recorded episodes of the task")
     parser.add_argument("--history", metavar="FILE", help="the episode so far, up to what is observed now")
     parser.add_argument("--observation", help="what is observed now, at the start of an episode")

@@ -162,7 +162,7 @@ def test_mistakes_are_one_line_each(trained, model, tmp_path, capsys):
     (altered / "config.json").write_text((model / "config.json").read_text().replace('"names": 9', '"names": 8'))
     (missing / weights).unlink()
     cases = [
-        (["--model", "tabulr", "--context", str(context)], "unknown model 'tabulr'"),
+        (["--model", str(tmp_path), "--context", str(context)], "is no exported model"),
         (["--model", str(model), "--context", str(large)], "10 states, the model has names for 9"),
         (["--model", str(model), "--context", str(many)], "4 actions, the model has names for 3"),
         (["--model", str(model), "--context", str(context), "--horizon", "2"], "an episode of 3 steps"),

@@ -9,7 +9,7 @@ trained for, whatever their sizes, without further training:
 
     python -m experiments.evaluate runs/tabular frozen_lake family=gym horizon=32 context.episodes=50
 
-Some 50 minutes of two cores. The package holds the weights of such a run: `icdm decide --model tabular`.
+Some 55 minutes of two cores. `icdm export runs/tabular --model DIR` writes it for `icdm decide --model DIR`.
 """
 
 from experiments.configs import planning

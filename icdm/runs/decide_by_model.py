@@ -40,7 +40,7 @@ def decide_by_model(
     the record was understood.
 
     Args:
-      model: the name of a model that comes with the package, or a directory that `icdm export --model` wrote.
+      model: the directory that `icdm export --model` wrote.
       horizon: decisions in an episode; as many as in the longest episode by default.
 
     Raises:

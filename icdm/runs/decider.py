@@ -69,24 +69,24 @@ class Decider:
     @classmethod
     def pretrained(
         cls,
-        model: str | pathlib.Path = "tabular",
+        directory: str | pathlib.Path,
         *,
         states: int,
         actions: int,
         horizon: int,
         rewards: tuple[float, float] = (0.0, 1.0),
     ) -> "Decider":
-        """The decider of a model that comes with the package, in a problem of these sizes that it was not trained for.
+        """The decider of a model of many families, in a problem of these sizes that it was not trained for.
 
         Args:
-          model: its name, or a directory that `icdm export --model` wrote.
+          directory: what `icdm export --model` wrote.
           horizon: decisions in an episode.
           rewards: the lowest and the highest of one step.
 
         Raises:
           UserError: there is no such model, its files are damaged, or the problem is too large for it.
         """
-        return cls(pretrained_run(model, states, actions, horizon, *map(float, rewards)))
+        return cls(pretrained_run(directory, states, actions, horizon, *map(float, rewards)))
 
     def reset(self, context: Trajectories | None = None, rows: int = 1) -> None:
         """Begins an episode in each row, having read its context.

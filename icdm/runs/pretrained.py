@@ -1,4 +1,4 @@
-"""Models that come with the package, and directories like theirs: weights that act without any training."""
+"""Exported models of a mixture of families: weights that act in a new problem without any training."""
 
 import dataclasses
 import pathlib
@@ -8,22 +8,21 @@ import ml_dtypes
 import numpy as np
 import safetensors.numpy
 
-import icdm
-from icdm.errors import UserError, unknown
+from icdm.errors import UserError
 from icdm.files import file_checksum, read_json, whole, write_json
 from icdm.runs.run import WEIGHTS, Run
 
-SHIPPED = pathlib.Path(icdm.__file__).parent / "pretrained"  # a directory for each model
 CHECKSUM = "checksum.json"
+REMEDY = "export it again"
 
 
 def pretrained_run(
-    model: str | pathlib.Path, states: int, actions: int, horizon: int, reward_low: float, reward_high: float
+    directory: str | pathlib.Path, states: int, actions: int, horizon: int, reward_low: float, reward_high: float
 ) -> Run:
     """A run of a model of a mixture (`fine_tune.mixture`) that acts in a problem of these sizes.
 
     Args:
-      model: the name of a shipped model, or a directory that `icdm export --model` wrote.
+      directory: what `icdm export --model` wrote.
       horizon: decisions in an episode.
       reward_low, reward_high: of one step; rewards are divided by the larger of the two in absolute value.
 
@@ -31,7 +30,7 @@ def pretrained_run(
       UserError: there is no such model, its files are not what was written, or it has no names for so many states or
         actions.
     """
-    directory = _checked(model)
+    directory = _checked(pathlib.Path(directory))
     sizes = dict(states=states, actions=actions, reward_low=reward_low, reward_high=reward_high)
     run = Run.open(directory)
     run = dataclasses.replace(run, config=run.config | {"family": "recorded", "horizon": horizon, "problem": sizes})
@@ -57,17 +56,14 @@ def write_pretrained(run: Run, out: pathlib.Path) -> None:
     write_json(out / CHECKSUM, {name: file_checksum(out / name) for name in (WEIGHTS, "config.json")})
 
 
-def _checked(model: str | pathlib.Path) -> pathlib.Path:
+def _checked(directory: pathlib.Path) -> pathlib.Path:
     """The directory of a model whose files are those that were written."""
-    shipped = SHIPPED / model
-    directory = shipped if (shipped / CHECKSUM).exists() else pathlib.Path(model)
     if not (directory / CHECKSUM).exists():
-        raise unknown("model", str(model), [path.parent.name for path in SHIPPED.glob(f"*/{CHECKSUM}")])
-    remedy = "install icdm again" if directory == shipped else "export it again"
-    checksums: dict[str, Any] = read_json(directory / CHECKSUM, remedy)
+        raise UserError(f"{directory} is no exported model: icdm export RUN --model DIR writes one")
+    checksums: dict[str, Any] = read_json(directory / CHECKSUM, REMEDY)
     for name in (WEIGHTS, "config.json"):
         if not (directory / name).exists():
-            raise UserError(f"{directory / name} is missing: {remedy}")
+            raise UserError(f"{directory / name} is missing: {REMEDY}")
         if file_checksum(directory / name) != checksums.get(name):
-            raise UserError(f"{directory / name} is not the file that was written (its checksum differs): {remedy}")
+            raise UserError(f"{directory / name} is not the file that was written (its checksum differs): {REMEDY}")
     return directory
