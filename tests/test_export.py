@@ -65,7 +65,8 @@ def test_the_examples_are_the_decisions_that_fine_tuning_sees(config, exported, 
     seen = []
 
     def watched(model, layout, lessons):
-        [(trajectories, target, _)] = lessons
+        [lesson] = lessons
+        trajectories, target = lesson.trajectories, lesson.target
         shown = (trajectories.observation, trajectories.action, target.action)
         jax.debug.callback(lambda *arrays: seen.append([np.asarray(x) for x in arrays]), *shown, ordered=True)
         return jnp.square(model.norm[...]).mean(), trajectories.valid.sum()

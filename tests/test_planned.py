@@ -75,7 +75,8 @@ def test_earlier_layers_are_asked_through_the_same_readout(lesson):
         for some in (dataclasses.replace(asked, iterates=()), asked)
     )
     assert further > plain > 0
-    known = asked._replace(iterates=(dataclasses.replace(asked.target, q=jnp.zeros_like(asked.target.q)),))
+    zero = dataclasses.replace(asked.target, q=jnp.zeros_like(asked.target.q))
+    known = dataclasses.replace(asked, iterates=(zero,))
     assert isinstance(known.iterates[0], Advantage)
     gradient = jax.jit(jax.grad(lambda model: action_loss(model, layout, [known])[0]))(model)
     assert (jnp.abs(gradient.blocks.q[...]).max((1, 2)) > 0).all()

@@ -55,7 +55,7 @@ def mixture_of(c: dict[str, Any], mixture: dict[str, dict], names: int) -> tuple
             raise UserError(f"{field}: give one that shows its state, has a simulator, and pays from -1 to 1")
         if family.observation_space.n > names:
             raise UserError(f"{field} has {family.observation_space.n} states: raise fine_tune.names, now {names}")
-        check_teacher(f"fine_tune.mixture.{name}.teacher", parts[name]["teacher"], family)
+        check_teacher(f"fine_tune.mixture.{name}.teacher", parts[name]["teacher"], family, parts[name]["family"])
     first, *others = families.values()
     layout = make_layout("transition", first, others, reward_bins=c["reward_bins"])
     layout = dataclasses.replace(layout, n_observations=names, sides=())
@@ -99,9 +99,9 @@ def acting_layout(parts: tuple[MixturePart, ...], family: Family) -> Vocabulary:
     return dataclasses.replace(_written(layout, family), least_unit=LEAST_UNIT)
 
 
-def check_teacher(field: str, teacher: str, family: Family) -> None:
+def check_teacher(field: str, teacher: str, family: Family, name: str) -> None:
     """Raises UserError for a teacher that there is not, or that needs a posterior which the family has not."""
     if teacher not in TEACHERS:
         raise unknown(field, teacher, TEACHERS)
     if teacher != "oracle" and not isinstance(family, HasPosterior):
-        raise UserError(f"{field} {teacher}: family {type(family).__name__} computes no posterior")
+        raise UserError(f"{field} {teacher}: family {name} computes no posterior")

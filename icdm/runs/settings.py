@@ -290,7 +290,7 @@ class Settings:
 
     def _check_teacher(self) -> None:
         if not self.mixture:
-            check_teacher("fine_tune.teacher", self.teacher, self.family)
+            check_teacher("fine_tune.teacher", self.teacher, self.family, self.family_name)
         if self.is_planned and (self.data or self.family.hides_state or self.labels.labels == "tokens"):
             raise UserError(
                 "fine_tune.teacher and fine_tune.iterates need Q-values of states: a family that shows its state, no "
