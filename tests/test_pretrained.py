@@ -77,7 +77,7 @@ def test_a_trained_model_is_measured_in_other_families(trained):
     changes = ["family=tabular", "problem.states=7", "problem.actions=3", "horizon=9", "evaluation.tasks=3"]
     results = evaluate(trained.directory, "tabular", changes)
     assert results["family"] == "tabular"
-    assert results["policies"]["fine_tuned"]["normalized_gap"]["n_tasks"] == 3
+    assert results["policies"]["fine_tuned"]["value"]["n_tasks"] == 3  # in some of which nothing is at stake
 
 
 def test_problems_that_are_too_large_are_refused(trained):

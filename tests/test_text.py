@@ -229,6 +229,6 @@ def test_a_language_model_is_tuned_killed_resumed_measured_and_asked(weights, tm
     assert {"fine_tuned@uniform:1", "in_context@uniform:1", "copy@uniform:1"} <= other["policies"].keys()
     assert (tmp_path / "whole" / "evaluations" / "out_of_range" / "gap_against_support.png").exists()
     assert json.loads((tmp_path / "whole" / "results.json").read_text()) == results[0]
-    for change, message in (("horizon=3", "others need training"), ("evaluation.task=3", "did you mean 'tasks'")):
+    for change, message in (("model.width=3", "others need training"), ("evaluation.task=3", "did you mean 'tasks'")):
         refused = run("experiments.evaluate", tmp_path / "whole", "x", change)
         assert refused.returncode == 2 and message in refused.stderr and len(refused.stderr.splitlines()) == 1

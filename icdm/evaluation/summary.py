@@ -114,7 +114,7 @@ def summaries(arrays: dict[str, np.ndarray]) -> dict:
     readers = [name for name in ("posterior_mean", "certainty_equivalence") if name in values]
     if "fine_tuned" in values and readers:
         room = optimal_N - random_N > 1e-9
-        normalized = {k: ((optimal_N - v) / (optimal_N - random_N))[room] for k, v in values.items()}
+        normalized = {k: (optimal_N - v)[room] / (optimal_N - random_N)[room] for k, v in values.items()}
         found["ratios"] = {
             f"fine_tuned/{name}": ratio(normalized["fine_tuned"], normalized[name])
             for name in readers
@@ -130,9 +130,10 @@ def _advantages(values: dict[str, np.ndarray], room_N: np.ndarray) -> dict:
 
     The fine-tuned model is better where the whole interval is above 0, and worse where it is below.
     """
-    shares = {name: (values["fine_tuned"] - v) / room_N for name, v in values.items() if name != "fine_tuned"}
     some = np.broadcast_to(room_N > 1e-9, values["fine_tuned"].shape)
-    return {name: interval(share_N[some]) for name, share_N in shares.items()} if some.any() else {}
+    room = np.broadcast_to(room_N, some.shape)[some]
+    ahead = {name: (values["fine_tuned"] - v)[some] / room for name, v in values.items() if name != "fine_tuned"}
+    return {name: interval(share) for name, share in ahead.items()} if some.any() else {}
 
 
 def _planning_shares(values: dict[str, np.ndarray], room_N: np.ndarray) -> dict:
@@ -146,7 +147,7 @@ def _planning_shares(values: dict[str, np.ndarray], room_N: np.ndarray) -> dict:
     some = room_N > 1e-9
     if not {"myopic", "posterior_mean_replanned"} <= values.keys() or not some.any():
         return {}
-    ahead = {name: ((v - values["myopic"]) / room_N)[some] for name, v in values.items() if name != "myopic"}
+    ahead = {n: (v - values["myopic"])[some] / room_N[some] for n, v in values.items() if n != "myopic"}
     planned = ahead.pop("posterior_mean_replanned")
     if planned.mean() < PLANNING_PAYS:
         return {}
