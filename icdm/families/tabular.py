@@ -82,7 +82,7 @@ class Tabular:
         transition = self._transition(keys["row"], n)
         reward_SA, arrival_S = self._rewards(keys["reward"], goal)
         terminal_S = self._ends(keys["end"], goal) & there_S & (jnp.arange(S) > 0)
-        one_key, any_key = jax.random.split(keys["start"])
+        any_key = jax.random.split(keys["start"])[1]
         initial_S = jnp.where(jax.random.bernoulli(any_key), there_S & ~terminal_S, jnp.arange(S) == 0)
         initial_S = initial_S / initial_S.sum()
         state, action = jax.random.permutation(keys["state"], S), jax.random.permutation(keys["action"], A)

@@ -52,7 +52,7 @@ class Levelled:
 
 def _level(target: Advantage) -> jax.Array:
     """The weight of each row, (B,)."""
-    square_BEU = jnp.square((target.q - target.q.mean(-1, keepdims=True)) / target.temperature).mean(-1)
+    square_BEU = target.losses(jnp.zeros_like(target.q))  # of logits that say nothing: the variance that there is
     count_B = target.counts.sum((1, 2))
     return 1 / (1 + jnp.where(target.counts, square_BEU, 0).sum((1, 2)) / jnp.maximum(count_B, 1))
 

@@ -329,9 +329,9 @@ def committed(problem: AmbiguousPOMDP, *, most: int = 3000, deadline: float = ma
 
 def _best_mixture(values_JM: np.ndarray, pessimism: float, best: int) -> tuple[float, np.ndarray]:
     """max over mixtures mu of alpha min_m mu . V_m + (1 - alpha) mu . V_best, and its mu (J,)."""
-    n_plans, n_models = values_JM.shape
     from scipy.optimize import linprog  # slow to import, and seldom needed
 
+    n_plans, n_models = values_JM.shape
     result = linprog(
         -np.r_[(1 - pessimism) * values_JM[:, best], pessimism],
         A_ub=np.c_[-values_JM.T, np.ones(n_models)],

@@ -140,13 +140,13 @@ def _winners(vectors: np.ndarray, candidates: np.ndarray, beliefs: np.ndarray) -
 
 def _beliefs_where_better(vectors: np.ndarray, others: np.ndarray, deadline: float) -> np.ndarray:
     """argmax_b min_j b . (vector - others[j]) for each of n vectors, (n, S); one block-diagonal linear programme."""
+    from scipy.optimize import linprog  # slow to import, and seldom needed
+
     n, n_states = vectors.shape
     difference = vectors[:, None] - others
     scale = np.maximum(np.abs(difference).max((1, 2), keepdims=True), 1e-300)
     rows = np.concatenate([-difference / scale, np.ones((n, len(others), 1))], 2)
     simplex = sparse.block_diag([np.r_[np.ones(n_states), 0.0][None]] * n)
-    from scipy.optimize import linprog  # slow to import, and seldom needed
-
     result = linprog(
         np.tile(np.r_[np.zeros(n_states), -1.0], n),
         A_ub=sparse.block_diag(list(rows)),

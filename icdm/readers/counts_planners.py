@@ -19,10 +19,8 @@ from icdm.trajectories.collect import Tasks, to_float32
 from icdm.trajectories.trajectory import Trajectories
 
 PLANNERS = ("certainty_equivalence", "posterior_mean", "posterior_sampling")
-DOUBTING = {
-    "optimistic": 1.0,
-    "pessimistic": -1.0,
-}  # certainty equivalence with so many standard errors added to rewards
+# Certainty equivalence with so many standard errors added to rewards.
+DOUBTING = {"optimistic": 1.0, "pessimistic": -1.0}
 
 
 def planners_of(family: Family) -> tuple[str, ...]:

@@ -13,12 +13,11 @@ import jax.numpy as jnp
 
 from icdm.problems.mdp import MDP
 from icdm.problems.policy import Carry
+from icdm.readers.posterior_grid import AT_ONCE, log_chance
 from icdm.trajectories.collect import Tasks
 from icdm.trajectories.trajectory import NOTHING, Step, Trajectories
 
-NEVER = 1e-30  # least likelihood of a step, so that weights stay finite if it is impossible in all tasks
 CLOSE = 1e-4  # to which a deterministic reward must be met
-AT_ONCE = 16  # rows whose contexts are read in parallel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,8 +99,4 @@ def _log_likelihood(problem: MDP, step: Step) -> jax.Array:
         chance_G = jnp.exp(-jnp.square((own_G - mean_G) / problem.noise_scale) / 2)
     else:
         chance_G = (jnp.abs(own_G - mean_G) <= CLOSE).astype(mean_G.dtype)
-    return _log(problem.transition[:, a, s, arrival]) + _log(chance_G)
-
-
-def _log(chance: jax.Array) -> jax.Array:
-    return jnp.log(jnp.maximum(chance, NEVER))
+    return log_chance(problem.transition[:, a, s, arrival]) + log_chance(chance_G)

@@ -113,7 +113,7 @@ def start(plans: Plans, observation_B: jax.Array) -> tuple[jax.Array, jax.Array]
         return first_filter(_alone(problem), jnp.zeros_like(observation_B), observation_B)
 
     belief_BGS, chance_BG = jax.vmap(one, out_axes=1)(plans.problem)
-    return belief_BGS, _log(chance_BG)
+    return belief_BGS, log_chance(chance_BG)
 
 
 def advance(
@@ -128,7 +128,7 @@ def advance(
         return filter_step(_alone(problem), task_B, belief_BS, action_B, observation_B, reward_B)
 
     belief_BGS, chance_BG = jax.vmap(one, (0, 1), 1)(plans.problem, belief_BGS)
-    return belief_BGS, _log(chance_BG)
+    return belief_BGS, log_chance(chance_BG)
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["plans", "log_weight"], meta_fields=[])
@@ -194,5 +194,6 @@ def _alone(problem: POMDP) -> POMDP:
     return jax.tree.map(lambda leaf: leaf[None], problem)
 
 
-def _log(chance: jax.Array) -> jax.Array:
+def log_chance(chance: jax.Array) -> jax.Array:
+    """The logarithm of likelihoods, which are taken as NEVER at least."""
     return jnp.log(jnp.maximum(chance, NEVER))
