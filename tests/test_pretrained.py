@@ -9,6 +9,7 @@ import pytest
 
 from experiments.configs import base
 from experiments.evaluate import evaluate
+from experiments.experiment import run
 from icdm.cli import main
 from icdm.errors import UserError
 from icdm.oracles.backward_induction import backward_induction
@@ -50,9 +51,9 @@ def config(**fine_tune):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    run = Run.claim(tmp_path_factory.mktemp("mixture"), config())
-    Phases(run).train_all()
-    return run
+    found = Run.claim(tmp_path_factory.mktemp("mixture"), config())
+    Phases(found).train_all()
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,23 @@ def test_one_vocabulary_and_the_last_steps_are_named_alike(trained):
     nothing = Step(jnp.array(0), jnp.array(0), jnp.array(0.0), jnp.array(0))
     before = small.append(jnp.array(0), nothing, jnp.array(0))
     assert before.id[0, -1] - small.slices["step"].start == 2, "three steps to come, as in step 2 of 5"
+
+
+def test_a_mixture_goes_on_from_an_exported_model(model, trained, tmp_path):
+    ours = Run.claim(tmp_path / "next", config(start=str(model), steps=0))
+    start = Phases(ours).train_all()["fine_tuned"].named_weights()
+    for name, weight in trained.model("fine_tuned").named_weights().items():
+        np.testing.assert_allclose(start[name], weight, rtol=2**-8)
+    wider = config(start=str(model))
+    wider.model.width = 32
+    for c, message in [
+        (config(start=str(model), names=12), "has n_observations 9, this mixture 12"),
+        (wider, "has a model of another shape"),
+        (config(start=str(tmp_path)), "is no exported model"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            run(c, tmp_path / "refused")
+    assert not (tmp_path / "refused" / "config.json").exists()
 
 
 @pytest.mark.slow
@@ -184,6 +202,10 @@ def test_examples_are_of_one_family(trained, tmp_path):
 
 
 def test_configs_that_are_refused():
+    alone = config(start="model")
+    alone.fine_tune.mixture = {}
+    with pytest.raises(UserError, match="fine_tune.start goes with fine_tune.mixture"):
+        Settings.from_config(alone)
     part = MIXTURE["small"]
     cases = [
         (dict(batch=7), "has 6 rows, fine_tune.batch is 7"),

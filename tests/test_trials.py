@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from published_pomdps import hallway, heaven_and_hell, shopping
 from scipy import sparse
 from small_problems import random_pomdp, tiger
 
@@ -110,6 +111,22 @@ def test_infinite_brackets_are_narrower_than_those_of_sweeps():
     found = bracket(read_sparse(DATA / "cancer.POMDP").problem, None, tolerance=0.03, deadline=in_seconds(60))
     assert found.upper - found.lower <= 0.03 * found.lower
     assert found.lower <= 74.3799 <= found.upper < 77.29
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "text, inside, widest",
+    [
+        (heaven_and_hell(4), (4.8007, 4.8008), 1e-3),
+        (shopping(3), (145.0, 150.3), 2.0),
+        (hallway(), (0.972, 1.219), 0.3),
+    ],
+)
+def test_infinite_brackets_agree_with_those_of_sarsop(text, inside, widest):
+    """`inside`: the published value, or what SARSOP has after some 10 s."""
+    found = bracket(parse_sparse(text).problem, None, tolerance=1e-6, deadline=in_seconds(30))
+    assert found.lower <= inside[1] and inside[0] <= found.upper
+    assert found.upper - found.lower <= widest
 
 
 @pytest.mark.slow

@@ -36,14 +36,14 @@ class Phases:
         self.run, self.settings, self.stop = run, run.settings, stop
         self.mesh = make_mesh(run.settings.mesh_model)
         self.data = open_data(run, self.mesh)
+        self.start = run.start(lambda weight: place_state(self.mesh, weight))
         self.seconds: dict[str, float] = {}
 
     def train_all(self) -> dict[str, Transformer]:
         """The trained models by the names of their policies."""
         s = self.settings
-        start = self.run.start(lambda weight: place_state(self.mesh, weight))
         models = {}
-        model = start
+        model = start = self.start
         if s.starts_published:
             models["in_context"] = start
         if s.pretrain.steps:

@@ -10,6 +10,7 @@ import safetensors.numpy
 
 from icdm.errors import UserError
 from icdm.files import file_checksum, read_json, whole, write_json
+from icdm.models.transformer import Transformer
 from icdm.runs.run import WEIGHTS, Run
 
 CHECKSUM = "checksum.json"
@@ -54,6 +55,29 @@ def write_pretrained(run: Run, out: pathlib.Path) -> None:
         fresh.chmod(0o644)  # safetensors writes files that only their owner can read
     write_json(out / "config.json", run.config)
     write_json(out / CHECKSUM, {name: file_checksum(out / name) for name in (WEIGHTS, "config.json")})
+
+
+def exported_weights(run: Run) -> dict[str, np.ndarray]:
+    """The weights, float32 by name, of the exported model that a run starts from (`fine_tune.start`).
+
+    Raises:
+      UserError: there is no such model, its files are not what was written, or its shapes or names differ from the
+        run's.
+    """
+    directory = _checked(pathlib.Path(run.settings.first_weights))
+    theirs, ours = (each.settings.mixture[0].layout for each in (Run.open(directory), run))
+    for what in ("n_observations", "n_actions", "horizon", "reward_bins"):
+        if getattr(theirs, what) != getattr(ours, what):
+            raise UserError(
+                f"fine_tune.start {directory} has {what} {getattr(theirs, what)}, this mixture {getattr(ours, what)}: "
+                "make fine_tune.names and the largest sizes of its parts the same"
+            )
+    named = safetensors.numpy.load_file(directory / WEIGHTS)
+    described = Transformer.described(run.settings.model, run.layout.size, run.layout.numbers).named_weights()
+    for name, weight in described.items():
+        if name not in named or named[name].shape != weight.shape:
+            raise UserError(f"fine_tune.start {directory} has a model of another shape ({name}): set model.* as there")
+    return {name: np.asarray(named[name], weight.dtype) for name, weight in described.items()}
 
 
 def _checked(directory: pathlib.Path) -> pathlib.Path:

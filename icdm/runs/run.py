@@ -122,7 +122,7 @@ class Run:
         return jax.random.key(self.settings.seed)
 
     def start(self, place: Callable[[np.ndarray], jax.Array] = jax.numpy.asarray) -> Transformer:
-        """The model before training: published weights, or random ones.
+        """The model before training: published weights, those of an exported model, or random ones.
 
         Args:
           place: puts the array of a published weight onto devices.
@@ -132,6 +132,11 @@ class Run:
             from icdm.published.model import load, open_published  # needs the packages of the extra `language`
 
             return load(open_published(s.weights), s.model, place)
+        if s.first_weights:
+            from icdm.runs.pretrained import exported_weights  # which needs this module
+
+            named = exported_weights(self)
+            return self._described().with_weights(lambda name: place(named[name]))
         key = jax.random.fold_in(self.key, MODEL_KEY)
         model = Transformer(s.model, self.layout.size, nnx.Rngs(key), self.layout.numbers)
         return with_twins(model, *self.layout.twins, jax.random.fold_in(key, 0)) if s.mixture else model

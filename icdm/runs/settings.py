@@ -82,7 +82,8 @@ def defaults() -> dict[str, Any]:
         pretrain=dict(steps=300, mixture=("energy:horizon=5",), behavior="mixture", **optimizer),
         # `teacher`: whose Q the labels carry, the oracle's or that of posterior_mean, which reads the same context;
         # `iterates`: earlier layers are asked for the Q with fewer rewards to come; `mixture`: rows of several families
-        # in place of the experiment's own, {name: {family, context, teacher, rows}}, states under `names` names.
+        # in place of the experiment's own, {name: {family, context, teacher, rows}}, states under `names` names;
+        # `start`: an exported model of a mixture, whose weights such training starts from.
         fine_tune=dict(
             steps=500,
             labels="boltzmann",
@@ -91,6 +92,7 @@ def defaults() -> dict[str, Any]:
             iterates=False,
             mixture=dict(),
             names=0,
+            start="",
             pool=0,
             validation=0.0,
             **optimizer,
@@ -158,6 +160,7 @@ class Settings:
     teacher: str
     iterates: bool
     mixture: tuple[MixturePart, ...]
+    first_weights: str
     pool: int
     validation: float
     from_scratch: bool
@@ -209,6 +212,7 @@ class Settings:
             teacher=fine_tune.pop("teacher"),
             iterates=fine_tune.pop("iterates"),
             mixture=parts,
+            first_weights=fine_tune.pop("start"),
             pool=fine_tune.pop("pool"),
             validation=fine_tune.pop("validation"),
             fine_tune=TrainConfig(**fine_tune),
@@ -299,6 +303,8 @@ class Settings:
 
     def _check_mixture(self) -> None:
         if not self.mixture:
+            if self.first_weights:
+                raise UserError("fine_tune.start goes with fine_tune.mixture: for a language model set weights")
             return
         if self.data or self.pretrain.steps or self.from_scratch or self.pool or self.labels.labels != "advantage":
             raise UserError(
