@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from icdm.errors import UserError
 
@@ -26,10 +25,8 @@ class Checkpoints:
     """The checkpoints of one phase of a run."""
 
     def __init__(self, directory: pathlib.Path, say: Callable[[str], None] = print):
-        _silence()
         self.directory, self.say = directory.resolve(), say
-        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, enable_async_checkpointing=False)
-        self.manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=_handlers())
+        self.manager = _manager(self.directory, max_to_keep=KEPT, enable_async_checkpointing=False)
 
     def save(self, step: int, tree: Any) -> None:
         """Saves the pytree; an earlier checkpoint is removed only after this one is complete.
@@ -38,9 +35,8 @@ class Checkpoints:
           UserError: it could not be written (a full disk, say); the earlier ones are still there.
         """
         arrays = _flatten(tree)
-        parts = ocp.args.Composite(
-            state=ocp.args.StandardSave(arrays), digest=ocp.args.JsonSave({"crc32": _digest(arrays)})
-        )
+        args = _orbax().args
+        parts = args.Composite(state=args.StandardSave(arrays), digest=args.JsonSave({"crc32": _digest(arrays)}))
         try:
             self.manager.save(step, args=parts)
             self.manager.wait_until_finished()
@@ -95,9 +91,7 @@ def read(directory: pathlib.Path) -> tuple[int, dict[str, np.ndarray]]:
     """
     if not directory.is_dir():
         return 0, {}
-    _silence()
-    options = ocp.CheckpointManagerOptions(read_only=True)
-    with ocp.CheckpointManager(directory.resolve(), options=options, item_handlers=_handlers()) as manager:
+    with _manager(directory.resolve(), read_only=True) as manager:
         for step in sorted(manager.all_steps(), reverse=True):
             try:
                 return step, jax.device_get(_arrays(manager, step, {}))
@@ -117,16 +111,21 @@ def check_shapes(path: pathlib.Path, arrays: dict[str, Any], wanted: dict[str, A
             )
 
 
-def _silence() -> None:
-    """Orbax logs what it raises, and what it was asked for."""
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+def _orbax() -> Any:
+    """The library; its import is slow, and who only reads a weights file does without."""
+    import orbax.checkpoint
+
+    return orbax.checkpoint
 
 
-def _handlers() -> dict:
-    return {"state": ocp.StandardCheckpointHandler(), "digest": ocp.JsonCheckpointHandler()}
+def _manager(directory: pathlib.Path, **options: Any) -> Any:
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs what it raises, and what it was asked for
+    ocp = _orbax()
+    handlers = {"state": ocp.StandardCheckpointHandler(), "digest": ocp.JsonCheckpointHandler()}
+    return ocp.CheckpointManager(directory, options=ocp.CheckpointManagerOptions(**options), item_handlers=handlers)
 
 
-def _arrays(manager: ocp.CheckpointManager, step: int, places: dict[str, jax.Array]) -> dict[str, jax.Array]:
+def _arrays(manager: Any, step: int, places: dict[str, jax.Array]) -> dict[str, jax.Array]:
     """The verified arrays of a checkpoint, each where its namesake of `places` lies, others on the first device.
 
     The shapes are those of the checkpoint, so that a failure is one of its files, whatever the config says.
@@ -144,7 +143,8 @@ def _arrays(manager: ocp.CheckpointManager, step: int, places: dict[str, jax.Arr
             else jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=first)
             for name, leaf in saved.items()
         }
-        parts = ocp.args.Composite(state=ocp.args.StandardRestore(wanted), digest=ocp.args.JsonRestore())
+        args = _orbax().args
+        parts = args.Composite(state=args.StandardRestore(wanted), digest=args.JsonRestore())
         found = manager.restore(step, args=parts)
     except Exception as error:  # Orbax raises Exception itself where a file of an array is missing
         line = _first_line(error)

@@ -33,6 +33,8 @@ def main(arguments: argparse.Namespace) -> None:
             raise UserError(f"model {arguments.model} reads no text: --show-prompt is for runs of a language model")
         from icdm.runs.decide_by_model import decide_by_model
 
+        # to compile well would take longer than the one decision
+        jax.config.update("jax_disable_most_optimizations", True)
         answer = decide_by_model(arguments.model, *told, horizon=arguments.horizon)
     else:
         if arguments.horizon is not None:
