@@ -58,8 +58,8 @@ def solve(parser: argparse.ArgumentParser) -> None:
 def decide(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--run", metavar="DIR", help="work directory of a trained run")
-    model = "a model of many families, which needs no training on CONTEXT: a directory of icdm export --model"
-    which.add_argument("--model", metavar="DIR", help=model)
+    model = "a model that needs no training on CONTEXT: tabular, or a directory of icdm export --model"
+    which.add_argument("--model", metavar="NAME|DIR", help=model)
     parser.add_argument("--context", required=True, metavar="FILE", help="recorded episodes of the task")
     parser.add_argument("--history", metavar="FILE", help="the episode so far, up to what is observed now")
     parser.add_argument("--observation", help="what is observed now, at the start of an episode")

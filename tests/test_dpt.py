@@ -172,7 +172,7 @@ def context_of(log, layout, rows=4):
     return jax.tree.map(jnp.asarray, found.trajectories)
 
 
-@pytest.mark.parametrize("name", ["transition", "single_steps"])
+@pytest.mark.parametrize("name", ["transition", pytest.param("single_steps", marks=pytest.mark.slow)])
 def test_cached_acting_is_the_forward_pass_with_rows_at_different_positions(room_log, rng, name):
     model, layout = small_model(ROOM, name)
     context = context_of(room_log, layout)

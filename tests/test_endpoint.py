@@ -312,6 +312,7 @@ def tiny_config(server):
     return c
 
 
+@pytest.mark.slow
 def test_a_run_reports_the_policy_and_its_invalid_answers_and_goes_on_after_a_failure(tmp_path, capsys, signals):
     with Server(lambda request: completion("A" if request["prompt"].endswith("3") else "?")) as server:
         answer = server.answer

@@ -75,6 +75,7 @@ def test_adapters_and_merged_weights_are_the_tuned_model(tuned, tmp_path, capsys
     np.testing.assert_allclose(model.logits(hidden), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_model_trained_from_random_weights_is_kept_and_exported(tmp_path):
     directory = trained(tmp_path, lora_rank=0)
     main(["export", str(directory), "--merged", str(tmp_path / "merged")])

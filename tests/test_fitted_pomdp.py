@@ -153,6 +153,7 @@ def test_what_was_recorded_after_the_end_is_not_read():
         assert np.allclose(ours, theirs, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_acting_in_the_fitted_model_is_worth_more_than_chance():
     n_tasks, n_context = 6, 30
     family = make_family("random_pomdp", states=3, observations=3, horizon=6)

@@ -190,6 +190,7 @@ def icu_log(n_episodes=2000, horizon=10):
     return log, target, value(target), value(expert)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("icu_sepsis") is None, reason="needs the extra clinical")
 def test_icu_sepsis_from_the_clinicians_log():
     log, target, truth, expert = icu_log()

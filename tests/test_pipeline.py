@@ -206,6 +206,7 @@ def test_the_directory_of_another_config_is_refused(finished):
     assert (workdir / "results.json").read_text() == before
 
 
+@pytest.mark.slow
 def test_a_loss_that_blows_up_names_the_step(tmp_path):
     done = run(
         "experiments.run",

@@ -85,7 +85,9 @@ def test_samples_are_valid_problems_of_the_sizes_they_promise(name):
     assert np.unique(models.mdp.transition, axis=0).shape[0] > 1 or name == "tiger", "tasks differ"
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name", ["tiger", *(pytest.param(n, marks=pytest.mark.slow) for n in FAMILIES if n != "tiger")]
+)
 def test_the_oracle_earns_its_bracket_and_beats_the_planners(name):
     problem = tasks(make_family(name))
     model = belief_model(problem)

@@ -92,6 +92,7 @@ def test_a_perfect_meter_gives_the_posterior_of_the_chain():
     assert np.allclose(mdp.transition[:, 0, 3, 4], p_X)
 
 
+@pytest.mark.slow
 def test_an_endless_context_leads_to_the_oracles_decisions():
     """Regret, by the oracle's own Q, of the decisions in episodes of a random decider."""
     family = make_family("energy_pomdp", horizon=5)

@@ -132,6 +132,7 @@ def record(path, episodes):
     return path
 
 
+PATHS = ("train", "city", 5), ("bus", "moor", 0)
 WARD = [
     [("home", "wait", 1, 0), ("ward", "treat", 5, 1)],
     [("home", "treat", 0, 0), ("ward", "wait", 2, 0), ("home", "wait", 3, 0)],
@@ -149,6 +150,18 @@ def test_a_record_with_words_is_decided_on_without_training(model, tmp_path, cap
     history = tmp_path / "now.csv"
     history.write_text(HEADER + "0,0,0,home,wait,2,0\n0,0,1,ward,,,0\n")
     assert decide_by_model(model, context, history=history)["step"] == 1
+
+
+def test_the_model_of_the_package_decides_on_a_record(tmp_path, capsys):
+    """Names that it has never seen: what pays at once, and what pays a step later."""
+    at_once = [[("desk", action, reward, 1)] for action, reward in (("call", 1), ("mail", 0)) for _ in range(4)]
+    later = [[("home", action, 0, 0), (to, "stay", reward, 1)] for action, to, reward in PATHS for _ in range(4)]
+    for episodes, observation, best in ((at_once, "desk", "call"), (later, "home", "train")):
+        context = record(tmp_path / f"{observation}.csv", episodes)
+        main(["decide", "--model", "tabular", "--context", str(context), "--observation", observation, "--json"])
+        answer = json.loads(capsys.readouterr().out)
+        assert answer["action"] == best == answer["certainty_equivalence"]["action"]
+    Decider.pretrained("tabular", states=64, actions=8, horizon=32).reset(rows=1)
 
 
 def test_certainty_equivalence_is_the_plan_of_the_frequencies(model, tmp_path):

@@ -84,7 +84,7 @@ def test_rewards_are_rounded_to_the_nearest_text(weights):
     np.testing.assert_array_equal(digits, [0, 0, 1, 9, 9])
 
 
-@pytest.mark.parametrize("form", ["terse", "words"])
+@pytest.mark.parametrize("form", ["terse", pytest.param("words", marks=pytest.mark.slow)])
 def test_acting_reads_what_training_reads(weights, form):
     """Logits along an episode, from the cache step by step, are those of the encoded rows; with and without context."""
     s = settings_of(weights, text=form)
@@ -152,6 +152,7 @@ def test_language_models_that_cannot_be_used(weights, fields, message):
         settings_of(**({"weights": weights} | fields))
 
 
+@pytest.mark.slow
 def test_learners_see_the_same_rows(weights):
     """A small model and a language model with one seed are taught the same episodes and labels."""
     s = settings_of(weights)

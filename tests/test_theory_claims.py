@@ -76,6 +76,7 @@ def test_stationary_distribution_of_chains():
     np.testing.assert_allclose(np.bincount(states, minlength=10) / len(states), d, atol=0.02)
 
 
+@pytest.mark.slow
 def test_training_on_chains_lowers_the_td_loss_and_is_reproducible():
     config = small("td_emerges", processes=40, walks=2, windows=4, checkpoints=2, test_processes=4)
     run = jax.jit(lambda key: td_emerges.train(config, key))

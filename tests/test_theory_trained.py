@@ -326,6 +326,7 @@ def test_layers_and_heads_that_do_not_exist(directory, capsys, arguments, words)
     assert capsys.readouterr().err == f"theory.attention_vs_q: {words.format(run=directory)}\n"
 
 
+@pytest.mark.slow
 def test_directories_without_a_trained_model(directory, tmp_path, capsys):
     config = json.loads((directory / "config.json").read_text())
     begun = tmp_path / "begun"

@@ -75,6 +75,7 @@ def test_command_writes_ledger_report_and_figures(tmp_path):
     assert "linear_q: holds" in result.stdout
 
 
+@pytest.mark.slow
 def test_other_claims_stay_in_the_ledger_and_unchanged_ones_are_not_computed_again(tmp_path, monkeypatch):
     config = quick.get_config()
     config.linear_q.problems = 4

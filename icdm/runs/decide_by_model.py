@@ -40,7 +40,7 @@ def decide_by_model(
     the record was understood.
 
     Args:
-      model: the directory that `icdm export --model` wrote.
+      model: the directory that `icdm export --model` wrote, or the name of a model of the package: tabular.
       horizon: decisions in an episode; as many as in the longest episode by default.
 
     Raises:

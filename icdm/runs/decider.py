@@ -79,7 +79,7 @@ class Decider:
         """The decider of a model of many families, in a problem of these sizes that it was not trained for.
 
         Args:
-          directory: what `icdm export --model` wrote.
+          directory: what `icdm export --model` wrote, or the name of a model of the package: tabular.
           horizon: decisions in an episode.
           rewards: the lowest and the highest of one step.
 

@@ -8,11 +8,13 @@ import ml_dtypes
 import numpy as np
 import safetensors.numpy
 
+import icdm
 from icdm.errors import UserError
 from icdm.files import file_checksum, read_json, whole, write_json
 from icdm.models.transformer import Transformer
 from icdm.runs.run import WEIGHTS, Run
 
+SHIPPED = pathlib.Path(icdm.__file__).parent / "shipped"  # models that come with the package, by name
 CHECKSUM = "checksum.json"
 REMEDY = "export it again"
 
@@ -23,7 +25,7 @@ def pretrained_run(
     """A run of a model of a mixture (`fine_tune.mixture`) that acts in a problem of these sizes.
 
     Args:
-      directory: what `icdm export --model` wrote.
+      directory: what `icdm export --model` wrote, or the name of a model that comes with the package: tabular.
       horizon: decisions in an episode.
       reward_low, reward_high: of one step; rewards are divided by the larger of the two in absolute value.
 
@@ -81,9 +83,12 @@ def exported_weights(run: Run) -> dict[str, np.ndarray]:
 
 
 def _checked(directory: pathlib.Path) -> pathlib.Path:
-    """The directory of a model whose files are those that were written."""
+    """The directory of a model, or of one in the package, whose files are those that were written."""
+    if not directory.exists() and (SHIPPED / directory.name).is_dir() and directory.name == str(directory):
+        directory = SHIPPED / directory
     if not (directory / CHECKSUM).exists():
-        raise UserError(f"{directory} is no exported model: icdm export RUN --model DIR writes one")
+        shipped = ", ".join(path.name for path in SHIPPED.iterdir())
+        raise UserError(f"{directory} is no exported model: icdm export RUN --model DIR writes one; or take {shipped}")
     checksums: dict[str, Any] = read_json(directory / CHECKSUM, REMEDY)
     for name in (WEIGHTS, "config.json"):
         if not (directory / name).exists():
