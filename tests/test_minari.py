@@ -101,6 +101,13 @@ def test_a_task_of_more_than_64_bits_is_refused(tmp_path):
         convert(source, tmp_path / "x.parquet")
 
 
+@pytest.mark.skipif(np.dtype(np.longdouble).itemsize == 8, reason="there are no wider numbers here")
+def test_numbers_of_more_than_8_bytes_are_refused(tmp_path):
+    source = minari_set(tmp_path / "set", {}, actions=np.array([0, 1, 2, 0, 0], np.longdouble))
+    with pytest.raises(UserError, match="actions of episode 0 .* numbers of at most 8 bytes"):
+        convert(source, tmp_path / "x.parquet")
+
+
 def test_an_action_of_minus_1_is_no_absent_action(tmp_path):
     with pytest.raises(UserError, match="row 2, column action: -1 is not an integer from 0"):
         convert(minari_set(tmp_path / "set", {}, actions=np.array([0, -1, 2, 0, 0])), tmp_path / "log.parquet")

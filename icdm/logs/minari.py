@@ -67,10 +67,10 @@ def _episode_batch(
     arrays = {name: columns[name] for name in STEPS[:-1]} | columns["infos"]
     for name, values in arrays.items():
         vectors = name in ("observations", "actions", "oracle_action")
-        if values.dtype.kind not in "biuf" or not 1 <= values.ndim <= 1 + vectors:
+        if values.dtype.kind not in "biuf" or values.dtype.itemsize > 8 or not 1 <= values.ndim <= 1 + vectors:
             raise UserError(
-                f"{path}: {name} of episode {number} has the type {values.dtype} and the shape {values.shape}: numbers"
-                f"{', or vectors of them,' if vectors else ''} are supported"
+                f"{path}: {name} of episode {number} has the type {values.dtype} and the shape {values.shape}: numbers "
+                f"of at most 8 bytes{', or vectors of them,' if vectors else ''} are supported"
             )
     steps = len(columns["rewards"])
     lengths = tuple(len(columns[name]) for name in ("observations", "actions", "terminations"))

@@ -55,7 +55,8 @@ def write_pretrained(run: Run, out: pathlib.Path) -> None:
     with whole(out / WEIGHTS) as fresh:
         safetensors.numpy.save_file({name: x.astype(ml_dtypes.bfloat16) for name, x in named.items()}, fresh)
         fresh.chmod(0o644)  # safetensors writes files that only their owner can read
-    write_json(out / "config.json", run.config)
+    stands_alone = run.config | {"fine_tune": run.config["fine_tune"] | {"start": ""}}
+    write_json(out / "config.json", stands_alone)
     write_json(out / CHECKSUM, {name: file_checksum(out / name) for name in (WEIGHTS, "config.json")})
 
 
