@@ -97,3 +97,13 @@ def test_the_planning_share_is_0_for_myopic_readers_and_1_for_the_planner():
     assert low < shares["fine_tuned"]["mean"] < high and shares["fine_tuned"]["n_tasks"] == 400
     arrays["policy/myopic"] = optimal - 0.12  # planning hardly pays here
     assert not any("planning_share" in m for m in summaries(arrays)["policies"].values())
+
+
+def test_in_one_task_policies_are_compared_by_its_episodes():
+    optimal = np.array([2.0])
+    arrays = {"optimal": optimal, "upper": optimal, "random": optimal - 1}
+    arrays |= {"policy/fine_tuned": np.full(6, 1.9), "policy/certainty_equivalence": np.linspace(1.5, 1.7, 6)}
+    found = summaries(arrays)
+    assert found["ratios"]["fine_tuned/certainty_equivalence"]["mean"] == pytest.approx(0.25)
+    assert found["advantages"]["certainty_equivalence"]["mean"] == pytest.approx(0.3)
+    assert found["advantages"]["certainty_equivalence"]["n_tasks"] == 6

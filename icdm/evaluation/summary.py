@@ -102,7 +102,8 @@ def summaries(arrays: dict[str, np.ndarray]) -> dict:
         found["policies"][name]["repeats"] = interval(share_N)
     for name, value_NM in _named(arrays, "members/").items():
         found["policies"][name] |= summarize_members(value_NM, arrays["members/oracle"])
-    for name, share in _planning_shares(values, optimal_N - random_N).items():
+    gaps = _normalised(values, optimal_N, random_N)
+    for name, share in _planning_shares(gaps).items():
         found["policies"][name]["planning_share"] = share
     answers = {name: summarize_answers(counts_B3) for name, counts_B3 in _named(arrays, "answers/").items()}
     if answers:
@@ -111,32 +112,39 @@ def summaries(arrays: dict[str, np.ndarray]) -> dict:
         closed = {name: (v - arrays["expert"]) / (optimal_N - arrays["expert"]) for name, v in values.items()}
         del closed["expert"]
         found["closed_from_expert"] = {name: interval(share) for name, share in closed.items()}
-    readers = [name for name in ("posterior_mean", "certainty_equivalence") if name in values]
-    if "fine_tuned" in values and readers:
-        room = optimal_N - random_N > 1e-9
-        normalized = {k: (optimal_N - v)[room] / (optimal_N - random_N)[room] for k, v in values.items()}
-        found["ratios"] = {
-            f"fine_tuned/{name}": ratio(normalized["fine_tuned"], normalized[name])
-            for name in readers
-            if normalized[name].mean() > 0
-        }
-    if "fine_tuned" in values:
-        found["advantages"] = _advantages(values, optimal_N - random_N)
+    if "fine_tuned" in gaps:
+        readers = [name for name in ("posterior_mean", "certainty_equivalence") if name in gaps]
+        if readers:
+            found["ratios"] = {
+                f"fine_tuned/{name}": ratio(gaps["fine_tuned"], gaps[name]) for name in readers if gaps[name].mean() > 0
+            }
+        found["advantages"] = _advantages(gaps)
     return found
 
 
-def _advantages(values: dict[str, np.ndarray], room_N: np.ndarray) -> dict:
+def _normalised(values: dict[str, np.ndarray], optimal_N: np.ndarray, random_N: np.ndarray) -> dict[str, np.ndarray]:
+    """(OPT - V) / (OPT - random) of every policy in the tasks in which something is at stake; none if there are none.
+
+    Where there is one task, values are those of its episodes, and OPT is one.
+    """
+    gaps = {}
+    for name, value_N in values.items():
+        room_N = np.broadcast_to(optimal_N - random_N, value_N.shape)
+        some = room_N > 1e-9
+        if some.any():
+            gaps[name] = (optimal_N - value_N)[some] / room_N[some]
+    return gaps
+
+
+def _advantages(gaps: dict[str, np.ndarray]) -> dict:
     """How much smaller the normalised gap of fine_tuned is than that of every other policy, task by task.
 
     The fine-tuned model is better where the whole interval is above 0, and worse where it is below.
     """
-    some = np.broadcast_to(room_N > 1e-9, values["fine_tuned"].shape)
-    room = np.broadcast_to(room_N, some.shape)[some]
-    ahead = {name: (values["fine_tuned"] - v)[some] / room for name, v in values.items() if name != "fine_tuned"}
-    return {name: interval(share) for name, share in ahead.items()} if some.any() else {}
+    return {name: interval(gap - gaps["fine_tuned"]) for name, gap in gaps.items() if name != "fine_tuned"}
 
 
-def _planning_shares(values: dict[str, np.ndarray], room_N: np.ndarray) -> dict:
+def _planning_shares(gaps: dict[str, np.ndarray]) -> dict:
     """How much of what planning wins over looking one reward ahead a policy wins, with intervals over tasks:
 
         (gap of myopic - gap) / (gap of myopic - gap of posterior_mean_replanned),
@@ -144,10 +152,9 @@ def _planning_shares(values: dict[str, np.ndarray], room_N: np.ndarray) -> dict:
     in mean normalised gaps; 0 for a reader that does not plan, 1 for one that plans with posterior means. Nothing is
     told where the denominator is below PLANNING_PAYS.
     """
-    some = room_N > 1e-9
-    if not {"myopic", "posterior_mean_replanned"} <= values.keys() or not some.any():
+    if not {"myopic", "posterior_mean_replanned"} <= gaps.keys():
         return {}
-    ahead = {n: (v - values["myopic"])[some] / room_N[some] for n, v in values.items() if n != "myopic"}
+    ahead = {name: gaps["myopic"] - gap for name, gap in gaps.items() if name != "myopic"}
     planned = ahead.pop("posterior_mean_replanned")
     if planned.mean() < PLANNING_PAYS:
         return {}
