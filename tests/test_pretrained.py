@@ -132,7 +132,7 @@ def record(path, episodes):
     return path
 
 
-PATHS = ("train", "city", 5), ("bus", "moor", 0)
+PATHS = ("train", "city", 5), ("bus", "moor", 0), ("stay", "home", 0)
 WARD = [
     [("home", "wait", 1, 0), ("ward", "treat", 5, 1)],
     [("home", "treat", 0, 0), ("ward", "wait", 2, 0), ("home", "wait", 3, 0)],

@@ -83,6 +83,7 @@ def test_labels_of_data_are_named_once():
         ({"fine_tune.batch": 10**9}, "fine_tune.batch"),
         ({"pretrain.batch": 10**9}, "pretrain.batch"),
         ({"fine_tune.pool": 10**9}, "fine_tune.pool"),
+        ({"context.episodes": 3000, "model.max_length": 20_000}, "evaluation.rows"),  # attention of a long context
     ],
 )
 def test_sizes_are_refused_by_arithmetic(change, what):

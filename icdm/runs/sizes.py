@@ -64,4 +64,6 @@ def _check_evaluation(s: Settings) -> None:
     m, rows = s.model, min(s.evaluation.rows, n * episodes)
     positions = s.positions(s.family, s.context.episodes)
     cache = 2 * rows * positions * m.layers * m.kv_heads * m.head_width * (HALF if m.dtype == "bfloat16" else SINGLE)
-    check_fits("evaluation.rows", cache, "lower it")
+    context = s.positions(s.family, max(s.context.episodes - 1, 0))
+    attention = SINGLE * rows * m.heads * context**2  # of one layer, while it reads the context
+    check_fits("evaluation.rows", cache + attention, "lower it")
