@@ -14,11 +14,12 @@ from icdm.cli import main
 from icdm.errors import UserError
 from icdm.oracles.backward_induction import backward_induction
 from icdm.problems.mdp import make_mdp
+from icdm.runs import pretrained
 from icdm.runs.decide_by_model import decide_by_model
 from icdm.runs.decider import Decider
 from icdm.runs.export import export_examples
 from icdm.runs.phases import Phases
-from icdm.runs.pretrained import pretrained_run
+from icdm.runs.pretrained import SHIPPED, pretrained_run
 from icdm.runs.run import Run
 from icdm.runs.settings import Settings
 from icdm.trajectories.trajectory import Step
@@ -207,6 +208,14 @@ def test_mistakes_are_one_line_each(trained, model, tmp_path, capsys):
             main(["decide", *arguments, "--observation", "0" if str(context) not in arguments else "ward"])
         said = capsys.readouterr().err
         assert stopped.value.code == 2 and said.count("\n") == 1 and message in said, said
+
+
+def test_a_damaged_model_of_the_package_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrained, "SHIPPED", tmp_path)
+    shutil.copytree(SHIPPED / "tabular", tmp_path / "tabular")
+    (tmp_path / "tabular" / "weights.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match="its checksum differs.: install the package again"):
+        pretrained_run("tabular", 3, 2, 4, 0.0, 1.0)
 
 
 def test_examples_are_of_one_family(trained, tmp_path):

@@ -16,7 +16,6 @@ from icdm.runs.run import WEIGHTS, Run
 
 SHIPPED = pathlib.Path(icdm.__file__).parent / "shipped"  # models that come with the package, by name
 CHECKSUM = "checksum.json"
-REMEDY = "export it again"
 
 
 def pretrained_run(
@@ -84,16 +83,17 @@ def exported_weights(run: Run) -> dict[str, np.ndarray]:
 
 
 def _checked(directory: pathlib.Path) -> pathlib.Path:
-    """The directory of a model, or of one in the package, whose files are those that were written."""
-    if not directory.exists() and (SHIPPED / directory.name).is_dir() and directory.name == str(directory):
-        directory = SHIPPED / directory
+    """The directory of a model, or else of the one with this name in the package, whose files are those that were
+    written."""
+    remedy = "export it again"
+    if not (directory / CHECKSUM).exists() and str(directory) in (path.name for path in SHIPPED.iterdir()):
+        directory, remedy = SHIPPED / directory, "install the package again"
     if not (directory / CHECKSUM).exists():
-        shipped = ", ".join(path.name for path in SHIPPED.iterdir())
-        raise UserError(f"{directory} is no exported model: icdm export RUN --model DIR writes one; or take {shipped}")
-    checksums: dict[str, Any] = read_json(directory / CHECKSUM, REMEDY)
+        raise UserError(f"{directory} is no exported model: icdm export RUN --model DIR writes one; or take tabular")
+    checksums: dict[str, Any] = read_json(directory / CHECKSUM, remedy)
     for name in (WEIGHTS, "config.json"):
         if not (directory / name).exists():
-            raise UserError(f"{directory / name} is missing: {REMEDY}")
+            raise UserError(f"{directory / name} is missing: {remedy}")
         if file_checksum(directory / name) != checksums.get(name):
-            raise UserError(f"{directory / name} is not the file that was written (its checksum differs): {REMEDY}")
+            raise UserError(f"{directory / name} is not the file that was written (its checksum differs): {remedy}")
     return directory
