@@ -11,7 +11,7 @@ def file_of(discount, states, actions, observations, start, lines):
         f"discount: {discount}",
         "values: reward",
         f"states: {states}",
-        f"actions: {' '.join(actions)}",
+        f"actions: {actions}",
         f"observations: {observations}",
     ]
     return "\n".join([*head, start, *lines]) + "\n"
@@ -44,7 +44,7 @@ def heaven_and_hell(arm):
         if cell in (west, east):
             heaven = (west, east)[side]
             lines += [f"T: *: {state} reset", f"R: *: {state}: *: * {1 if cell == heaven else -1}"]
-    return file_of(0.99, 2 * n_cells, COMPASS, n_cells + 1, f"start include: 0 {n_cells}", lines)
+    return file_of(0.99, 2 * n_cells, " ".join(COMPASS), n_cells + 1, f"start include: 0 {n_cells}", lines)
 
 
 def shopping(side):
@@ -63,7 +63,8 @@ def shopping(side):
         lines += [f"O: buy: {state}: {i} 1.0", f"O: query: {state}: {j} 1.0"]
         if at == item:
             lines += [f"T: buy: {state} reset", f"R: buy: {state}: *: * 10"]
-    return file_of(0.99, n * n, ("query", *steps, "buy"), n, f"start include: {' '.join(map(str, range(n)))}", lines)
+    actions = " ".join(["query", *steps, "buy"])
+    return file_of(0.99, n * n, actions, n, f"start include: {' '.join(map(str, range(n)))}", lines)
 
 
 def hallway():
@@ -104,4 +105,34 @@ def hallway():
             chance = math.prod((0.9 if s else 0.1) if w else (0.05 if s else 0.95) for w, s in zip(walls, seen))
             lines.append(f"O: *: {state}: {code} {chance:.9f}")
     start = "start: " + " ".join(["0.017865", *["0.017857"] * 55, *["0.0"] * 4])
-    return file_of(0.95, 60, "01234", 21, start, lines).replace("actions: 0 1 2 3 4", "actions: 5")
+    return file_of(0.95, 60, 5, 21, start, lines)
+
+
+def rock_sample(size, rocks):
+    """RockSample (Smith and Simmons 2004) as a file; the rocks lie on the diagonal."""
+    cells = list(itertools.product(range(size), range(size)))
+    place = [(i % size, i % size) for i in range(rocks)] if rocks <= size else cells[:rocks]
+    states = {pair: i for i, pair in enumerate(itertools.product(cells, itertools.product((0, 1), repeat=rocks)))}
+    gone = len(states)
+    moves = {"north": (0, 1), "south": (0, -1), "east": (1, 0), "west": (-1, 0)}
+    checks = [f"check{i}" for i in range(rocks)]
+    first = [states[(0, size // 2), bits] for bits in itertools.product((0, 1), repeat=rocks)]
+    lines = ["O: * : * : none 1"]
+    lines += [f"T: * : {gone} : {gone} 1"]
+    for ((x, y), bits), s in states.items():
+        for name, (dx, dy) in moves.items():
+            inside = x + dx >= 0 and 0 <= y + dy < size
+            to = gone if x + dx >= size else states[((x + dx, y + dy) if inside else (x, y)), bits]
+            lines += [f"T: {name} : {s} : {to} 1"] + [f"R: {name} : {s} : * : * 10"] * (to == gone)
+        here = place.index((x, y)) if (x, y) in place else None
+        sampled = tuple(0 if i == here else bit for i, bit in enumerate(bits))
+        lines += [f"T: sample : {s} : {states[(x, y), sampled]} 1"]
+        lines += [f"R: sample : {s} : * : * {-100 if here is None else 10 if bits[here] else -10}"]
+        for i, check in enumerate(checks):
+            right = (1 + 2 ** (-math.dist((x, y), place[i]) / 20)) / 2
+            good = right if bits[i] else 1 - right
+            lines += [f"T: {check} : {s} : {s} 1", f"O: {check} : {s} : none 0"]
+            lines += [f"O: {check} : {s} : good {good!r}", f"O: {check} : {s} : bad {1 - good!r}"]
+    actions = " ".join([*moves, "sample", *checks])
+    start = f"start include: {' '.join(map(str, first))}"
+    return file_of(0.95, gone + 1, actions, "none good bad", start, lines)

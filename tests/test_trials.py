@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from published_pomdps import hallway, heaven_and_hell, shopping
+from published_pomdps import hallway, heaven_and_hell, rock_sample, shopping
 from scipy import sparse
 from small_problems import random_pomdp, tiger
 
@@ -149,40 +149,6 @@ def test_a_deadline_in_the_past_still_gives_a_bracket():
         bracket(as_sparse(tiger(), discount=1.0), None, tolerance=1e-3, deadline=in_seconds(1))
     with pytest.raises(TooLarge, match="decisions to go"):
         bracket(as_sparse(tiger()), 10**9, tolerance=1e-3, deadline=in_seconds(1))
-
-
-def rock_sample(size, rocks):
-    """RockSample (Smith and Simmons 2004) as a file; the rocks lie on the diagonal."""
-    cells = list(itertools.product(range(size), range(size)))
-    place = [(i % size, i % size) for i in range(rocks)] if rocks <= size else cells[:rocks]
-    states = {pair: i for i, pair in enumerate(itertools.product(cells, itertools.product((0, 1), repeat=rocks)))}
-    gone = len(states)
-    moves = {"north": (0, 1), "south": (0, -1), "east": (1, 0), "west": (-1, 0)}
-    checks = [f"check{i}" for i in range(rocks)]
-    first = [states[(0, size // 2), bits] for bits in itertools.product((0, 1), repeat=rocks)]
-    lines = [
-        "discount: 0.95",
-        "values: reward",
-        f"states: {gone + 1}",
-        f"actions: {' '.join([*moves, 'sample', *checks])}",
-    ]
-    lines += ["observations: none good bad", f"start include: {' '.join(map(str, first))}", "O: * : * : none 1"]
-    lines += [f"T: * : {gone} : {gone} 1"]
-    for ((x, y), bits), s in states.items():
-        for name, (dx, dy) in moves.items():
-            inside = x + dx >= 0 and 0 <= y + dy < size
-            to = gone if x + dx >= size else states[((x + dx, y + dy) if inside else (x, y)), bits]
-            lines += [f"T: {name} : {s} : {to} 1"] + [f"R: {name} : {s} : * : * 10"] * (to == gone)
-        here = place.index((x, y)) if (x, y) in place else None
-        sampled = tuple(0 if i == here else bit for i, bit in enumerate(bits))
-        lines += [f"T: sample : {s} : {states[(x, y), sampled]} 1"]
-        lines += [f"R: sample : {s} : * : * {-100 if here is None else 10 if bits[here] else -10}"]
-        for i, check in enumerate(checks):
-            right = (1 + 2 ** (-math.dist((x, y), place[i]) / 20)) / 2
-            good = right if bits[i] else 1 - right
-            lines += [f"T: {check} : {s} : {s} 1", f"O: {check} : {s} : none 0"]
-            lines += [f"O: {check} : {s} : good {good!r}", f"O: {check} : {s} : bad {1 - good!r}"]
-    return "\n".join(lines) + "\n"
 
 
 def test_rock_sample_is_solved_from_its_sparse_tables():

@@ -32,8 +32,7 @@ def summarize(value_N: np.ndarray, optimal_N: np.ndarray, random_N: np.ndarray) 
     optimal_N, random_N = (np.broadcast_to(x, value_N.shape) for x in (optimal_N, random_N))
     regret_N = optimal_N - value_N
     positive_N = optimal_N > 0
-    room_N = optimal_N - random_N > 1e-9
-    normalized_N = regret_N[room_N] / (optimal_N - random_N)[room_N]
+    normalized_N = normalized_gaps(value_N, optimal_N, random_N)
     failed_N = (normalized_N.mean(keepdims=one_task) if one_task else normalized_N) > 0.5
     samples = {
         "value": value_N,
@@ -49,6 +48,16 @@ def summarize(value_N: np.ndarray, optimal_N: np.ndarray, random_N: np.ndarray) 
     if "gap" in summary and unclear_N.any():
         summary["gap"]["n_unclear"] = int(unclear_N.sum())
     return summary
+
+
+def normalized_gaps(value_N: np.ndarray, optimal_N: np.ndarray, random_N: np.ndarray) -> np.ndarray:
+    """(OPT - value) / (OPT - RANDOM) in the tasks in which something can be won over random.
+
+    Where there is one task, OPT and RANDOM are of length 1, and N values are of its episodes.
+    """
+    room_N = np.broadcast_to(optimal_N - random_N, value_N.shape)
+    some_N = room_N > 1e-9
+    return (optimal_N - value_N)[some_N] / room_N[some_N]
 
 
 def mark_below_bracket(policies: dict[str, dict], bracket: float) -> None:
@@ -102,7 +111,8 @@ def summaries(arrays: dict[str, np.ndarray]) -> dict:
         found["policies"][name]["repeats"] = interval(share_N)
     for name, value_NM in _named(arrays, "members/").items():
         found["policies"][name] |= summarize_members(value_NM, arrays["members/oracle"])
-    gaps = _normalised(values, optimal_N, random_N)
+    gaps = {name: normalized_gaps(value_N, optimal_N, random_N) for name, value_N in values.items()}
+    gaps = {name: gap for name, gap in gaps.items() if gap.size}  # none where nothing is at stake in any task
     for name, share in _planning_shares(gaps).items():
         found["policies"][name]["planning_share"] = share
     answers = {name: summarize_answers(counts_B3) for name, counts_B3 in _named(arrays, "answers/").items()}
@@ -120,20 +130,6 @@ def summaries(arrays: dict[str, np.ndarray]) -> dict:
             }
         found["advantages"] = _advantages(gaps)
     return found
-
-
-def _normalised(values: dict[str, np.ndarray], optimal_N: np.ndarray, random_N: np.ndarray) -> dict[str, np.ndarray]:
-    """(OPT - V) / (OPT - random) of every policy in the tasks in which something is at stake; none if there are none.
-
-    Where there is one task, values are those of its episodes, and OPT is one.
-    """
-    gaps = {}
-    for name, value_N in values.items():
-        room_N = np.broadcast_to(optimal_N - random_N, value_N.shape)
-        some = room_N > 1e-9
-        if some.any():
-            gaps[name] = (optimal_N - value_N)[some] / room_N[some]
-    return gaps
 
 
 def _advantages(gaps: dict[str, np.ndarray]) -> dict:

@@ -67,19 +67,20 @@ def exported_weights(run: Run) -> dict[str, np.ndarray]:
         run's.
     """
     directory = _checked(pathlib.Path(run.settings.first_weights))
-    theirs, ours = (each.settings.mixture[0].layout for each in (Run.open(directory), run))
+    exported = Run.open(directory)
+    theirs, ours = (each.settings.mixture[0].layout for each in (exported, run))
     for what in ("n_observations", "n_actions", "horizon", "reward_bins"):
         if getattr(theirs, what) != getattr(ours, what):
             raise UserError(
                 f"fine_tune.start {directory} has {what} {getattr(theirs, what)}, this mixture {getattr(ours, what)}: "
                 "make fine_tune.names and the largest sizes of its parts the same"
             )
-    named = safetensors.numpy.load_file(directory / WEIGHTS)
+    named = exported.model("fine_tuned").named_weights()
     described = Transformer.described(run.settings.model, run.layout.size, run.layout.numbers).named_weights()
     for name, weight in described.items():
         if name not in named or named[name].shape != weight.shape:
             raise UserError(f"fine_tune.start {directory} has a model of another shape ({name}): set model.* as there")
-    return {name: np.asarray(named[name], weight.dtype) for name, weight in described.items()}
+    return {name: np.asarray(named[name]) for name in described}
 
 
 def _checked(directory: pathlib.Path) -> pathlib.Path:
