@@ -75,7 +75,11 @@ class Simulated:
     def sources(self, key: jax.Array, rows: int) -> tuple[Source, Source | None]:
         s = self.run.settings
         if s.mixture:
-            return Mixture([self._part(i, part, key) for i, part in enumerate(s.mixture)]), None
+            sources = [self._part(i, part, key) for i, part in enumerate(s.mixture) if part.rows]
+            if not s.n_held_out:
+                return Mixture(sources), None
+            learned, others = zip(*(held_out(source, s.n_held_out) for source in sources))
+            return Mixture(learned), Mixture(others)
         recorder = Labelled(s.context, s.query_behavior, s.labels)
         if s.is_planned:
             recorder = Planned(recorder, s.labels, s.teacher, s.n_iterates)
@@ -86,15 +90,20 @@ class Simulated:
         """The rows of one part of the mixture."""
         s = self.run.settings
         rows = Shortened(Labelled(part.context, s.query_behavior, s.labels))
-        recorder = Renamed(Levelled(Planned(rows, s.labels, part.teacher, s.n_iterates)), part.layout)
-        return played_tasks(part.family, recorder, part.rows, jax.random.fold_in(key, i), self.mesh, s.label_oracle)
+        rows = Planned(rows, s.labels, part.teacher, s.n_iterates)
+        recorder = Renamed(Levelled(rows) if s.labels.labels == "advantage" else rows, part.layout)
+        key = jax.random.fold_in(key, i)
+        return played_tasks(part.family, recorder, part.rows, key, self.mesh, s.label_oracle, s.pool)
 
     def _memoriser(self, unseen: UnseenTasks) -> dict[str, Reader]:
         """The reader that knows the training tasks, where there are only so many and states are observed."""
         s = self.run.settings
-        if not s.pool or s.family.hides_state or unseen.tasks.n == 1:
+        parts = [i for i, part in enumerate(s.mixture) if part.rows and part.family == s.family]
+        if not s.pool or s.family.hides_state or unseen.tasks.n == 1 or (s.mixture and not parts):
             return {}
         key = jax.random.fold_in(self.run.key, FINE_TUNE_KEY)
+        if s.mixture:
+            key = jax.random.fold_in(key, parts[0])
         tasks = pool_tasks(s.family, key, self.mesh, s.label_oracle, s.pool)
         return {"memoriser": Memoriser(jax.tree.map(lambda x: x[: s.pool - s.n_held_out], tasks))}
 

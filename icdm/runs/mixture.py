@@ -23,7 +23,7 @@ class MixturePart:
     Attributes:
       context: of at most so many episodes.
       teacher: whose Q the labels carry.
-      rows: how many of a step's rows.
+      rows: how many of a step's rows; 0 for a family that only has its names in the vocabulary.
       layout: in which they are written.
     """
 

@@ -306,11 +306,10 @@ class Settings:
             if self.first_weights:
                 raise UserError("fine_tune.start goes with fine_tune.mixture: for a language model set weights")
             return
-        if self.data or self.pretrain.steps or self.from_scratch or self.pool or self.labels.labels != "advantage":
-            raise UserError(
-                "fine_tune.mixture goes with fine_tune.labels=advantage, and without data, pretrain.steps, "
-                "from_scratch and fine_tune.pool"
-            )
+        if self.labels.labels not in ("advantage", "argmax"):
+            raise UserError(f"fine_tune.mixture with fine_tune.labels={self.labels.labels}: set advantage or argmax")
+        if self.data or self.pretrain.steps or self.from_scratch:
+            raise UserError("fine_tune.mixture goes without data, pretrain.steps and from_scratch: leave them out")
         if (rows := sum(part.rows for part in self.mixture)) != self.fine_tune.batch:
             raise UserError(
                 f"fine_tune.mixture has {rows} rows, fine_tune.batch is {self.fine_tune.batch}: make them equal"

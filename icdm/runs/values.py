@@ -18,7 +18,7 @@ LIMITS = {  # the lowest and the highest value of numbers, by field or by the la
     "evaluation.rows": (1, MANY),
     "fine_tune.pool": (0, MANY),
     "names": (0, MANY),
-    "rows": (1, MANY),
+    "rows": (0, MANY),
     "fine_tune.validation": (0, 1),
     "points": (1, MANY),
     "steps": (0, MANY),
