@@ -29,6 +29,13 @@ COLORS = {
     "nominal_oracle": "#b3537d",
 }
 OTHER = "#c9a227"
+EXPLORED = {  # measures of deciders that explore from nothing (`icdm.evaluation.exploration.explore`)
+    "regret": "sum of regrets, in reward",
+    "optimal": "share of optimal decisions",
+    "suffix_failure": "share of runs without the best action in the second half",
+    "least_pulled": "share of the action taken least often times the number of actions",
+    "tried": "share of the pairs of state and action that were tried",
+}
 STYLES = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"), ("-", "v"))  # one for each behavior that records contexts
 
 
@@ -45,6 +52,9 @@ def write(workdir: pathlib.Path, results: dict, config: Any, title: str) -> None
     if curves:
         caption = "Normalised gap against the number of episodes in the context"
         pictures.append((caption, pages.save(workdir, "gap_against_support", support_figure(curves))))
+    if "exploration" in results:
+        caption = "Normalised gap of each episode, from nothing"
+        pictures.append((caption, pages.save(workdir, "exploration", exploration_figure(results["exploration"]))))
     tables = [policy_table(title, results["policies"], settings.published)]
     render(workdir, title, tables, pictures, results, config, words=words_of(settings.family))
 
@@ -111,6 +121,10 @@ def further_tables(results: dict) -> dict[str, dict]:
     shares = {name: m["planning_share"] for name, m in results.get("policies", {}).items() if "planning_share" in m}
     if shares:
         tables["Planning share: what is won over myopic, as a share of what posterior mean replanned wins"] = shares
+    for measure, heading in EXPLORED.items():
+        explored = {name: own[measure] for name, own in results.get("exploration", {}).items() if measure in own}
+        if explored:
+            tables[f"From nothing: {heading}"] = explored
     if results.get("comparisons"):
         heading = "Normalised gap of fine tuned, the first less the second, task by task (below 0: the first is better)"
         tables[heading] = {comparison_name(comparison): comparison for comparison in results["comparisons"]}
@@ -182,6 +196,20 @@ def support_figure(curves: dict[tuple[str, str], dict[int, dict]]) -> Figure:
     axis.set(xlabel="episodes in the context", ylabel="(OPT - value) / (OPT - RANDOM), 95 % interval")
     if all(number["mean"] > 0 for curve in curves.values() for number in curve.values()):
         axis.set_yscale("log")
+    axis.grid(alpha=0.25)
+    axis.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    axis.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def exploration_figure(exploration: dict) -> Figure:
+    figure, axis = plt.subplots(figsize=(7.6, 4.2), layout="constrained")
+    for i, (name, own) in enumerate(exploration.items()):
+        mean, low, high = np.array([(gap["mean"], *gap["ci95"]) for gap in own["by_episode"]]).T
+        x, line = np.arange(1, len(mean) + 1), ("-", "--", ":", "-.")[i // 4]
+        (drawn,) = axis.plot(x, mean, ls=line, color=f"C{i}", lw=1.4, label=name.replace("_", " "))
+        axis.fill_between(x, low, high, color=drawn.get_color(), alpha=0.12, lw=0)
+    axis.set(xlabel="episode", ylabel="(OPT - value) / (OPT - RANDOM), 95 % interval")
     axis.grid(alpha=0.25)
     axis.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     axis.spines[["top", "right"]].set_visible(False)

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -232,8 +233,7 @@ def test_configs_that_are_refused():
     cases = [
         (dict(batch=7), "has 6 rows, fine_tune.batch is 7"),
         (dict(names=5), "has 6 states: raise fine_tune.names"),
-        (dict(labels="argmax"), "goes with fine_tune.labels=advantage"),
-        (dict(pool=5), "fine_tune.pool"),
+        (dict(labels="boltzmann"), "set advantage or argmax"),
         (dict(mixture=dict(a=part | dict(context="uniform"))), "mixture.a.context 'uniform': write BEHAVIOR:EPISODES"),
         (dict(mixture=dict(a=part | dict(context="uniform:0"))), "show at least 1"),
         (dict(mixture=dict(a=part | dict(teacher="me"))), "unknown fine_tune.mixture.a.teacher"),
@@ -250,6 +250,22 @@ def test_configs_that_are_refused():
     c.layout = "interleaved"
     with pytest.raises(UserError, match="set layout to transition"):
         Settings.from_config(c)
+
+
+@pytest.mark.parametrize("labels", ["advantage", "argmax"])
+def test_a_mixture_learns_from_a_pool_of_tasks(tmp_path, labels):
+    """The rows are of the pool's tasks alone, held-out tasks say which weights are kept, and the memoriser knows the
+    others; a part without rows lends its names."""
+    mixture = dict(small=dict(rows=6), other=dict(rows=0))
+    run = Run.claim(tmp_path, config(mixture=mixture, labels=labels, pool=4, validation=0.25, validate_every=1))
+    assert (run.layout.n_actions, run.layout.horizon) == (3, 5)
+    phases = Phases(run)
+    learned, others = phases.data.sources(jax.random.key(0), 6)
+    (part,), (held_out,) = learned.sources, others.sources
+    assert (part.among, held_out.among) == ((0, 3), (3, 4))
+    found, _ = phases.evaluate(phases.train_all())
+    assert "memoriser" in found["policies"]
+    assert "validation_loss" in (tmp_path / "metrics.jsonl").read_text()
 
 
 def test_states_reached_are_states_acted_on_turned(trained):

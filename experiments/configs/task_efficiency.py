@@ -2,8 +2,7 @@
 
     python -m experiments.sweep --config=experiments/configs/task_efficiency.py --workdir=runs/task_efficiency --seeds=3
 
-The whole grid is for a cluster. The part that says most:
---sweep distinct_tasks=4,16,64,256,1024,4096,endless --sweep start=nothing,tabular --sweep data=rich --sweep domain=random_mdp
+The whole grid is for a cluster. The part that says most is that of --sweep domain=random_mdp --sweep data=rich.
 
 start: `nothing`, or `tabular`, the model of the package, which has the same shape. Its mixture holds the problems of
 `random_mdp` and no energy chain, so that `domain=energy` measures transfer. data: `rich`, mixed behaviors whose labels

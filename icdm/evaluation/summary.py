@@ -98,8 +98,8 @@ def summaries(arrays: dict[str, np.ndarray]) -> dict:
     Args:
       arrays: `policy/NAME` (N,) values in each task, `members/NAME` (N, M) those under each model of an ambiguity set,
         `repeats/NAME` (N,) shares of decisions that take the action seen most often, `optimal` (exact, or what the
-        oracle reaches), `upper` (its upper bound) and `random` (N,), `expert` if there is one, and `answers/NAME`
-        (B, 3), what a server answered in each of B episodes.
+        oracle reaches), `upper` (its upper bound) and `random` (N,), `expert` if there is one, `answers/NAME`
+        (B, 3), what a server answered in each of B episodes, and `own/MEASURE/NAME`, what `explore` measures.
     """
     optimal_N, upper_N, random_N = arrays["optimal"], arrays["upper"], arrays["random"]
     values = _named(arrays, "policy/")
@@ -118,6 +118,11 @@ def summaries(arrays: dict[str, np.ndarray]) -> dict:
     answers = {name: summarize_answers(counts_B3) for name, counts_B3 in _named(arrays, "answers/").items()}
     if answers:
         found["invalid_answers"] = answers
+    explored = _named(arrays, "own/regret/")
+    if explored:
+        found["exploration"] = {
+            name: summarize_exploration(_of(arrays, name), optimal_N, random_N) for name in explored
+        }
     if "expert" in arrays:
         closed = {name: (v - arrays["expert"]) / (optimal_N - arrays["expert"]) for name, v in values.items()}
         del closed["expert"]
@@ -158,19 +163,39 @@ def _planning_shares(gaps: dict[str, np.ndarray]) -> dict:
     return {name: {k: share[k] for k in ("mean", "ci95", "n_tasks")} for name, share in shares.items()}
 
 
+def summarize_exploration(own: dict[str, np.ndarray], optimal_N: np.ndarray, random_N: np.ndarray) -> dict:
+    """A decider that explores from nothing, from what `icdm.evaluation.exploration.explore` measures.
+
+    Returns:
+      {"regret": over all its episodes, in reward; "optimal": the share of optimal decisions; "tried": of pairs of state
+      and action that were tried; where there is one state, "least_pulled" and "suffix_failure"; each with interval;
+      "by_episode": the normalised gap of every episode in turn}.
+    """
+    found = {name: interval(x_N if x_N.ndim == 1 else x_N.mean(1)) for name, x_N in own.items() if name != "regret"}
+    room_N = np.broadcast_to(optimal_N - random_N, len(own["regret"]))
+    gap_NE = own["regret"][room_N > 1e-9] / room_N[room_N > 1e-9, None]
+    return {"regret": interval(own["regret"].sum(1)), **found, "by_episode": [interval(gap_N) for gap_N in gap_NE.T]}
+
+
+def _of(arrays: dict[str, np.ndarray], policy: str) -> dict[str, np.ndarray]:
+    """{measure: array} of what a policy explored."""
+    own = _named(arrays, "own/")
+    return {name.removesuffix(f"/{policy}"): x for name, x in own.items() if name.endswith(f"/{policy}")}
+
+
 def _named(arrays: dict[str, np.ndarray], prefix: str):
     return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
 
 
 def results_of(
-    unseen: UnseenTasks, measured: Measured, answers: dict[str, np.ndarray]
+    unseen: UnseenTasks, measured: Measured, more: dict[str, np.ndarray]
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """(what results.json says of readers that were measured, what values.npz holds).
 
     Args:
-      answers: what servers answered, as in `summaries`.
+      more: what servers answered and what was explored, named as in `summaries`.
     """
-    arrays = arrays_of(unseen, measured) | {f"answers/{name}": counts for name, counts in answers.items()}
+    arrays = arrays_of(unseen, measured) | more
     oracle = {"method": unseen.certified.method}
     if unseen.certified.error_N.any():
         oracle["estimated_error"] = interval(unseen.certified.error_N)

@@ -9,7 +9,8 @@ from rich.table import Table
 from icdm.evaluation.summary import MEMBER_METRICS, METRICS
 
 WIDTH, WIDE = 80, 1000  # where the output is not a terminal; room for any table
-PERCENT = {"gap", "normalized_gap", "failure_rate", "worst_gap", "best_gap"}
+PERCENT = {"gap", "normalized_gap", "failure_rate", "worst_gap", "best_gap", "optimal", "tried", "suffix_failure"}
+EXPLORED = ("regret", "optimal", "suffix_failure", "least_pulled", "tried")  # of a decider that explores from nothing
 
 
 def cell(metric: str, number: dict | None) -> str:
@@ -62,6 +63,18 @@ def print_table(
         text = (note or "").strip() + (left_out if len(shown) < len(metrics) else "")
         table = _table(policies, shown, theirs, heading, text.removeprefix("; ") or None)
         (Console(width=WIDE) if wide else console).print(table)
+
+
+def print_exploration(exploration: dict[str, dict], wide: bool = False) -> None:
+    """Prints what deciders reached that explored from nothing, least regret first (`exploration` in results.json)."""
+    ordered = dict(sorted(exploration.items(), key=lambda item: item[1]["regret"]["mean"]))
+    metrics = [name for name in EXPLORED if name in next(iter(ordered.values()))]
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    shown = metrics if wide else _fitting(ordered, metrics, {}, console.width)
+    episodes = len(next(iter(ordered.values()))["by_episode"])
+    caption = "sum of regrets in reward; shares in %"
+    table = _table(ordered, shown, {}, f"from nothing, {episodes} episodes of the same task", caption)
+    (Console(width=WIDE) if wide else console).print(table)
 
 
 def _fitting(policies: dict[str, dict], metrics: list[str], published: dict[str, str], width: int) -> list[str]:

@@ -27,6 +27,7 @@ class EvaluationConfig:
       rows: how many episodes run side by side.
       contexts: further contexts in which the models that read one are measured, "BEHAVIOR:EPISODES" each.
       planners: further references, of `icdm.readers.counts_planners.DOUBTING`.
+      own_episodes: in how many episodes of a task deciders explore from nothing (`icdm.evaluation.exploration`).
     """
 
     tasks: int = 100
@@ -34,6 +35,7 @@ class EvaluationConfig:
     rows: int = 2000
     contexts: tuple[str, ...] = ()
     planners: tuple[str, ...] = ()
+    own_episodes: int = 0
 
     def __post_init__(self):
         for name in self.planners:

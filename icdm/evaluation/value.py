@@ -63,24 +63,43 @@ def measure_all(
       Stopped: the run was asked to stop.
     """
     found = Measured({}, {}, {})
-    for i, (name, (unseen, reader, play)) in enumerate(readers.items()):
-        if stop():
-            raise Stopped("stopped during the evaluation")
-        path = kept and kept / f"{name}.npz"
-        if path and path.exists():
-            arrays = read_arrays(path, "delete it and start the same command again, which measures it anew")
-        else:
-            print(f"evaluate {i + 1}/{len(readers)}  {name}", flush=True)
-            value_N, repeats_N = measure(unseen, reader, config, mesh, play=play)
-            arrays = {"value": value_N, "repeats": repeats_N}
-            if unseen.is_ambiguous:
-                arrays["members"] = measure_members(unseen, reader, config, mesh, value_N, play)
-            if path:
-                write_arrays(path, arrays)
+    for i, (name, measurement) in enumerate(readers.items()):
+        check_stop(stop)
+        title = f"evaluate {i + 1}/{len(readers)}  {name}"
+        measured = functools.partial(_measured, measurement, config, mesh)
+        arrays = kept_or_measured(kept and kept / f"{name}.npz", title, measured)
         found.values[name], found.repeats[name] = arrays["value"], arrays["repeats"]
-        if unseen.is_ambiguous:
+        if measurement.unseen.is_ambiguous:
             found.members[name] = arrays["members"]
     return found
+
+
+def _measured(measurement: Measurement, config: EvaluationConfig, mesh: jax.sharding.Mesh) -> dict[str, np.ndarray]:
+    unseen, reader, play = measurement
+    value_N, repeats_N = measure(unseen, reader, config, mesh, play=play)
+    arrays = {"value": value_N, "repeats": repeats_N}
+    if unseen.is_ambiguous:
+        arrays["members"] = measure_members(unseen, reader, config, mesh, value_N, play)
+    return arrays
+
+
+def check_stop(stop: Callable[[], bool]) -> None:
+    """Raises Stopped if the run was asked to stop."""
+    if stop():
+        raise Stopped("stopped during the evaluation")
+
+
+def kept_or_measured(
+    path: pathlib.Path | None, title: str, measured: Callable[[], dict[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """The arrays of a file; if there is none yet, they are measured, under a line with the title, and written there."""
+    if path and path.exists():
+        return read_arrays(path, "delete it and start the same command again, which measures it anew")
+    print(title, flush=True)
+    arrays = measured()
+    if path:
+        write_arrays(path, arrays)
+    return arrays
 
 
 def measure(
@@ -106,11 +125,9 @@ def measure(
       play: see `Measurement`.
     """
     world = world or unseen.world
-    n = unseen.tasks.n if unseen.tasks.n > 1 else unseen.task_B.size
-    chunks = _chunks(unseen.task_B.size, config.rows)
-    parts = [_episodes(unseen, world, reader, rows, mesh, play) for rows in chunks]
+    parts = [_episodes(unseen, world, reader, rows, mesh, play) for rows in chunks(unseen.task_B.size, config.rows)]
     advantage_B, repeats_B = (np.concatenate(part) for part in zip(*parts))
-    return world.start_N + advantage_B.reshape(n, -1).mean(1), repeats_B.reshape(n, -1).mean(1)
+    return world.start_N + per_task(advantage_B, unseen.tasks.n), per_task(repeats_B, unseen.tasks.n)
 
 
 def measure_members(
@@ -140,9 +157,14 @@ def _episodes(
     key = jax.random.fold_in(unseen.key, rows.start)
     policy = reader.policy(unseen.tasks, task_B, context, jax.random.fold_in(key, 1))
     episode = play(world.problem, task_B, policy, key)
-    with jax.enable_x64(True):
-        advantage_B = np.asarray(_summed(world.critic, world.problem.discount, task_B, episode))
+    advantage_B = advantages(world, task_B, episode)
     return advantage_B, np.asarray(_repeats(context, episode, unseen.family.n_actions), np.float64)
+
+
+def advantages(world: World, task_B: jax.Array, episode: Trajectories) -> np.ndarray:
+    """The discounted sum of Q - V along an episode of each row, (B,) float64 (see `measure`)."""
+    with jax.enable_x64(True):
+        return np.asarray(_summed(world.critic, world.problem.discount, task_B, episode))
 
 
 @jax.jit
@@ -169,5 +191,11 @@ def _repeats(context: Trajectories | None, episode: Trajectories, n_actions: int
     return (most_BTA * taken_BTA).sum((1, 2)) / episode.valid.sum(1)
 
 
-def _chunks(n: int, size: int) -> list[slice]:
+def per_task(x_B: np.ndarray, n_tasks: int) -> np.ndarray:
+    """Means over the rows of each task, along the first axis; where there is one task, the rows themselves."""
+    return x_B.reshape(n_tasks if n_tasks > 1 else len(x_B), -1, *x_B.shape[1:]).mean(1)
+
+
+def chunks(n: int, size: int) -> list[slice]:
+    """The slices of n rows, at most `size` each."""
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from icdm.errors import UserError
+from icdm.evaluation.exploration import explorers
 from icdm.evaluation.references import references
 from icdm.evaluation.unseen import UnseenTasks, draw_unseen, with_context
 from icdm.evaluation.value import Measurement
@@ -114,10 +115,8 @@ class Simulated:
         s = self.run.settings
         key = jax.random.fold_in(self.run.key, EVALUATION_KEY)
         unseen = draw_unseen(s.family, s.context, s.evaluation, s.test_oracle, key)
-        readers = references(unseen, s.evaluation.planners) | {
-            name: TransformerReader(model, s.layout) for name, model in models.items()
-        }
-        readers |= self._memoriser(unseen)
+        learned = {name: TransformerReader(model, s.layout) for name, model in models.items()}
+        readers = references(unseen, s.evaluation.planners) | learned | self._memoriser(unseen)
         readers["no_context"] = WithoutContext(readers["fine_tuned"])
         measured = {name: Measurement(unseen, reader) for name, reader in readers.items()}
         if unseen.tasks.n > 1:
@@ -127,4 +126,5 @@ class Simulated:
             variant = with_context(unseen, context, jax.random.fold_in(key, i + 1))
             for name in readers.keys() & {*models, "copy"}:
                 measured[f"{name}@{text}"] = Measurement(variant, readers[name])
-        return measured_results(self.run, unseen, measured, self.mesh, stop)
+        exploring = explorers(unseen, learned) if s.evaluation.own_episodes else {}
+        return measured_results(self.run, unseen, measured, self.mesh, stop, exploring)

@@ -7,11 +7,13 @@ import jax
 import numpy as np
 
 from icdm.errors import Stopped
+from icdm.evaluation.exploration import explore_all
 from icdm.evaluation.summary import results_of
 from icdm.evaluation.unseen import UnseenTasks
 from icdm.evaluation.value import Measured, Measurement, measure_all
 from icdm.readers.completions import Completions, parse_endpoint
 from icdm.readers.endpoint import EndpointReader
+from icdm.readers.reader import Reader
 from icdm.runs.run import Run
 from icdm.trajectories.rollout import rollout_on_host
 
@@ -24,8 +26,12 @@ def measured_results(
     readers: dict[str, Measurement],
     mesh: jax.sharding.Mesh,
     stop: Callable[[], bool],
+    explorers: dict[str, Reader],
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """(what results.json says of the readers and of the run's endpoints, what values.npz holds).
+
+    Args:
+      explorers: who explores from nothing.
 
     A stopped evaluation goes on: values lie in MEASURED, and every answer of a server in ASKED; delete them to measure
     and to ask again.
@@ -36,7 +42,9 @@ def measured_results(
     served = {name: Measurement(unseen, reader, rollout_on_host) for name, reader in asked.items()}
     more = measure_all(served, s.evaluation, mesh, stop, kept=None)
     found = Measured(*(own | others for own, others in zip(found, more)))
-    return results_of(unseen, found, {name: reader.answers for name, reader in asked.items()})
+    arrays = {f"answers/{name}": reader.answers for name, reader in asked.items()}
+    arrays |= explore_all(unseen, explorers, s.evaluation, mesh, stop, run.directory / MEASURED)
+    return results_of(unseen, found, arrays)
 
 
 def _endpoint_readers(run: Run, stop: Callable[[], bool]) -> dict[str, EndpointReader]:

@@ -113,7 +113,7 @@ class Recorded:
             readers["no_context"] = WithoutContext(readers["fine_tuned"])
             readers["no_context_sampled"] = Sampling(readers["no_context"])
         measured = {name: Measurement(unseen, reader) for name, reader in readers.items()}
-        return measured_results(self.run, unseen, measured, self.mesh, stop)
+        return measured_results(self.run, unseen, measured, self.mesh, stop, {})
 
     def _unseen(self) -> UnseenTasks:
         s, data = self.run.settings, self.data

@@ -52,7 +52,7 @@ def defaults() -> dict[str, Any]:
         problem=dict(),
         # What a decider reads: K context episodes of a behavior. In training one more follows, of the query behavior.
         context=dict(episodes=2, behavior="oracle", epsilon=0.2),
-        query_behavior="mixture",  # oracle, uniform, epsilon_greedy, mixture, expert
+        query_behavior="mixture",  # oracle, uniform, epsilon_greedy, mixture, expert, posterior_sampling
         # A file of recorded trajectories to learn from in place of the family's own, and what is learned from it.
         data="",
         data_labels="oracle",  # imitation, best_return, pessimistic
@@ -104,8 +104,9 @@ def defaults() -> dict[str, Any]:
         test_oracle=dict(tolerance=0.005, points=112, time_limit=120.0),
         # How it is measured.
         # `contexts`: further ones in which models are measured, "BEHAVIOR:EPISODES" each, for instance "oracle:4".
-        # `planners`: further references, optimistic and pessimistic certainty equivalence.
-        evaluation=dict(tasks=100, episodes=4, rows=2000, contexts=(), planners=()),
+        # `planners`: further references, optimistic and pessimistic certainty equivalence. `own_episodes`: in how many
+        # episodes of each task deciders explore from nothing.
+        evaluation=dict(tasks=100, episodes=4, rows=2000, contexts=(), planners=(), own_episodes=0),
         # Models behind OpenAI-compatible servers, endpoint:URL#MODEL, that read the same contexts as text (see `text`).
         policies=(),
         endpoint=dict(timeout=60.0, tries=3, at_once=4),
@@ -272,14 +273,17 @@ class Settings:
             for family in self.pretrain_mixture:
                 check_behavior(self.pretrain_behavior, family)
         played = (*(() if self.data else (self.family,)), *(self.pretrain_mixture if self.pretrain.steps else ()))
-        episodes = max(context.episodes for context in contexts)
+        if self.evaluation.own_episodes and (self.family.hides_state or self.data):
+            raise UserError("evaluation.own_episodes needs a simulator whose states are observed: set it to 0")
+        episodes = max(*(context.episodes for context in contexts), self.evaluation.own_episodes - 1)
         lengths = [self.positions(family, episodes) for family in played]
         lengths += [self.positions(part.family, part.context.episodes) for part in self.mixture]
         length = max(lengths, default=0)
         if length > self.model.max_length:
             raise UserError(
                 f"{episodes} context episodes and one more take {length} positions, the model's limit is "
-                f"{self.model.max_length}: raise model.max_length, or lower context.episodes or the horizon"
+                f"{self.model.max_length}: raise model.max_length, or lower context.episodes, the horizon or "
+                "evaluation.own_episodes"
             )
 
     @property

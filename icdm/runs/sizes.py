@@ -58,12 +58,13 @@ def _step_size(s: Settings, training: TrainConfig, rows: int, family: Family, ep
 
 def _check_evaluation(s: Settings) -> None:
     n, episodes = s.family.n_tasks or s.evaluation.tasks, s.evaluation.episodes
+    read = max(s.context.episodes, s.evaluation.own_episodes - 1, 1)
     check_fits("evaluation.tasks", n * problem_size(s.family), "lower it, or the problem")
-    contexts = n * episodes * max(s.context.episodes, 1) * s.family.horizon * STEP
+    contexts = n * episodes * read * s.family.horizon * STEP
     check_fits("evaluation.tasks times evaluation.episodes", contexts, "lower them")
     m, rows = s.model, min(s.evaluation.rows, n * episodes)
-    positions = s.positions(s.family, s.context.episodes)
+    positions = s.positions(s.family, read)
     cache = 2 * rows * positions * m.layers * m.kv_heads * m.head_width * (HALF if m.dtype == "bfloat16" else SINGLE)
-    context = s.positions(s.family, max(s.context.episodes - 1, 0))
+    context = s.positions(s.family, read - 1)
     attention = SINGLE * rows * m.heads * context**2  # of one layer, while it reads the context
     check_fits("evaluation.rows", cache + attention, "lower it")

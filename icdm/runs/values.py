@@ -16,6 +16,7 @@ LIMITS = {  # the lowest and the highest value of numbers, by field or by the la
     "evaluation.tasks": (1, MANY),
     "evaluation.episodes": (1, MANY),
     "evaluation.rows": (1, MANY),
+    "evaluation.own_episodes": (0, MANY),
     "fine_tune.pool": (0, MANY),
     "names": (0, MANY),
     "rows": (0, MANY),

@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 
 from icdm.errors import UserError, unknown
-from icdm.problems.family import Family, HasExpert
+from icdm.problems.family import Family, HasExpert, HasPosterior
 from icdm.problems.policy import EpsilonGreedy, MarkovPolicy, Oracle, Policy, uniform_policy
 
-BEHAVIORS = ("oracle", "uniform", "epsilon_greedy", "mixture", "expert")
+LEARNS = "posterior_sampling"  # learns from episode to episode
+BEHAVIORS = ("oracle", "uniform", "epsilon_greedy", "mixture", "expert", LEARNS)
 
 
 def check_behavior(name: str, family: Family) -> None:
@@ -16,10 +17,12 @@ def check_behavior(name: str, family: Family) -> None:
         raise unknown("behavior", name, BEHAVIORS)
     if name == "expert" and not isinstance(family, HasExpert):
         raise UserError(f"family {type(family).__name__} has no expert policy: choose another behavior")
+    if name == LEARNS and not isinstance(family, HasPosterior):
+        raise UserError(f"family {type(family).__name__} computes no posterior to sample from: choose another behavior")
 
 
 def behavior_policy(name: str, family: Family, oracle: Oracle, key: jax.Array, n_rows: int, epsilon: float) -> Policy:
-    """The recording policy of n_rows episodes.
+    """The recording policy of n_rows episodes, of a behavior that does not learn.
 
     oracle: greedy in Q*; uniform: uniformly random; epsilon_greedy: the oracle, with probability
     epsilon uniform; mixture: epsilon-greedy with an epsilon ~ Uniform[0, 1] of each episode's own;

@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from icdm.errors import UserError
+from icdm.oracles.backward_induction import backward_induction
 from icdm.oracles.certify import OracleConfig, oracle_of
+from icdm.problems.counts import Counts, count
 from icdm.problems.family import Family, sample_tasks
-from icdm.problems.policy import Oracle
-from icdm.trajectories.behavior import behavior_policy, check_behavior
+from icdm.problems.policy import MarkovPolicy, Oracle, greedy_policy
+from icdm.trajectories.behavior import LEARNS, behavior_policy, check_behavior
 from icdm.trajectories.rollout import assess_along, rollout
 from icdm.trajectories.trajectory import Trajectories, episodes_per_row, join_episodes
 
@@ -25,7 +27,7 @@ class ContextConfig:
 
     Attributes:
       episodes: K, how many.
-      behavior: the policy that acted in them: oracle, uniform, epsilon_greedy, mixture or expert.
+      behavior: who acted in them, one of `icdm.trajectories.behavior.BEHAVIORS`.
       epsilon: of epsilon_greedy.
     """
 
@@ -93,14 +95,45 @@ def _play(
     """The task of each episode, and the episodes side by side: (I,), (I, ...)."""
     policy_key, key = jax.random.split(key)
     task_I = jnp.repeat(task_B, n_episodes)
+    if behavior == LEARNS:
+        return task_I, _learned(family, tasks, task_B, key, n_episodes)
     policy = behavior_policy(behavior, family, tasks.oracle, policy_key, task_I.size, epsilon)
     return task_I, rollout(tasks.problem, task_I, policy, key)
+
+
+def _learned(family: Family, tasks: Tasks, task_B: jax.Array, key: jax.Array, n_episodes: int) -> Trajectories:
+    """n_episodes in which posterior sampling learns each row's task, side by side: (I, ...).
+
+    Before each episode a task is drawn from the posterior given the row's episodes so far, and the episode follows the
+    policy that is optimal there.
+
+    Source: Osband, Russo, Van Roy, "(More) Efficient Reinforcement Learning via Posterior Sampling" (NeurIPS 2013).
+    """
+
+    def episode(counts: Counts, key: jax.Array):
+        draw_key, key = jax.random.split(key)
+        draws = jax.vmap(family.posterior_sample)(jax.random.split(draw_key, task_B.size), counts)
+        q_BTSA = jax.vmap(backward_induction)(draws)[0]
+        policy = MarkovPolicy(greedy_policy(q_BTSA).table, index=jnp.arange(task_B.size))
+        played = rollout(tasks.problem, task_B, policy, key)
+        more = jax.vmap(counted)(*played.steps, played.valid)
+        return jax.tree.map(jnp.add, counts, more), played
+
+    counted = functools.partial(count, n_states=family.n_states, n_actions=family.n_actions)
+    nothing = jax.vmap(counted)(*jnp.zeros((4, task_B.size, 1), int), jnp.zeros((task_B.size, 1), bool))
+    _, episodes = jax.lax.scan(episode, nothing, jax.random.split(key, n_episodes))
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:]), episodes)
 
 
 def record_with_context(
     family: Family, tasks: Tasks, task_B: jax.Array, key: jax.Array, context: ContextConfig, query_behavior: str
 ) -> Trajectories:
-    """K context episodes and one more, recorded by the query behavior: (B, K + 1, ...)."""
+    """K context episodes and one more, recorded by the query behavior: (B, K + 1, ...).
+
+    Where both are the same behavior, all are of one recording, so that a behavior that learns goes on learning.
+    """
+    if query_behavior == context.behavior:
+        return record(family, tasks, task_B, key, query_behavior, context.episodes + 1, context.epsilon)
     context_key, query_key = jax.random.split(key)
     read = record(family, tasks, task_B, context_key, context.behavior, context.episodes, context.epsilon)
     query = record(family, tasks, task_B, query_key, query_behavior, 1, context.epsilon)
