@@ -242,6 +242,82 @@ def decision(quick):
     yield row("one decision after 500 steps (p50)", 1e3 * statistics.median(taken[10:]), "ms", required=5.0)
 
 
+def long_context(quick):
+    """The model of the package and contexts of up to 5,000 steps: reading, one decision, one training step.
+
+    50 states, 5 actions, episodes of 25 steps, one row. Activations of the training step are computed again in the
+    backward pass; the memory of both kinds of step is what their compiled programs ask for.
+    """
+    import dataclasses
+
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    from flax import nnx
+
+    from icdm.learning.objectives import Imitation, Lesson, action_loss
+    from icdm.learning.train import TrainConfig, TrainState, make_update
+    from icdm.models.transformer import Transformer
+    from icdm.runs.decider import Decider
+    from icdm.trajectories.trajectory import Trajectories
+
+    states, actions, horizon = 50, 5, 25
+    decider = Decider.pretrained("tabular", states=states, actions=actions, horizon=horizon)
+    layout, optimizer = decider.run.layout, TrainConfig(steps=1000).optimizer()
+    rng = np.random.default_rng(0)
+
+    def record(episodes):
+        shown = rng.integers(0, states, (1, episodes, horizon + 1)), rng.integers(0, actions, (1, episodes, horizon))
+        paid = rng.random((1, episodes, horizon), np.float32)
+        return Trajectories(*(jnp.asarray(x) for x in shown), jnp.asarray(paid), jnp.ones(paid.shape, bool))
+
+    def training_step(episodes, remat):
+        rows = record(episodes + 1)
+        lesson = Lesson(rows, Imitation(rows.action))
+        config = dataclasses.replace(decider.run.settings.model, remat=remat)
+        model = Transformer(config, layout.size, nnx.Rngs(0), layout.numbers)
+        update = make_update(lambda model, batch, key: action_loss(model, layout, [batch]), optimizer)
+        key = jax.random.key_data(jax.random.key(0))
+        state = TrainState(model, jax.jit(optimizer.init)(model), jnp.int32(0), key)
+        return update.lower(state, None, lesson).compile(), state, lesson
+
+    lengths = (500, 1000, 2000) if quick else (500, 1000, 2000, 5000)
+    times: dict[str, list[float]] = {"training step": [], "reading": [], "decision": []}
+    for length in lengths:
+        context = record(length // horizon)
+        compiled, *arguments = training_step(length // horizon, True)
+        kept, *_ = training_step(length // horizon, False)
+        state = [arguments[0]]
+
+        def step(compiled=compiled, state=state, lesson=arguments[1]):
+            state[0], numbers = compiled(state[0], None, lesson)
+            numbers[0].block_until_ready()
+
+        def read(context=context):
+            decider.reset(context)
+            jax.block_until_ready(decider.carry)
+
+        times["training step"].append(seconds(step, repeats=3))
+        times["reading"].append(seconds(read, repeats=3))
+        read()
+        decisions = []
+        for _ in range(horizon):
+            began = time.perf_counter()
+            action = decider.act(rng.integers(0, states, 1)).action
+            decisions.append(time.perf_counter() - began)
+            decider.observe(action, [1.0])
+        times["decision"].append(sorted(decisions)[horizon // 2])
+        for name, program in {"activations computed again": compiled, "activations kept": kept}.items():
+            used = program.memory_analysis().temp_size_in_bytes / 2**20
+            yield row(f"context of {length} steps, memory of a training step, {name}", used, "MiB")
+        for name, taken in times.items():
+            required = 20.0 if name == "decision" and length == 5000 else None
+            yield row(f"context of {length} steps, {name}", 1e3 * taken[-1], "ms", required=required)
+    for name, taken in times.items():
+        exponent = np.polyfit(np.log(lengths), np.log(taken), 1)[0]
+        yield row(f"time of a {name} as a power of the length of the context", float(exponent), "")
+
+
 def environment(quick):
     """Environment steps per second of the one rollout."""
     import jax
@@ -479,6 +555,7 @@ CASES = {
     "large_training": large_training,
     "decoding": decoding,
     "decision": decision,
+    "long_context": long_context,
     "environment": environment,
     "online": online,
     "planning": planning,

@@ -4,10 +4,13 @@
     python -m experiments.evaluate runs/demo many evaluation.tasks=1000 seed=7
     python -m experiments.evaluate runs/tabular energy family=energy horizon=5 context.behavior=oracle
 
-A model of a mixture of families (the config tabular) is measured in any family whose sizes its vocabulary has.
+A model of a mixture of families (the config tabular) is measured in any family whose sizes its vocabulary has. So is a
+model of the package, by its name; there --out says where to write:
 
-Writes evaluations/NAME/ inside the run: config.json, results.json, values.npz and report.html. The run's own results
-stay. A stopped evaluation goes on with the same command.
+    python -m experiments.evaluate tabular energy family=energy horizon=5 --out runs/tabular_evaluations
+
+Writes evaluations/NAME/ inside the run, or NAME/ inside OUT: config.json, results.json, values.npz and report.html. The
+run's own results stay. A stopped evaluation goes on with the same command.
 """
 
 import argparse
@@ -32,19 +35,25 @@ CHANGEABLE = (  # what training is done without
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.evaluate", description=__doc__.split("\n")[0])
-    parser.add_argument("run", help="directory of a finished run")
-    parser.add_argument("name", help="of the evaluation: a directory inside RUN/evaluations")
+    parser.add_argument("run", help="directory of a finished run or an exported model, or tabular")
+    parser.add_argument("name", help="of the evaluation: a directory inside OUT")
+    parser.add_argument("--out", metavar="DIR", help="where evaluations are written (RUN/evaluations)")
     parser.add_argument("--wide", action="store_true", help="print every column of the table, however wide it gets")
     parser.add_argument("changes", nargs="*", metavar="FIELD=VALUE", help=f"of {', '.join(CHANGEABLE)}")
     arguments = parser.parse_args()
     with one_line_errors("experiments.evaluate"):
-        evaluate(pathlib.Path(arguments.run), arguments.name, arguments.changes, arguments.wide)
+        out = arguments.out and pathlib.Path(arguments.out)
+        evaluate(pathlib.Path(arguments.run), arguments.name, arguments.changes, arguments.wide, out)
 
 
-def evaluate(directory: pathlib.Path, name: str, changes: list[str], wide: bool = False) -> dict:
+def evaluate(
+    directory: pathlib.Path, name: str, changes: list[str], wide: bool = False, out: pathlib.Path | None = None
+) -> dict:
     """What results.json of the evaluation holds.
 
     Args:
+      directory: of a run or an exported model, or the name of a model of the package.
+      out: where evaluations are written, if not inside the run.
       wide: prints every column of the table, however wide it gets.
 
     Raises:
@@ -56,6 +65,7 @@ def evaluate(directory: pathlib.Path, name: str, changes: list[str], wide: bool 
     from icdm.files import locked, write_arrays, write_json
     from icdm.runs.data import check_unchanged, open_data
     from icdm.runs.monitor import StopRequest, outlive_readers
+    from icdm.runs.pretrained import of_package
     from icdm.runs.run import Run
     from icdm.runs.settings import config_hash
     from icdm.runs.sizes import check_sizes
@@ -63,11 +73,14 @@ def evaluate(directory: pathlib.Path, name: str, changes: list[str], wide: bool 
 
     if name in ("", ".", "..") or pathlib.PurePath(name).name != name:
         raise UserError(f"evaluation {name!r}: give a plain name")
-    run = Run.open(directory)
+    packaged = None if (directory / "config.json").exists() else of_package(directory)
+    if packaged and not out:
+        raise UserError(f"{directory} belongs to the package: say with --out where to write")
+    run = Run.open(packaged or directory)
     config = run.config
     for change in changes:
         config = changed(config, change)
-    own = Run.prepared(directory / "evaluations" / name, config)
+    own = Run.prepared((out or directory / "evaluations") / name, config)
     if own.layout != run.layout and not own.settings.mixture:
         raise UserError("the changed problem is written with another vocabulary: train a run of its own")
     check_sizes(own.settings)

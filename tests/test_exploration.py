@@ -11,12 +11,13 @@ import pytest
 from experiments.configs import base
 from experiments.experiment import run
 from icdm.errors import UserError
-from icdm.evaluation.exploration import explore
+from icdm.evaluation.exploration import explore, nothing_yet
 from icdm.evaluation.unseen import EvaluationConfig, draw_unseen
 from icdm.oracles.certify import OracleConfig
 from icdm.problems.family import make_family
 from icdm.problems.policy import MarkovPolicy
 from icdm.readers.counts_planners import CountsPlanner
+from icdm.readers.q_learning import learned_q
 from icdm.readers.reader import Fixed
 from icdm.runs.settings import Settings
 from icdm.sharding import make_mesh
@@ -86,6 +87,27 @@ def test_all_earlier_episodes_are_read():
     for name, expected in {"tried": 1, "least_pulled": 1, "suffix_failure": 0}.items():
         np.testing.assert_allclose(found[name], expected)
     np.testing.assert_allclose(found["optimal"].sum(1), 2)
+
+
+def test_q_learning_replays_what_was_done_in_order():
+    """Beside a loop in Python; episodes that did not take place change nothing."""
+    family = make_family("random_mdp", states=3, actions=2, horizon=4, discount=0.9)
+    tasks = draw_tasks(family, jax.random.key(0), 1)
+    own = play(family, tasks, jnp.zeros(1, int), jax.random.key(1), "uniform", 6, 0.0)
+    T, gamma = family.horizon, family.discount
+    highest = [sum(gamma**k for k in range(T - t)) for t in range(T + 1)]
+    q, n = {}, {}
+    for steps in zip(*(np.asarray(x)[0] for x in own.steps)):
+        for t, (s, a, r, arrival) in enumerate(zip(*steps)):
+            n[t, s, a] = n.get((t, s, a), 0) + 1
+            value = min(max(q.get((t + 1, arrival, b), highest[t + 1]) for b in range(2)), highest[t + 1])
+            rate = (T + 1) / (T + n[t, s, a])
+            target = r + gamma * value + 0.5 / np.sqrt(n[t, s, a])
+            q[t, s, a] = (1 - rate) * q.get((t, s, a), highest[t]) + rate * target
+    empty = nothing_yet(1, 2, T)
+    found = learned_q(family, jax.tree.map(lambda x, y: jnp.concatenate([x[0], y[0]]), empty, own))
+    for t, s, a in np.ndindex(found.shape):
+        assert found[t, s, a] == pytest.approx(q.get((t, s, a), highest[t]), abs=1e-4)
 
 
 def test_regret_is_what_the_exact_value_lacks():

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -266,6 +267,16 @@ def test_a_mixture_learns_from_a_pool_of_tasks(tmp_path, labels):
     found, _ = phases.evaluate(phases.train_all())
     assert "memoriser" in found["policies"]
     assert "validation_loss" in (tmp_path / "metrics.jsonl").read_text()
+
+
+def test_the_model_of_the_package_is_measured_without_training(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    changes = ["family=random_mdp", "problem.states=3", "problem.actions=2", "horizon=3", "context.episodes=2"]
+    changes += ["evaluation.tasks=4", "evaluation.planners=[]"]
+    with pytest.raises(UserError, match="say with --out where to write"):
+        evaluate(Path("tabular"), "small", changes)
+    found = evaluate(Path("tabular"), "small", changes, out=tmp_path / "measured")
+    assert found == json.loads((tmp_path / "measured/small/results.json").read_text()) and not Path("tabular").exists()
 
 
 def test_states_reached_are_states_acted_on_turned(trained):

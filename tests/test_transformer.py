@@ -192,6 +192,21 @@ def test_blocks_of_queries_change_nothing(model, monkeypatch):
     chex.assert_trees_all_close(in_blocks, found(model), atol=2e-5, rtol=2e-4)
 
 
+@pytest.mark.parametrize("layers", [3, 9])
+def test_activations_that_are_computed_again_take_less_memory(layers):
+    """Of a training step, as compiled; unrolled layers too, where XLA on CPU would keep what it should compute again."""
+
+    def bytes_of(remat):
+        config = ModelConfig(width=32, layers=layers, heads=2, kv_heads=2, hidden=32, max_length=400, remat=remat)
+        model = Transformer.described(config, 20, numbers=0)
+        shape = jax.ShapeDtypeStruct
+        tokens = Tokens(shape((1, 400, 1), jnp.int32), shape((1, 400, 0), jnp.float32), shape((1, 400), jnp.bool_))
+        gradient = jax.jit(jax.grad(lambda model, tokens: model(tokens).hidden.sum()))
+        return gradient.lower(model, tokens).compile().memory_analysis().temp_size_in_bytes
+
+    assert bytes_of(True) < 0.6 * bytes_of(False)
+
+
 def test_layers_in_a_loop_compute_what_unrolled_layers_do(model, monkeypatch):
     """Without a cache and with one, gradients of weights and of adapters, and taps, which unroll the loop."""
     tokens = ragged_tokens()

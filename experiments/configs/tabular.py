@@ -25,7 +25,7 @@ MIXTURE = dict(
 
 def get_config():
     c = planning.get_config()  # whose problems the model is measured in first
-    c.model.update(max_length=4096, layers=5)
+    c.model.update(max_length=8192, layers=5)
     c.fine_tune.update(
         steps=2000,
         batch=25,

@@ -17,6 +17,7 @@ from icdm.evaluation.value import advantages, check_stop, chunks, kept_or_measur
 from icdm.problems.family import HasPosterior
 from icdm.problems.policy import uniform_policy
 from icdm.readers.counts_planners import DOUBTING, PLANNERS, CountsPlanner
+from icdm.readers.q_learning import QLearning
 from icdm.readers.reader import Fixed, Reader, Sampling
 from icdm.sharding import place_rows
 from icdm.trajectories.trajectory import NOTHING, Trajectories, join_episodes
@@ -29,12 +30,13 @@ def explorers(unseen: UnseenTasks, models: dict[str, Reader]) -> dict[str, Reade
 
     Planning with posterior means never explores on purpose; posterior sampling before every episode is PSRL, and
     Thompson sampling where an episode is one pull of a bandit; optimistic certainty equivalence adds a bonus of one
-    standard error to rewards, as UCB does.
+    standard error to rewards, as UCB does; Q-learning with such a bonus has no model.
     """
     family = unseen.family
     planners = PLANNERS if isinstance(family, HasPosterior) else PLANNERS[:1]
     found: dict[str, Reader] = {"uniform": Fixed(uniform_policy(family.observation_space.n, family.n_actions))}
     found |= {name: CountsPlanner(family, name) for name in (*planners, *DOUBTING)}
+    found["q_learning"] = QLearning(family)
     return found | models | {f"{name}_sampled": Sampling(reader) for name, reader in models.items()}
 
 

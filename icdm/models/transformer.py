@@ -263,7 +263,8 @@ class Transformer(nnx.Module):
 
     @property
     def _is_a_loop(self) -> bool:
-        return self.config.layers > MOST_UNROLLED
+        # Outside a loop XLA on CPU keeps the activations that it should compute again.
+        return self.config.layers > MOST_UNROLLED or self.config.remat
 
     def _again(self, layer: Callable, taps: Taps) -> Callable:
         """The layer, its activations computed again in the backward pass if the config says so; taps need them once."""

@@ -83,12 +83,17 @@ def exported_weights(run: Run) -> dict[str, np.ndarray]:
     return {name: np.asarray(named[name]) for name in described}
 
 
+def of_package(name: pathlib.Path) -> pathlib.Path | None:
+    """Where the model of the package with this name is, if there is one."""
+    return SHIPPED / name if str(name) in (path.name for path in SHIPPED.iterdir()) else None
+
+
 def _checked(directory: pathlib.Path) -> pathlib.Path:
     """The directory of a model, or else of the one with this name in the package, whose files are those that were
     written."""
-    remedy = "export it again"
-    if not (directory / CHECKSUM).exists() and str(directory) in (path.name for path in SHIPPED.iterdir()):
-        directory, remedy = SHIPPED / directory, "install the package again"
+    packaged = None if (directory / CHECKSUM).exists() else of_package(directory)
+    remedy = "install the package again" if packaged else "export it again"
+    directory = packaged or directory
     if not (directory / CHECKSUM).exists():
         raise UserError(f"{directory} is no exported model: icdm export RUN --model DIR writes one; or take tabular")
     checksums: dict[str, Any] = read_json(directory / CHECKSUM, remedy)
