@@ -194,7 +194,7 @@ def test_blocks_of_queries_change_nothing(model, monkeypatch):
 
 @pytest.mark.parametrize("layers", [3, 9])
 def test_activations_that_are_computed_again_take_less_memory(layers):
-    """Of a training step, as compiled; unrolled layers too, where XLA on CPU would keep what it should compute again."""
+    """Of a gradient, as compiled; outside a loop XLA on CPU would keep what it should compute again."""
 
     def bytes_of(remat):
         config = ModelConfig(width=32, layers=layers, heads=2, kv_heads=2, hidden=32, max_length=400, remat=remat)

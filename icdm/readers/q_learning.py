@@ -17,14 +17,14 @@ from icdm.trajectories.trajectory import Step, Trajectories
 
 @dataclasses.dataclass(frozen=True)
 class QLearning:
-    """Replays each row's context, in order, and acts greedily on what it has learned by then. Of the n-th visit of (s, a)
-    at step t,
+    """Replays each row's context, in order, and acts greedily on what it has learned by then. From the n-th visit of
+    (s, a) at step t,
 
         Q_t(s, a) <- (1 - alpha) Q_t(s, a) + alpha (r + gamma min(max_a' Q_{t+1}(s', a'), B_{t+1}) + b / sqrt(n)),
         alpha = (T + 1) / (T + n),
 
-    where B_t, the highest return from step t on, is also the first value of Q_t, and b is half of the range of a reward,
-    the largest standard error of one.
+    where B_t, the highest return from step t on, is also the first value of Q_t, and b is half of the range of a
+    reward, the largest standard error of one.
 
     Source: Q-learning with UCB-Hoeffding of Jin, Allen-Zhu, Bubeck and Jordan, "Is Q-learning provably efficient?"
     (NeurIPS 2018), with a smaller bonus: theirs, of the order of T^(3/2), is for a guarantee.
