@@ -22,6 +22,7 @@ COLORS = {
     "in_context": "#3d6bc8",
     "no_context": "#6fb7e0",
     "copy": "#d98cb3",
+    "memoriser": "#3f8f8a",
     "posterior_mean": "#c9a227",
     "certainty_equivalence": "#8e5ba6",
     "qmdp": "#222222",

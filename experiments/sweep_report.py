@@ -27,6 +27,7 @@ DRAWN = (
     "fine_tuned",
     "copy",
     "posterior_mean",
+    "memoriser",
     "certainty_equivalence",
     "qmdp",
     "most_likely_state",
@@ -126,9 +127,12 @@ def trends(entries: list[dict], same: Same) -> dict[str, dict]:
 
 
 def numbers_of(entries: list[dict]) -> list[str]:
-    """The names of all numbers in the points of the entries, those of their problems included."""
-    points = [parameters(entry["point"]) for entry in entries]
-    return list(dict.fromkeys(name for point in points for name, value in point.items() if not isinstance(value, str)))
+    """The names of what is a number in all points of the entries that have it, those of their problems included."""
+    values: dict[str, list] = {}
+    for entry in entries:
+        for name, value in parameters(entry["point"]).items():
+            values.setdefault(name, []).append(value)
+    return [name for name, own in values.items() if not any(isinstance(value, str) for value in own)]
 
 
 def at_every_value(entries: list[dict], same: Same) -> list[tuple[Point, dict]]:
@@ -183,13 +187,14 @@ def drawings(entries: list[dict], axes: dict[str, list], same: Same) -> Iterator
     """(file name, caption, figure) of every picture.
 
     The gaps against each axis of numbers, problem by problem, and against each parameter of the problems, one panel for
-    each setting of the other parameters.
+    each setting of the other parameters. An axis may have words among its numbers, such as `endless`; its values are
+    then drawn side by side.
     """
     clear = all(gap_is_clear(entry["policies"]) for entry in entries)
     for name, values in axes.items():
-        if len(values) > 1 and not any(isinstance(value, str) for value in values):
+        if len(values) > 1 and not all(isinstance(value, str) for value in values):
             averaged = [other for _, other in same.values() if other in numbers_of(entries)]
-            groups = grouped([(entry["point"], entry) for entry in entries], set(averaged))
+            groups = grouped([(entry["point"], entry) for entry in entries], {name, *averaged})
             for metric in ("gap", "normalized_gap") if clear else ("normalized_gap",):
                 yield f"{metric}_against_{name}", caption(metric, name, averaged), panels(groups, name, metric)
     rest = [axis for axis in axes if axis != "problem"]
@@ -245,6 +250,10 @@ def panels(groups: dict[str, list[tuple[Point, dict]]], name: str, metric: str) 
 
 def curves(axis: Axes, entries: list[tuple[Point, dict]], name: str, metric: str) -> None:
     """The metric of the main policies against one axis; points that differ elsewhere are averaged."""
+    values = sorted({point[name] for point, _ in entries}, key=lambda value: (isinstance(value, str), value))
+    has_words = any(isinstance(value, str) for value in values)
+    place = {value: i if has_words else value for i, value in enumerate(values)}
+    axis.set_xticks(list(place.values()), [str(value) for value in values])
     for policy in DRAWN:
         points = {}
         for point, entry in entries:
@@ -253,12 +262,12 @@ def curves(axis: Axes, entries: list[tuple[Point, dict]], name: str, metric: str
                 points.setdefault(point[name], []).append((number["mean"], *number["ci95"]))
         if not points:
             continue
-        x = sorted(points)
-        mean, low, high = 100 * np.maximum(np.array([np.mean(points[v], axis=0) for v in x]).T, LOWEST)
+        own = [value for value in values if value in points]
+        mean, low, high = 100 * np.maximum(np.array([np.mean(points[v], axis=0) for v in own]).T, LOWEST)
+        x = [place[value] for value in own]
         color = report.COLORS[policy]
         axis.plot(x, mean, marker="o", ms=4, color=color, label=policy.replace("_", " "))
         axis.fill_between(x, low, high, color=color, alpha=0.18, lw=0)
-        axis.set_xticks(x)
         if metric == "gap":
             _published(axis, entries, name, policy)
     axis.grid(alpha=0.25)

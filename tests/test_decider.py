@@ -81,9 +81,15 @@ def test_decisions_are_those_of_the_forward_pass(trained):
         np.testing.assert_allclose(decision.probability, jax.nn.softmax(expected[:, t]), atol=1e-5)
         centred = expected[:, t] - expected[:, t].mean(-1, keepdims=True)
         np.testing.assert_allclose(decision.value, 0.1 * centred, atol=1e-5)
+        own = jax.tree.map(lambda x: x[:, 1:], episodes)
+        begun = Trajectories(own.observation[..., : t + 1], *(x[..., :t] for x in (own.action, own.reward, own.valid)))
+        at_once = decider.decide(jax.tree.map(lambda x: x[:, :1], episodes), begun)
+        np.testing.assert_allclose(at_once.value, decision.value, atol=1e-5)
         decider.observe(episodes.action[:, 1, t], episodes.reward[:, 1, t])
     with pytest.raises(UserError, match="over after 3 steps"):
         decider.act(episodes.observation[:, 1, 0])
+    with pytest.raises(UserError, match="over after 3 steps, 3 are given"):
+        decider.decide(None, own)
 
 
 def test_command(trained, tmp_path, capsys):

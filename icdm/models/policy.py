@@ -11,7 +11,7 @@ from icdm.models.transformer import Transformer
 from icdm.problems.policy import Carry
 from icdm.trajectories.collect import Tasks
 from icdm.trajectories.layouts import Layout
-from icdm.trajectories.prompt import encode, opening_of
+from icdm.trajectories.prompt import encode, encode_going_on, opening_of
 from icdm.trajectories.trajectory import Step, Trajectories
 
 
@@ -55,6 +55,13 @@ class TransformerPolicy:
         logits_BA = self.model.logits(output.hidden[:, -1], self.layout.action_ids)
         action_B = jnp.argmax(logits_BA, -1).astype(jnp.int32)
         return action_B, logits_BA, (output.cache, t_B, before._replace(observation=observation_B))
+
+    def logits(self, own: Trajectories) -> jax.Array:
+        """What `act` says of the last observation of each row's own episode (B, 1, ...), (B, A), without a cache."""
+        tokens, context = encode_going_on(self.layout, self.context, own)
+        check_length(self.model, tokens.valid.shape[1])
+        hidden_BLD = self.model(tokens, context=context).hidden
+        return self.model.logits(hidden_BLD[:, -1], self.layout.action_ids)
 
     def observe(self, carry: Carry, action_B: jax.Array, reward_B: jax.Array):
         cache, t_B, before = carry

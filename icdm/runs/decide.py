@@ -21,8 +21,8 @@ from icdm.logs.table import Report, Rows, checked, is_table, join, open_table, p
 from icdm.runs.decider import Decider
 from icdm.runs.run import Run
 from icdm.trajectories.layouts import Layout
-from icdm.trajectories.prompt import encode, opening_of
-from icdm.trajectories.trajectory import NOTHING, Step, Trajectories
+from icdm.trajectories.prompt import encode_going_on
+from icdm.trajectories.trajectory import Trajectories
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -80,6 +80,17 @@ class Episode(NamedTuple):
     before: list[tuple[int, int, float]]
     now: int
 
+    @property
+    def recorded(self) -> Trajectories:
+        """The same as the one episode of one row."""
+        observation, action, reward = zip(*self.before) if self.before else ((), (), ())
+        return Trajectories(
+            np.array([[[*observation, self.now]]], np.int32),
+            np.array([[action]], np.int32),
+            np.array([[reward]], np.float32),
+            np.ones((1, 1, len(action)), bool),
+        )
+
 
 def begun(
     recorded: "Recorded", codings: dict[str, Coding], history: str | pathlib.Path | None, observation: str | None
@@ -103,11 +114,7 @@ def decided(
         raise UserError(
             f"{history} holds {len(episode.before)} steps: the run's episodes are over after {family.horizon}"
         )
-    decider.reset(context)
-    for seen, action, reward in episode.before:
-        decider.act([seen])
-        decider.observe([action], [reward])
-    decision = decider.act([episode.now])
+    decision = decider.decide(context, episode.recorded)
     names = _action_names(codings["action"], family.n_actions)
     values = None if decision.value is None else dict(zip(names, decision.value[0].tolist()))
     return {
@@ -115,7 +122,7 @@ def decided(
         "probabilities": dict(zip(names, decision.probability[0].tolist())),
         "values": values,
         "context_episodes": 0 if context is None else int(context.valid.any(-1).sum()),
-        "step": decider.t,
+        "step": len(episode.before),
     }
 
 
@@ -123,13 +130,8 @@ def _prompt(run: Run, context: Trajectories | None, episode: Episode) -> str:
     """The text of the context and of the episode that is going on, up to the token that names the action."""
     from icdm.published.model import open_published  # needs the packages of the extra `language`
 
-    read = [opening_of(run.layout, 1) if context is None else encode(run.layout, context).tokens]
-    step = Step(*np.zeros((4, 1), np.int32))
-    for t, (observation, action, reward) in enumerate([*episode.before, (episode.now, NOTHING, 0.0)]):
-        observed = np.array([observation])
-        read.append(run.layout.append(np.array([t]), step._replace(arrival=observed), observed))
-        step = Step(observed, np.array([action]), np.array([reward]), observed)
-    ids = np.concatenate([tokens.id[0, np.asarray(tokens.valid[0]), 0] for tokens in read])
+    tokens, _ = encode_going_on(run.layout, context, episode.recorded)
+    ids = tokens.id[0, np.asarray(tokens.valid[0]), 0]
     return open_published(run.settings.weights).tokenizer.decode(ids.tolist(), skip_special_tokens=False)
 
 

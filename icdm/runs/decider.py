@@ -110,12 +110,8 @@ class Decider:
         """
         self._check_going_on()
         observation = _codes("observation", observation, self.run.family.observation_space.n)
-        action, logits, self.carry = _act(self.policy, self.carry, observation)
-        logits = np.asarray(logits, np.float64)
-        if not np.isfinite(logits).all():
-            raise UserError(f"{self.run.directory}: the model's logits are not finite: its weights are damaged")
-        odds = np.exp(logits - logits.max(-1, keepdims=True))
-        return Decision(np.asarray(action), odds / odds.sum(-1, keepdims=True), self._values(logits))
+        _, logits, self.carry = _act(self.policy, self.carry, observation)
+        return self._decision(logits)
 
     def observe(self, action: np.ndarray, reward: np.ndarray) -> None:
         """Takes note of what was done, (B,) codes, and what it paid, (B,).
@@ -128,6 +124,36 @@ class Decider:
         reward = self._observed(_rewards(np.atleast_1d(reward)))
         self.carry = _observe(self.policy, self.carry, action, reward)
         self.t += 1
+
+    def decide(self, context: Trajectories | None, own: Trajectories) -> Decision:
+        """One decision in each row by reading everything in one pass: where no more are wanted, this spares the
+        compilation of what acts step by step.
+
+        Args:
+          own: Trajectories (B, 1, ...) of the episode that is going on, with all of its steps valid; what is decided on
+            is its last observation.
+
+        Raises:
+          UserError: a context as in `reset`, or an episode that is over.
+        """
+        if context is not None:
+            self._check_context(context)
+            context = dataclasses.replace(context, reward=self._observed(context.reward))
+        steps = own.action.shape[2]
+        if steps >= self.run.family.horizon:
+            raise UserError(f"the episode is over after {self.run.family.horizon} steps, {steps} are given")
+        _codes("observation", own.observation, self.run.family.observation_space.n)
+        _codes("action", own.action, self.run.family.n_actions)
+        own = dataclasses.replace(own, reward=self._observed(_rewards(np.asarray(own.reward))))
+        return self._decision(_read(dataclasses.replace(self.policy, context=context), own))
+
+    def _decision(self, logits: jax.Array) -> Decision:
+        logits = np.asarray(logits, np.float64)
+        if not np.isfinite(logits).all():
+            raise UserError(f"{self.run.directory}: the model's logits are not finite: its weights are damaged")
+        odds = np.exp(logits - logits.max(-1, keepdims=True))
+        probability = odds / odds.sum(-1, keepdims=True)
+        return Decision(logits.argmax(-1).astype(np.int32), probability, self._values(logits))
 
     def _observed(self, reward: np.ndarray) -> np.ndarray:
         """Rewards as the model read them in training: a problem may hide them although a log holds them."""
@@ -182,6 +208,11 @@ def _rewards(values: np.ndarray) -> np.ndarray:
 @jax.jit
 def _init(policy: Policy, task_B: jax.Array):
     return policy.init(task_B)
+
+
+@jax.jit
+def _read(policy: TransformerPolicy, own: Trajectories):
+    return policy.logits(own)
 
 
 @functools.partial(jax.jit, donate_argnums=1)

@@ -66,6 +66,16 @@ def opening_of(layout: Layout, rows: int) -> Tokens:
     return Tokens(id_BLI, jnp.zeros((*shape, layout.numbers), jnp.float32), jnp.ones(shape, bool))
 
 
+def encode_going_on(layout: Layout, context: Trajectories | None, own: Trajectories) -> tuple[Tokens, int]:
+    """The episodes of a context (B, K, ...), if there is one, and one that is going on (B, 1, ...), up to its last
+    observation; and how many positions stand before it."""
+    tokens = encode(layout, own).tokens
+    if context is None:
+        return tokens, 0
+    before, opening = encode(layout, context).tokens, len(layout.opening)
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b[:, opening:]], 1), before, tokens), before.valid.shape[1]
+
+
 def action_logits(model: Any, layout: Layout, prompt: Prompt) -> jax.Array:
     """The only readout: the model's logits over the family's actions wherever the prompt acts, (B, E, T + 1, A)."""
     return logits_at(model, layout, model(prompt.tokens, context=prompt.context).hidden, prompt.acting)
