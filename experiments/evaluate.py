@@ -61,7 +61,7 @@ def evaluate(
       Stopped: SIGTERM or SIGINT asked it to stop; what has been measured is kept.
     """
     from experiments import report  # JAX is imported only when there is work
-    from icdm.evaluation.table import print_exploration, print_table
+    from icdm.evaluation.table import print_results
     from icdm.files import locked, write_arrays, write_json
     from icdm.runs.data import check_unchanged, open_data
     from icdm.runs.monitor import StopRequest, outlive_readers
@@ -97,9 +97,7 @@ def evaluate(
         write_arrays(own.directory / "values.npz", arrays)
         write_json(own.directory / "results.json", results)
         title = f"{directory.name}: {name}"
-        print_table(results["policies"], {}, title, results.get("bracket"), wide)
-        if "exploration" in results:
-            print_exploration(results["exploration"], wide)
+        print_results(results, {}, title, wide)
         report.write(own.directory, results, config, title)
     print(f"results: {own.directory / 'results.json'}  report: {own.directory / 'report.html'}")
     return results

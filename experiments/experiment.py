@@ -6,7 +6,7 @@ from typing import Any
 
 from experiments import report
 from icdm.errors import UserError
-from icdm.evaluation.table import print_exploration, print_table
+from icdm.evaluation.table import print_results
 from icdm.files import locked, write_arrays, write_json
 from icdm.runs.monitor import StopRequest, outlive_readers
 from icdm.runs.phases import Phases
@@ -42,9 +42,7 @@ def run(config: Any, workdir: pathlib.Path, wide: bool = False) -> dict:
         write_arrays(workdir / "values.npz", arrays)
         write_json(workdir / "results.json", results)
         title = f"{s.family_name}, horizon {s.family.horizon}, {s.context.episodes} context episodes"
-        print_table(results["policies"], s.published, title, results.get("bracket"), wide)
-        if "exploration" in results:
-            print_exploration(results["exploration"], wide)
+        print_results(results, s.published, title, wide)
         for name, answers in results.get("invalid_answers", {}).items():
             print(
                 f"{name}: {answers['invalid']} of {answers['decisions']} answers were no action, a random one was "

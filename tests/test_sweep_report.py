@@ -65,3 +65,20 @@ def test_settings_are_compared_task_by_task_where_their_tasks_are_the_same(tmp_p
     [found] = comparisons(points, runs)  # c met other tasks, and n is a number
     assert (found["first"], found["second"], found["at"]) == ("a", "b", {"n": 1})
     assert found["mean"] == pytest.approx(-0.2) and found["ci95"] == pytest.approx([-0.2, -0.2])
+
+
+def test_words_among_the_numbers_of_an_axis_are_drawn_at_its_end():
+    """Also for a policy that lacks the value in words."""
+    number = {"mean": 0.2, "ci95": [0.1, 0.3]}
+
+    def at(n):
+        names = ("fine_tuned", "memoriser") if n != "endless" else ("fine_tuned",)
+        policies = {name: {"normalized_gap": number} for name in names}
+        return {"family": "random_mdp", "point": {"tasks": n}, "policies": policies}
+
+    [(name, _, figure)] = drawings([at(n) for n in ("endless", 16, 4)], {"tasks": ["endless", 16, 4]}, {})
+    assert name == "normalized_gap_against_tasks"
+    [axis] = figure.axes
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["4", "16", "endless"]
+    places = {line.get_label(): list(line.get_xdata()) for line in axis.get_lines()}
+    assert places == {"fine tuned": [0, 1, 2], "memoriser": [0, 1]}

@@ -35,6 +35,13 @@ def gap_is_clear(policies: dict[str, dict]) -> bool:
     return bool(gaps) and not any({"n_left_out", "n_unclear"} & gap.keys() for gap in gaps)
 
 
+def print_results(results: dict, published: dict[str, str], title: str, wide: bool = False) -> None:
+    """Prints the tables of results.json; the arguments are those of `print_table`."""
+    print_table(results["policies"], published, title, results.get("bracket"), wide)
+    if "exploration" in results:
+        print_exploration(results["exploration"], wide)
+
+
 def print_table(
     policies: dict[str, dict], published: dict[str, str], title: str, bracket: dict | None = None, wide: bool = False
 ) -> None:
