@@ -54,7 +54,8 @@ class Book:
         Args:
           value: the number; an int is a count and stays one.
           interval: its 95 % interval [low, high]; none if it does not vary with the draw.
-          at_least, at_most, between: the limit that the value has to meet; none of them if it decides nothing.
+          at_least, at_most, between: the limit that the value and its interval have to meet; none of them if it decides
+            nothing.
         """
         self.measured[name] = value if isinstance(value, int) else float(value)
         if interval is not None:
@@ -65,10 +66,6 @@ class Book:
             self.threshold[name] = f"<= {short(at_most)}"
         if between is not None:
             self.threshold[name] = " .. ".join(map(short, between))
-
-    def lower_end(self, name: str, of: str, **limit: float) -> None:
-        """Enters the lower end of the interval of an earlier number, so that a threshold can apply to it."""
-        self.enter(name, self.ci95[of][0], **limit)
 
     def control(self, name: str, value: float) -> None:
         """Enters a number that must not, or need not, satisfy the claim."""

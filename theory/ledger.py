@@ -1,13 +1,16 @@
-"""The ledger of claims: each with its statement, its measurement, and whether it holds."""
+"""The ledger of claims: each with its statement, its measurement, and its verdict."""
 
 import dataclasses
 import json
+import math
 import pathlib
 
 from ml_collections import ConfigDict
 
 from icdm.errors import UserError
 from icdm.files import read_json, write_json
+
+VERDICTS = ("fails", "undecided", "holds")  # from the worst to the best
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,25 +42,48 @@ class Claim:
     seconds: float = 0.0
 
     @property
+    def verdicts(self) -> dict[str, str]:
+        """What its interval decides about every number that has a threshold (`decided`)."""
+        return {
+            name: decided(self.measured[name], self.ci95.get(name, []), limit) for name, limit in self.threshold.items()
+        }
+
+    @property
+    def verdict(self) -> str:
+        """The worst of them: one number that fails makes the claim fail."""
+        return min(self.verdicts.values(), key=VERDICTS.index, default="holds")
+
+    @property
     def holds(self) -> bool:
-        """Whether every number that has a threshold meets it; a number that is not finite meets none."""
-        return all(meets(self.measured[name], limit) for name, limit in self.threshold.items())
+        return self.verdict == "holds"
 
 
-def meets(value: float, threshold: str) -> bool:
-    """Whether a value meets "<= x", ">= x" or "low .. high"."""
+def decided(value: float, interval: list[float], threshold: str) -> str:
+    """ "holds" if the whole interval meets the threshold, "fails" if none of it does, else "undecided".
+
+    A number without an interval decides by itself; one that is not finite fails.
+    """
+    low, high = limits(threshold)
+    ends = [value, *interval]
+    if not all(map(math.isfinite, ends)) or max(ends) < low or min(ends) > high:
+        return "fails"
+    return "holds" if low <= min(ends) and max(ends) <= high else "undecided"
+
+
+def limits(threshold: str) -> tuple[float, float]:
+    """The lowest and the highest value that meet "<= x", ">= x" or "low .. high"."""
     match threshold.split():
         case ["<=", limit]:
-            return value <= float(limit)
+            return -math.inf, float(limit)
         case [">=", limit]:
-            return value >= float(limit)
+            return float(limit), math.inf
         case [low, "..", high]:
-            return float(low) <= value <= float(high)
+            return float(low), float(high)
     raise ValueError(f"threshold {threshold!r}: give '<= x', '>= x' or 'low .. high'")
 
 
 def as_json(claim: Claim) -> dict:
-    """The claim as it stands in claims.json; `holds` goes before the seconds."""
+    """The claim as it stands in claims.json; its verdict goes before the seconds."""
     fields = dataclasses.asdict(claim)
     order = [
         "id",
@@ -68,11 +94,12 @@ def as_json(claim: Claim) -> dict:
         "ci95",
         "control",
         "threshold",
+        "verdict",
         "holds",
         "seconds",
         "config",
     ]
-    return {name: {**fields, "holds": claim.holds}[name] for name in order}
+    return {name: {**fields, "verdict": claim.verdict, "holds": claim.holds}[name] for name in order}
 
 
 def write(path: pathlib.Path, claims: list[Claim]) -> None:
@@ -91,7 +118,7 @@ def read(path: pathlib.Path) -> list[Claim]:
     remedy = "delete it, and its claims are checked anew"
     try:
         return [
-            Claim(**{name: value for name, value in entry.items() if name != "holds"})
+            Claim(**{name: value for name, value in entry.items() if name not in ("verdict", "holds")})
             for entry in read_json(path, remedy, list)
         ]
     except (AttributeError, TypeError):
@@ -108,15 +135,27 @@ def number(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.4g}"
 
 
-def lines(claim: Claim) -> list[tuple[str, str, str, str]]:
-    """(name, measured, interval, threshold) for every measured number, the deciding ones first."""
+def sentence(claim: Claim) -> str:
+    """What decides the verdict."""
+    if claim.holds:
+        return "Every number meets its threshold, with its whole interval where it has one."
+    found = [name for name, verdict in claim.verdicts.items() if verdict == claim.verdict]
+    named = ", ".join(f"{name.replace('_', ' ')} ({claim.threshold[name]})" for name in found)
+    meaning = {"fails": "Outside the threshold", "undecided": "On both sides of the threshold"}
+    return f"{meaning[claim.verdict]}: {named}."
+
+
+def lines(claim: Claim) -> list[tuple[str, str, str, str, str]]:
+    """(name, measured, interval, threshold, verdict) for every measured number, the deciding ones first."""
     names = [*claim.threshold, *(name for name in claim.measured if name not in claim.threshold)]
+    verdicts = claim.verdicts
     return [
         (
             name.replace("_", " "),
             number(claim.measured[name]),
             " .. ".join(map(number, claim.ci95[name])) if name in claim.ci95 else "",
             claim.threshold.get(name, ""),
+            verdicts.get(name, ""),
         )
         for name in names
     ]

@@ -7,7 +7,9 @@ import rich.console
 import rich.table
 
 from icdm import pages
-from theory.ledger import Claim, lines, number
+from theory.ledger import VERDICTS, Claim, lines, number, sentence
+
+COLORS = dict(zip(VERDICTS, ("red", "yellow", "green")))  # on the console
 
 
 def console() -> rich.console.Console:
@@ -16,7 +18,7 @@ def console() -> rich.console.Console:
 
 def print_claim(out: rich.console.Console, claim: Claim, place: str) -> None:
     """One claim's verdict and numbers, as soon as they are known."""
-    verdict = "[green]holds[/green]" if claim.holds else "[red]does not hold[/red]"
+    verdict = f"[{COLORS[claim.verdict]}]{claim.verdict}[/{COLORS[claim.verdict]}]"
     out.print(f"[bold]{place} {claim.id}[/bold]: {verdict}  ({claim.seconds:.1f} s)\n  {claim.claim}")
     table = rich.table.Table(box=None, padding=(0, 2), show_header=False)
     for line in lines(claim):
@@ -27,23 +29,21 @@ def print_claim(out: rich.console.Console, claim: Claim, place: str) -> None:
 
 
 def print_summary(out: rich.console.Console, claims: list[Claim], workdir: pathlib.Path) -> None:
-    failing = [claim.id for claim in claims if not claim.holds]
-    out.print(
-        f"{len(claims) - len(failing)} of {len(claims)} claims hold"
-        + (f"; not: {', '.join(failing)}" if failing else "")
-    )
+    ids = {verdict: [claim.id for claim in claims if claim.verdict == verdict] for verdict in VERDICTS}
+    others = [f"; {verdict}: {', '.join(ids[verdict])}" for verdict in ("fails", "undecided") if ids[verdict]]
+    out.print(f"{len(ids['holds'])} of {len(claims)} claims hold" + "".join(others))
     out.print(f"{workdir / 'claims.json'}, {workdir / 'report.html'}", soft_wrap=True)
 
 
 def write(path: pathlib.Path, claims: list[Claim], figures: pathlib.Path) -> None:
-    """Writes the page with every claim's figure, numbers, controls and settings inside."""
+    """Writes the page with every claim's figure, numbers, controls and settings inside; those that fail come first."""
+    claims = sorted(claims, key=lambda claim: VERDICTS.index(claim.verdict))
     pictures = {claim.id: pages.as_source((figures / f"{claim.id}.png").read_bytes()) for claim in claims}
     made_with = ", ".join(f"{name} {version}" for name, version in pages.versions().items())
-    content = dict(lines=lines, number=number, verdict=verdict, versions=made_with)
+    content = dict(lines=lines, number=number, sentence=sentence, marked=marked, versions=made_with)
     pages.render(path, "theory", "report.html", claims=claims, pictures=pictures, **content)
 
 
-def verdict(claim: Claim) -> markupsafe.Markup:
-    return markupsafe.Markup(
-        '<span class="yes">holds</span>' if claim.holds else '<span class="no">does not hold</span>'
-    )
+def marked(verdict: str) -> markupsafe.Markup:
+    """A verdict in its colour."""
+    return markupsafe.Markup(f'<span class="{verdict}">{verdict}</span>')

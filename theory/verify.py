@@ -1,12 +1,12 @@
 """Checks the claims about Q* and attention one by one and writes a ledger of the measurements.
 
     python -m theory.verify --config=theory/configs/quick.py --workdir=runs/theory [--only=slopes,shift]
-    [--strict]
+    [--strict] [--seed=N]
 
 Writes DIR/claims.json (after every claim), DIR/report.html and DIR/figures/CLAIM.{png,pdf}. Claims that DIR holds stay
 there, and one whose settings have not changed is not computed again. Claims about trained transformers first train
 those that are missing, into DIR/runs. The exit code is 0 if all claims were evaluated, whatever the verdicts; with
---strict it is 1 if one of them does not hold.
+--strict it is 1 if one of them does not hold. --seed draws all claims anew, trained transformers excepted.
 """
 
 import dataclasses
@@ -27,6 +27,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("workdir", "runs/theory", "folder for the ledger, the report and the figures")
     flags.DEFINE_list("only", None, "check only these claims")
     flags.DEFINE_bool("strict", False, "exit with 1 when a claim does not hold")
+    flags.DEFINE_integer("seed", None, "of the draws of every claim, instead of those in the config", lower_bound=0)
 
 
 def main(_) -> None:
@@ -34,6 +35,8 @@ def main(_) -> None:
     logging.set_verbosity(logging.WARNING)  # the libraries log much
     keep_freed_memory()  # before JAX starts its threads
     with one_line_errors("theory.verify"):
+        for group in given.config.values() if given.seed is not None else ():
+            group.seed = given.seed
         claims = verify(given.config, pathlib.Path(given.workdir), given.only)
     if given.strict and not all(claim.holds for claim in claims):
         sys.exit(1)

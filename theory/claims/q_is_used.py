@@ -61,8 +61,8 @@ def check(config) -> tuple[Claim, Figure]:
         best_rise_NQ, random_rise_NQ = best_NQ - intact_NQ, random_NQ - intact_NQ
         book.measure(f"gap_rise_best_heads_{layout}", over_uniform, best_rise_NQ, uniform_N)
         book.measure(f"gap_rise_random_heads_{layout}", over_uniform, random_rise_NQ, uniform_N)
-        book.measure(f"gap_rise_excess_{layout}", over_uniform, best_rise_NQ - random_rise_NQ, uniform_N)
-        book.lower_end(f"excess_lower_end_{layout}", f"gap_rise_excess_{layout}", at_least=0)
+        excess_NQ = best_rise_NQ - random_rise_NQ
+        book.measure(f"gap_rise_excess_{layout}", over_uniform, excess_NQ, uniform_N, at_least=0)
         book.control(f"gap_intact_{layout}", over_uniform(intact_NQ, uniform_N))
         pictures[layout] = flips, changes
     claim = book.close(
