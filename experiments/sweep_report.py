@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from experiments import report
 from experiments.grid import Point, parameters
 from icdm import pages
-from icdm.evaluation.summary import summaries
+from icdm.evaluation.summary import normalized_gaps, summaries
 from icdm.evaluation.table import gap_is_clear
 from icdm.files import read_arrays
 from icdm.intervals import interval
@@ -91,8 +91,7 @@ def comparisons(points: list[Point], runs: list[list[pathlib.Path]]) -> list[dic
 def _fine_tuned(run: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
     """The normalised gap of a run's fine-tuned model in each task, and the optimal values, (N,) each."""
     values = read_arrays(run / "values.npz", REMEDY)
-    gap_N = (values["optimal"] - values["policy/fine_tuned"]) / (values["optimal"] - values["random"])
-    return gap_N, values["optimal"]
+    return normalized_gaps(values["policy/fine_tuned"], values["optimal"], values["random"]), values["optimal"]
 
 
 def same_of(config: Any) -> Same:

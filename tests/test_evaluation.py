@@ -49,6 +49,13 @@ def test_the_regret_estimator_agrees_with_the_exact_value(unseen):
     assert abs((uniform - test.random_N).mean()) < 0.02
 
 
+def test_tasks_in_which_next_to_nothing_can_be_won_have_no_normalized_gap():
+    optimal, random = np.array([1.0, 1.0, 1.0, 0.5 + 1e-5, 0.5]), np.array([0.0, 0.0, 0.5, 0.5, 0.5])
+    found = summarize(np.array([0.5, 1.0, 0.75, -1.0, -1.0]), optimal, random)
+    assert found["normalized_gap"]["n_tasks"] == 3 and found["normalized_gap"]["mean"] == pytest.approx(1 / 3)
+    assert found["regret"]["n_tasks"] == 5
+
+
 def test_the_copy_heuristic_does_what_was_done_at_this_time_then_at_any_time():
     """Two episodes of three steps; the action of the last is not valid."""
     context = Trajectories(

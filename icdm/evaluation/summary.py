@@ -10,6 +10,7 @@ from icdm.intervals import interval, ratio
 
 METRICS = ("normalized_gap", "gap", "value", "regret", "failure_rate")
 MEMBER_METRICS = ("worst_value", "worst_gap", "best_value", "best_gap")
+NEGLIGIBLE = 0.01  # of what can be won over random in the median task
 PLANNING_PAYS = 0.03  # least difference of mean normalised gaps that lets a planning share be told
 
 
@@ -18,7 +19,8 @@ def summarize(value_N: np.ndarray, optimal_N: np.ndarray, random_N: np.ndarray) 
 
     value; regret = OPT - value; gap = (OPT - value) / OPT over the tasks whose OPT is positive;
     normalized_gap = (OPT - value) / (OPT - RANDOM); failure_rate, the share of tasks whose normalized
-    gap exceeds 0.5. Tasks in which nothing can be won over random have no normalized gap.
+    gap exceeds 0.5. Tasks in which nothing, or next to nothing, can be won over random have no normalized gap
+    (`has_room`).
     Where there is one task (OPT and RANDOM of length 1), N values are of its episodes: the intervals are
     then over episodes, `n_tasks` counts those, and the failure rate is that of their mean.
 
@@ -55,9 +57,18 @@ def normalized_gaps(value_N: np.ndarray, optimal_N: np.ndarray, random_N: np.nda
 
     Where there is one task, OPT and RANDOM are of length 1, and N values are of its episodes.
     """
-    room_N = np.broadcast_to(optimal_N - random_N, value_N.shape)
-    some_N = room_N > 1e-9
-    return (optimal_N - value_N)[some_N] / room_N[some_N]
+    optimal_N, random_N = (np.broadcast_to(x, value_N.shape) for x in (optimal_N, random_N))
+    some_N = has_room(optimal_N, random_N)
+    return (optimal_N - value_N)[some_N] / (optimal_N - random_N)[some_N]
+
+
+def has_room(optimal_N: np.ndarray, random_N: np.ndarray) -> np.ndarray:
+    """Whether OPT - RANDOM is at least NEGLIGIBLE of its median over the tasks, (N,) bool.
+
+    A mean of ratios would be that of the few tasks in which the denominator is next to nothing.
+    """
+    room_N = optimal_N - random_N
+    return room_N > max(1e-9, NEGLIGIBLE * np.median(room_N))
 
 
 def mark_below_bracket(policies: dict[str, dict], bracket: float) -> None:
@@ -172,8 +183,9 @@ def summarize_exploration(own: dict[str, np.ndarray], optimal_N: np.ndarray, ran
       "by_episode": the normalised gap of every episode in turn}.
     """
     found = {name: interval(x_N if x_N.ndim == 1 else x_N.mean(1)) for name, x_N in own.items() if name != "regret"}
-    room_N = np.broadcast_to(optimal_N - random_N, len(own["regret"]))
-    gap_NE = own["regret"][room_N > 1e-9] / room_N[room_N > 1e-9, None]
+    optimal_N, random_N = (np.broadcast_to(x, len(own["regret"])) for x in (optimal_N, random_N))
+    some_N = has_room(optimal_N, random_N)
+    gap_NE = own["regret"][some_N] / (optimal_N - random_N)[some_N, None]
     return {"regret": interval(own["regret"].sum(1)), **found, "by_episode": [interval(gap_N) for gap_N in gap_NE.T]}
 
 
