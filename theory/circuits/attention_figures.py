@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from icdm import pages
-from icdm.intervals import bootstrap_interval
+from icdm.intervals import NORMAL_95, bootstrap_interval
 from theory.circuits.heads import spearman, values_read
 from theory.circuits.trained import centred
 from theory.figures import CYCLE, GREY, panels, plt
@@ -40,7 +40,7 @@ def pictures(run, rows, reading, layer: int | None, head: int | None):
         rows.true_q(),
     )
     figures = {
-        "heat_map": draw_heat_map(correlation_XNH.mean(1), x, h),
+        "heat_map": draw_heat_map(correlation_XNH, x, h),
         "scatter": draw_scatter(values, x, h),
         "context": draw_context(rows, reading.attention[x, EXAMPLE, h], values, x, h),
     }
@@ -52,37 +52,46 @@ def pictures(run, rows, reading, layer: int | None, head: int | None):
     return measured, figures
 
 
-def draw_heat_map(means_XH, x: int, h: int) -> Figure:
-    figure, (axis,) = panels(height=1.6 + 0.45 * len(means_XH))
-    heat_map(axis, means_XH, "rank correlation with Q*(s, $\\cdot$)")
+def draw_heat_map(correlation_XNH: np.ndarray, x: int, h: int) -> Figure:
+    figure, (axis,) = panels(height=1.8 + 0.45 * len(correlation_XNH))
+    heat_map(axis, correlation_XNH, "rank correlation with Q*(s, $\\cdot$)")
     axis.add_patch(plt.Rectangle((h - 0.5, x - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=1.5))
     return figure
 
 
-def heat_map(axis: Axes, means_XH: np.ndarray, title: str) -> None:
-    """Rank correlation of every head, with its number written into its cell."""
-    limit = max(abs(means_XH.min()), abs(means_XH.max()), 1e-9)
-    axis.imshow(means_XH, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
+def heat_map(axis: Axes, correlation_XNH: np.ndarray, title: str) -> None:
+    """Mean rank correlation of every head over N tasks, on the scale from -1 to 1, with its number in its cell.
+
+    A cell whose 95 % interval holds 0 has no colour and a grey number.
+    """
+    means_XH = correlation_XNH.mean(1)
+    half_XH = NORMAL_95 * correlation_XNH.std(1, ddof=1) / np.sqrt(correlation_XNH.shape[1])
+    clear_XH = np.abs(means_XH) > half_XH
+    axis.imshow(np.where(clear_XH, means_XH, 0), cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
     for layer, head in np.ndindex(means_XH.shape):
-        strong = abs(means_XH[layer, head]) > 0.6 * limit
-        axis.text(head, layer, f"{means_XH[layer, head]:.2f}", ha="center", va="center", color="w" if strong else "k")
+        color = GREY if not clear_XH[layer, head] else "w" if abs(means_XH[layer, head]) > 0.6 else "k"
+        axis.text(head, layer, f"{means_XH[layer, head]:.2f}", ha="center", va="center", color=color)
     layers, heads = map(range, means_XH.shape)
-    axis.set(xlabel="head", ylabel="layer", title=title, xticks=heads, yticks=layers)
+    axis.set(xlabel="head (grey: the interval holds 0)", ylabel="layer", title=title, xticks=heads, yticks=layers)
     axis.grid(False)
 
 
 def draw_scatter(values: Values, x: int, h: int) -> Figure:
-    figure, axes = panels(3)
-    for axis, name, title in zip(
-        axes, ("head", "logits", "reader"), (f"layer {x}, head {h}", "temperature x logits", "planner from the context")
-    ):
-        theirs_NA, ours_NA = centred(values.true), centred(getattr(values, name))
+    """The values against Q*, all on the same axes, with the correlation of all pairs in the title."""
+    figure, axes = panels(3, height=4.0)
+    theirs_NA = centred(values.true)
+    titles = {"head": f"layer {x}, head {h}", "logits": "temperature x logits", "reader": "planner from the context"}
+    limit = 1.05 * max(np.abs(centred(x)).max() for x in (values.true, values.head, values.logits, values.reader))
+    for axis, (name, title) in zip(axes, titles.items()):
+        ours_NA = centred(getattr(values, name))
         for action, color in zip(range(theirs_NA.shape[1]), CYCLE * theirs_NA.shape[1]):
             dots = (theirs_NA[:, action], ours_NA[:, action], ".")
             axis.plot(*dots, color=color, alpha=0.35, markersize=4, markeredgewidth=0, label=f"action {action}")
-        ends = np.array([theirs_NA.min(), theirs_NA.max()])
-        axis.plot(ends, ends, color=GREY, linewidth=0.8)
-        axis.set(xlabel="Q*(s, a) less its mean", ylabel="value less its mean", title=title)
+        axis.plot([-limit, limit], [-limit, limit], color=GREY, linewidth=0.8)
+        correlation = np.corrcoef(theirs_NA.ravel(), ours_NA.ravel())[0, 1] if ours_NA.any() else 0.0
+        axis.set(xlabel="Q*(s, a) less its mean, reward", title=f"{title}: correlation {correlation:.2f}")
+        axis.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+    axes[0].set(ylabel="value less its mean, reward")
     if values.true.shape[1] <= 6:
         axes[0].legend(markerscale=2)
     return figure
@@ -101,13 +110,13 @@ def draw_context(rows, attention_ET, values: Values, x: int, h: int) -> Figure:
     query = rows.queries[EXAMPLE]
     width = min(14.0, 6.0 + 0.1 * place_ET.size)
     figure, axes = plt.subplot_mosaic(
-        [["attention", "values"], ["strip", "values"]],
+        [["attention", "values"], ["strip", "mass"]],
         figsize=(width + 3.2, 3.4),
         width_ratios=[width, 3.2],
         height_ratios=[2.2, 1],
         layout="constrained",
     )
-    top, strip, bars = axes["attention"], axes["strip"], axes["values"]
+    top, strip, bars, masses = axes["attention"], axes["strip"], axes["values"], axes["mass"]
     top.sharex(strip)
     for place, state, action, reward, attention, valid in zip(
         *(a.ravel() for a in (place_ET, state_ET, action_ET, reward_ET, attention_ET[:-1], valid_ET))
@@ -136,8 +145,12 @@ def draw_context(rows, attention_ET, values: Values, x: int, h: int) -> Figure:
         offset = (action - (n_actions - 1) / 2) * 0.8 / n_actions
         bars.bar(np.arange(4) + offset, heights, 0.8 / n_actions, color=color_A[action], label=f"action {action}")
     bars.axhline(0, color="black", linewidth=0.6)
-    bars.set(xticks=range(4), xticklabels=list(opinions), title="Q-values implied, less their mean")
-    bars.legend(fontsize=7, ncols=max(1, min(3, n_actions)), loc="upper center", bbox_to_anchor=(0.5, -0.1))
+    bars.set(xticks=range(4), xticklabels=list(opinions), title="Q-values implied, less their mean", ylabel="reward")
+    mass_A = [(attention_ET[:-1] * (valid_ET & (action_ET == action))).sum() for action in range(n_actions)]
+    masses.barh(range(n_actions), mass_A, color=color_A)
+    masses.set(yticks=range(n_actions), xlabel="attention to the steps of each action", ylabel="action")
+    masses.invert_yaxis()
+    masses.grid(False)
     return figure
 
 

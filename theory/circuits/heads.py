@@ -32,14 +32,10 @@ def values_read(attention_XNHET: np.ndarray, episodes: Trajectories, gamma: floa
 
 def ranked_heads(study: Study) -> list[tuple[int, int]]:
     """(layer, head) pairs of the fine-tuned model, the best reader of Q on the first half of the tasks first."""
-    means_XH = head_means(study, "fine_tuned", len(study.rows.queries) // 2)
+    half = len(study.rows.queries) // 2
+    means_XH = head_correlations(study, "fine_tuned")[:half].mean(0)
     order = np.argsort(-means_XH, axis=None)
     return [tuple(int(i) for i in np.unravel_index(index, means_XH.shape)) for index in order]
-
-
-def head_means(study: Study, name: str, tasks: int | None = None) -> np.ndarray:
-    """(X, H) correlation of each head, mean over the first tasks, or over all."""
-    return head_correlations(study, name)[:tasks].mean(0)
 
 
 def head_correlations(study: Study, name: str) -> np.ndarray:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from theory.book import Book
 from theory.circuits import trained
 from theory.circuits.attention_figures import heat_map
-from theory.circuits.heads import head_correlations, head_means, spearman, unit_ranks, values_read
+from theory.circuits.heads import head_correlations, spearman, unit_ranks, values_read
 from theory.figures import BLUE, GREEN, GREY, ORANGE, panels
 from theory.ledger import Claim
 
@@ -46,7 +46,7 @@ def check(config) -> tuple[Claim, Figure]:
                 enter(f"attention_on_{what}{label}_{layout}", share)
         for name in trained.CONTROLS:
             book.control(f"best_head_{name}_{layout}", own[name].mean())
-        pictures[layout] = head_means(seeds[0], "fine_tuned"), own
+        pictures[layout] = np.moveaxis(head_correlations(seeds[0], "fine_tuned"), 0, 1), own
     rows = next(iter(studies.values()))[0].rows
     for name, correlation_N in references(rows).items():
         book.control(name, correlation_N.mean())
@@ -110,8 +110,8 @@ def references(rows) -> dict[str, np.ndarray]:
 
 def draw(pictures) -> Figure:
     figure, axes = panels(2 * len(pictures))
-    for (maps, bars), (layout, (means_XH, own)) in zip(zip(axes[::2], axes[1::2]), pictures.items()):
-        heat_map(maps, means_XH, f"{layout}, seed 0")
+    for (maps, bars), (layout, (correlation_XNH, own)) in zip(zip(axes[::2], axes[1::2]), pictures.items()):
+        heat_map(maps, correlation_XNH, f"{layout}, seed 0")
         colors = (BLUE, GREY, ORANGE, GREEN)
         names = [name.replace("_", "\n") for name in own]
         means = [correlation_N.mean() for correlation_N in own.values()]
