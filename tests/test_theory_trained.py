@@ -21,7 +21,7 @@ from icdm.runs.settings import as_json, completed
 from icdm.trajectories.prompt import encode
 from theory import attention_vs_q
 from theory.circuits import heads, regressions, trained
-from theory.claims import attention_reads_returns, logits_are_q, q_is_decodable, q_is_used
+from theory.claims import attention_reads_returns, influence_is_bayes, logits_are_q, q_is_decodable, q_is_used
 from theory.configs import quick, trained_small
 
 small_config = trained_small.get_config
@@ -300,6 +300,49 @@ def test_what_was_trained_is_not_trained_again_and_other_settings_are_refused(se
     monkeypatch.setattr(trained_small, "get_config", lambda layout: other.copy_and_resolve_references())
     with pytest.raises(UserError, match="belongs to another config: fine_tune.temperature"):
         trained.train_missing(settings.logits_are_q, said.append)
+
+
+@pytest.mark.parametrize("k", [0, 1, 2])
+def test_one_reward_at_its_distance_is_flipped_in_every_context(rng, k):
+    """Distances by a search through the states, one task at a time."""
+    _, rows = random_mdp_rows(problem=dict(states=6, actions=2, concentration=0.05))
+    distance_NET = influence_is_bayes.distances(rows)
+    leads = np.asarray(rows.problem.transition) >= influence_is_bayes.SURE
+    states = np.asarray(rows.episodes.observation)[..., :-1]
+    for n, query in enumerate(rows.queries):
+        found, reached = {query: 0}, [query]
+        for s in reached:
+            for arrival in np.flatnonzero(leads[n, :, s].any(0)):
+                if arrival not in found:
+                    found[arrival] = found[s] + 1
+                    reached.append(arrival)
+        np.testing.assert_array_equal(distance_NET[n], np.vectorize(lambda s, f=found: f.get(s, -1))(states[n]))
+    reward_NET, kept_N = influence_is_bayes.flip(rows, distance_NET == k, rng)
+    changed_NET = reward_NET != np.asarray(rows.episodes.reward)
+    np.testing.assert_array_equal(changed_NET.sum((1, 2))[kept_N], 1)
+    assert kept_N.sum() > 15 and (distance_NET[changed_NET & kept_N[:, None, None]] == k).all()
+    assert not changed_NET[:, -1].any() and set(np.unique(reward_NET)) == {0, 1}
+
+
+def test_the_planner_has_the_influence_of_the_planner_and_a_myopic_reader_none_from_afar(rng):
+    _, rows = random_mdp_rows(problem=dict(states=6, actions=2, concentration=0.05))
+    myopic = dataclasses.replace(rows, family=dataclasses.replace(rows.family, horizon=1))
+    moved = []
+    for k in (0, 1):
+        reward_NET, kept_N = influence_is_bayes.flip(rows, influence_is_bayes.distances(rows) == k, rng)
+        exact, theirs = (influence_is_bayes.planned_change(x, reward_NET)[kept_N] for x in (rows, myopic))
+        moved.append((np.abs(exact).max(), np.abs(theirs).max()))
+    assert moved[0][1] > 0.01 and moved[1][0] > 0.01 and moved[1][1] == 0
+
+
+def test_influence_is_measured_beside_its_controls(directory):
+    config = quick.get_config().influence_is_bayes
+    config.update(run=str(directory), tasks=64, distances=1)
+    claim, _ = influence_is_bayes.check(config)
+    assert claim.control["slope_0_myopic"] > 0.5 and abs(claim.control["slope_0_random_weights"]) < 0.3
+    assert claim.measured["slope_0"] > 0.3 > abs(claim.control["slope_0_shuffled_context"])
+    with pytest.raises(UserError, match="no context has a reward at this distance"):
+        influence_is_bayes.flip(trained.unseen_rows(trained.examined(config)[0], 4, 0), False, None)
 
 
 def test_attention_vs_q_writes_a_page_with_its_pictures(directory, capsys):

@@ -22,10 +22,11 @@ from icdm.models.transformer import Transformer
 from icdm.problems.family import Family
 from icdm.readers.counts_planners import plan_from_context, planners_of
 from icdm.runs.phases import Phases
+from icdm.runs.pretrained import of_package
 from icdm.runs.run import Run
 from icdm.trajectories.collect import ContextConfig, draw_tasks, record_with_context
 from icdm.trajectories.layouts import Layout
-from icdm.trajectories.prompt import encode, logits_at
+from icdm.trajectories.prompt import action_logits, encode, logits_at
 from icdm.trajectories.trajectory import Trajectories
 
 CONTROLS = ("random_start", "pretrained_only", "shuffled_context")
@@ -137,6 +138,14 @@ def experiments_of(config: Any) -> dict[str, list[tuple[pathlib.Path, Any]]]:
     return found
 
 
+def examined(config: Any) -> list[Run]:
+    """The runs of a claim's settings: `run`, a directory or the name of a model of the package, or those it trains."""
+    if "run" in config:
+        path = pathlib.Path(config.run)
+        return [load(path if (path / "config.json").exists() else of_package(path) or path)]
+    return [load(directory) for directory, _ in sum(experiments_of(config).values(), [])]
+
+
 def load(directory: str | pathlib.Path) -> Run:
     """The run of a directory.
 
@@ -219,6 +228,21 @@ def read(
     return Reading(
         np.concatenate(logits)[:n], np.concatenate(attention, axis=1)[:, :n], np.concatenate(residual, axis=1)[:, :n]
     )
+
+
+def query_logits(layout: Layout, model: Transformer, episodes: Trajectories) -> np.ndarray:
+    """The model's logits at the query of N rows, (N, A) float64: those of `read`, without the activations."""
+    n = episodes.action.shape[0]
+    pieces = []
+    for start in range(0, n, ROWS):
+        rows = np.arange(start, start + ROWS) % n  # as in `read`
+        pieces.append(_query_logits(layout, model, jax.tree.map(lambda x: x[rows], episodes)))
+    return np.concatenate(jax.device_get(pieces)).astype(np.float64)[:n]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _query_logits(layout, model, episodes):
+    return action_logits(model, layout, encode(layout, episodes))[:, -1, 0]
 
 
 @functools.partial(jax.jit, static_argnums=0)

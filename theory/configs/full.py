@@ -1,5 +1,7 @@
 """The full grids: every claim at the size that its statement needs, over all of JAX's devices."""
 
+from ml_collections import config_dict
+
 from theory.configs import quick
 
 
@@ -37,4 +39,7 @@ def get_config():
         config[claim].update(experiment="trained", layouts=("transition", "interleaved"), tasks=1000)
     config.logits_are_q.update(draws=100)
     config.q_is_used.update(heads=2, head_sets=8)
+    config.influence_is_bayes = config_dict.create(
+        runs="", experiment="trained_planning", layouts=("transition",), seeds=3, tasks=1000, distances=4, seed=0
+    )
     return config

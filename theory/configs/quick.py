@@ -114,4 +114,5 @@ def get_config():
     config.attention_reads_returns = config_dict.create(**trained, permutations=1000)
     config.q_is_decodable = config_dict.create(**trained, ridges=(0.01, 0.1, 1.0))
     config.q_is_used = config_dict.create(**trained, heads=1, head_sets=3)
+    config.influence_is_bayes = config_dict.create(run="tabular", tasks=200, distances=2, seed=0)
     return config

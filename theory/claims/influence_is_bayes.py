@@ -1,0 +1,138 @@
+"""Rewards of the context move the logits as they move the exact posterior's Q, and not at the query's own state alone.
+
+One recorded reward r_i of each context, 0 or 1, is replaced by its opposite. The change of the centred logits times tau
+is compared with the change of the posterior-mean planner's centred Q, which is exact: slope and R2 through the origin,
+by the distance k from the query's state to that of the flipped reward. Distance is the fewest steps that lead there
+with a probability of at least SURE each; k = 0 is the query's own state. A reader that looks up rewards and does not
+plan moves at k = 0 alone, as the `myopic` reference does, the posterior mean of the next reward.
+"""
+
+import dataclasses
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from icdm.errors import UserError
+from icdm.runs.run import Run
+from theory.book import Book
+from theory.circuits import trained
+from theory.circuits.regressions import pair_products, r_squared, slope
+from theory.circuits.trained import Rows, centred
+from theory.figures import CYCLE, GREY, panels
+from theory.ledger import Claim
+
+SURE = 0.25  # probability with which a step of a path leads to its next state
+CONTROLS = ("myopic", "random_weights", "shuffled_context")
+
+
+def check(config) -> tuple[Claim, Figure]:
+    runs = trained.examined(config)
+    rows = trained.unseen_rows(runs[0], config.tasks, config.seed)
+    shuffled = trained.shuffle_actions(rows.episodes, np.random.default_rng(config.seed))
+    distance_NET, rng = distances(rows), np.random.default_rng(config.seed)
+    own = [Reader(run, "fine_tuned", rows) for run in runs]
+    rivals = {
+        "random_weights": Reader(runs[0], "start", rows),
+        "shuffled_context": Reader(runs[0], "fine_tuned", dataclasses.replace(rows, episodes=shuffled)),
+    }
+    myopic = dataclasses.replace(rows, family=dataclasses.replace(rows.family, horizon=1))
+    book, pictures = Book(config, rng), {}
+    limits = {0: (dict(between=(0.8, 1.25)), dict(at_least=0.8)), 1: (dict(at_least=0.5), dict(at_least=0.5))}
+    for k in range(config.distances):
+        reward_NET, kept_N = flip(rows, distance_NET == k, rng)
+        exact_NA = planned_change(rows, reward_NET)[kept_N]
+        changes_NQA = np.stack([reader.change(reward_NET) for reader in own], 1)[kept_N]
+        sums_NQ3 = np.stack([pair_products(x_NA, exact_NA) for x_NA in changes_NQA.swapaxes(0, 1)], 1)
+        slope_limit, r2_limit = limits.get(k, ({}, {}))
+        book.measure(f"slope_{k}", slope, sums_NQ3, **slope_limit)
+        book.measure(f"r2_{k}", r_squared, sums_NQ3, **r2_limit)
+        book.enter(f"contexts_{k}", int(kept_N.sum()))
+        changes = {"myopic": planned_change(myopic, reward_NET)}
+        changes |= {name: reader.change(reward_NET) for name, reader in rivals.items()}
+        for name, change_NA in changes.items():
+            book.control(f"slope_{k}_{name}", slope(pair_products(change_NA[kept_N], exact_NA)[:, None]))
+        pictures[k] = exact_NA, changes_NQA[:, 0]
+    claim = book.close(
+        id="influence_is_bayes",
+        claim="a reward of the context moves the logits as it moves the exact posterior's Q, one step from the query's "
+        "state too",
+        source="derived here",
+        metric="one context reward flipped at distance k from the query's state: slope and R2 of the change of tau "
+        "logits on the change of the posterior-mean planner's Q, centred; mean over seeds, intervals over tasks",
+    )
+    return claim, draw(pictures, claim)
+
+
+def distances(rows: Rows) -> np.ndarray:
+    """Steps from the query's state to that of every recorded step, (N, E, T); -1 where no path leads there."""
+    leads_NSS = (np.asarray(rows.problem.transition) >= SURE).any(1)
+    n, S = leads_NSS.shape[:2]
+    every = np.arange(n)
+    distance_NS = np.full((n, S), -1)
+    distance_NS[every, rows.queries] = 0
+    for k in range(1, S):
+        reached_NS = ((distance_NS == k - 1)[:, :, None] & leads_NSS).any(1)
+        distance_NS[reached_NS & (distance_NS < 0)] = k
+    return distance_NS[every[:, None, None], np.asarray(rows.episodes.observation)[..., :-1]]
+
+
+def flip(rows: Rows, there_NET: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Flips one random reward of each context among those `there`.
+
+    Returns:
+      The rewards (N, E, T), and in which rows there was one to flip, (N,).
+    """
+    eligible_NET = np.asarray(rows.episodes.valid) & there_NET
+    eligible_NET[:, -1] = False
+    eligible_NI = eligible_NET.reshape(len(eligible_NET), -1)
+    if not eligible_NI.any():
+        raise UserError("no context has a reward at this distance: lower `distances`, or show more episodes")
+    chosen_N = (eligible_NI * rng.random(eligible_NI.shape)).argmax(-1)
+    index = np.arange(len(chosen_N)), *np.unravel_index(chosen_N, eligible_NET.shape[1:])
+    reward_NET = np.array(rows.episodes.reward)
+    reward_NET[index] = sum(rows.family.reward_range) - reward_NET[index]
+    return reward_NET, eligible_NI.any(-1)
+
+
+def planned_change(rows: Rows, reward_NET: np.ndarray) -> np.ndarray:
+    """Change of the posterior-mean planner's centred Q at the query with these rewards, (N, A)."""
+    after = dataclasses.replace(rows, episodes=dataclasses.replace(rows.episodes, reward=reward_NET))
+    return centred(after.reader_q() - rows.reader_q())
+
+
+class Reader:
+    """A model that has read the contexts of N rows as they are."""
+
+    def __init__(self, run: Run, model: str, rows: Rows):
+        self.run, self.model, self.episodes = run, run.model(model), rows.episodes
+        self.before_NA = trained.query_logits(run.layout, self.model, self.episodes)
+
+    def change(self, reward_NET: np.ndarray) -> np.ndarray:
+        """tau times the change of its centred logits at the query with these rewards, (N, A)."""
+        episodes = dataclasses.replace(self.episodes, reward=reward_NET)
+        after_NA = trained.query_logits(self.run.layout, self.model, episodes)
+        return self.run.settings.labels.temperature * centred(after_NA - self.before_NA)
+
+
+def draw(pictures, claim) -> Figure:
+    figure, axes = panels(len(pictures) + 1, height=3.4)
+    for axis, (k, (exact_NA, ours_NA)) in zip(axes, pictures.items()):
+        limit = 1.05 * max(np.abs(exact_NA).max(), np.abs(ours_NA).max())
+        axis.plot(exact_NA.ravel(), ours_NA.ravel(), ".", alpha=0.3, markersize=3, markeredgewidth=0)
+        axis.plot([-limit, limit], [-limit, limit], color=GREY, linewidth=0.8)
+        axis.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+        axis.set(xlabel="change of the exact posterior's Q, reward", ylabel="change of $\\tau$ logit, reward")
+        axis.set(title=f"reward flipped {k} steps away")
+    last, k_K = axes[-1], list(pictures)
+    means = [claim.measured[f"slope_{k}"] for k in k_K]
+    low, high = np.array([claim.ci95[f"slope_{k}"] for k in k_K]).T
+    last.errorbar(k_K, means, [means - low, high - means], marker="o", capsize=3, label="the model")
+    for name, color, marker in zip(CONTROLS, CYCLE[1:], "s^D"):
+        values = [claim.control[f"slope_{k}_{name}"] for k in k_K]
+        last.plot(k_K, values, marker=marker, ls="--", color=color, label=name.replace("_", " "))
+    last.axhline(1, color=GREY, linewidth=0.8)
+    last.set(
+        xticks=k_K, xlabel="distance of the reward, steps", ylabel="slope, 95 % interval", title="how far it plans"
+    )
+    last.legend()
+    return figure
