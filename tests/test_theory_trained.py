@@ -20,8 +20,15 @@ from icdm.runs.run import Run
 from icdm.runs.settings import as_json, completed
 from icdm.trajectories.prompt import encode
 from theory import attention_vs_q
-from theory.circuits import heads, regressions, trained
-from theory.claims import attention_reads_returns, influence_is_bayes, logits_are_q, q_is_decodable, q_is_used
+from theory.circuits import heads, influence, regressions, trained
+from theory.claims import (
+    attention_reads_returns,
+    influence_is_bayes,
+    logits_are_q,
+    q_is_decodable,
+    q_is_used,
+    values_are_cached,
+)
 from theory.configs import quick, trained_small
 
 small_config = trained_small.get_config
@@ -306,8 +313,8 @@ def test_what_was_trained_is_not_trained_again_and_other_settings_are_refused(se
 def test_one_reward_at_its_distance_is_flipped_in_every_context(rng, k):
     """Distances by a search through the states, one task at a time."""
     _, rows = random_mdp_rows(problem=dict(states=6, actions=2, concentration=0.05))
-    distance_NET = influence_is_bayes.distances(rows)
-    leads = np.asarray(rows.problem.transition) >= influence_is_bayes.SURE
+    distance_NET = influence.distances(rows)
+    leads = np.asarray(rows.problem.transition) >= influence.SURE
     states = np.asarray(rows.episodes.observation)[..., :-1]
     for n, query in enumerate(rows.queries):
         found, reached = {query: 0}, [query]
@@ -317,7 +324,7 @@ def test_one_reward_at_its_distance_is_flipped_in_every_context(rng, k):
                     found[arrival] = found[s] + 1
                     reached.append(arrival)
         np.testing.assert_array_equal(distance_NET[n], np.vectorize(lambda s, f=found: f.get(s, -1))(states[n]))
-    reward_NET, kept_N = influence_is_bayes.flip(rows, distance_NET == k, rng)
+    reward_NET, kept_N = influence.flip(rows, distance_NET == k, rng)
     changed_NET = reward_NET != np.asarray(rows.episodes.reward)
     np.testing.assert_array_equal(changed_NET.sum((1, 2))[kept_N], 1)
     assert kept_N.sum() > 15 and (distance_NET[changed_NET & kept_N[:, None, None]] == k).all()
@@ -329,8 +336,8 @@ def test_the_planner_has_the_influence_of_the_planner_and_a_myopic_reader_none_f
     myopic = dataclasses.replace(rows, family=dataclasses.replace(rows.family, horizon=1))
     moved = []
     for k in (0, 1):
-        reward_NET, kept_N = influence_is_bayes.flip(rows, influence_is_bayes.distances(rows) == k, rng)
-        exact, theirs = (influence_is_bayes.planned_change(x, reward_NET)[kept_N] for x in (rows, myopic))
+        reward_NET, kept_N = influence.flip(rows, influence.distances(rows) == k, rng)
+        exact, theirs = (influence.planned_change(x, reward_NET)[kept_N] for x in (rows, myopic))
         moved.append((np.abs(exact).max(), np.abs(theirs).max()))
     assert moved[0][1] > 0.01 and moved[1][0] > 0.01 and moved[1][1] == 0
 
@@ -342,7 +349,28 @@ def test_influence_is_measured_beside_its_controls(directory):
     assert claim.control["slope_0_myopic"] > 0.5 and abs(claim.control["slope_0_random_weights"]) < 0.3
     assert claim.measured["slope_0"] > 0.3 > abs(claim.control["slope_0_shuffled_context"])
     with pytest.raises(UserError, match="no context has a reward at this distance"):
-        influence_is_bayes.flip(trained.unseen_rows(trained.examined(config)[0], 4, 0), False, None)
+        influence.flip(trained.unseen_rows(trained.examined(config)[0], 4, 0), False, None)
+
+
+def test_a_context_whose_positions_attend_to_themselves_alone_is_read_as_single_steps(directory):
+    """The last layer's context is read by nobody; in all layers, a step says the same whatever the others show."""
+    config = quick.get_config().values_are_cached
+    config.update(run=str(directory), tasks=32)
+    run = Run.open(directory)
+    rows = trained.unseen_rows(run, 8, 0)
+    model, layers = run.model("fine_tuned"), range(run.settings.model.layers)
+    whole, last, every = (
+        trained.query_logits(run.layout, model, rows.episodes, alone) for alone in ((), (layers[-1],), tuple(layers))
+    )
+    np.testing.assert_array_equal(last, whole)
+    assert np.abs(every - whole).max() > 1e-3
+    order = np.arange(rows.episodes.action.shape[1])
+    order[:-1] = order[:-1][::-1]  # of the context's episodes, which mean the same in any order
+    mixed = jax.tree.map(lambda x: x[:, order], rows.episodes)
+    np.testing.assert_allclose(trained.query_logits(run.layout, model, mixed, tuple(layers)), every, atol=1e-4)
+    claim, _ = values_are_cached.check(config)
+    assert claim.control["share_left_1_last_layer"] == pytest.approx(1)
+    assert claim.verdicts.keys() == {"share_left_1", "r2_0"}
 
 
 def test_attention_vs_q_writes_a_page_with_its_pictures(directory, capsys):

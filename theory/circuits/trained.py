@@ -26,7 +26,7 @@ from icdm.runs.pretrained import of_package
 from icdm.runs.run import Run
 from icdm.trajectories.collect import ContextConfig, draw_tasks, record_with_context
 from icdm.trajectories.layouts import Layout
-from icdm.trajectories.prompt import action_logits, encode, logits_at
+from icdm.trajectories.prompt import encode, logits_at
 from icdm.trajectories.trajectory import Trajectories
 
 CONTROLS = ("random_start", "pretrained_only", "shuffled_context")
@@ -230,19 +230,32 @@ def read(
     )
 
 
-def query_logits(layout: Layout, model: Transformer, episodes: Trajectories) -> np.ndarray:
-    """The model's logits at the query of N rows, (N, A) float64: those of `read`, without the activations."""
+def query_logits(layout: Layout, model: Transformer, episodes: Trajectories, alone: tuple[int, ...] = ()) -> np.ndarray:
+    """The model's logits at the query of N rows, (N, A) float64: those of `read`, without the activations.
+
+    Args:
+      alone: layers in which the positions of the context attend to themselves alone.
+    """
     n = episodes.action.shape[0]
     pieces = []
     for start in range(0, n, ROWS):
         rows = np.arange(start, start + ROWS) % n  # as in `read`
-        pieces.append(_query_logits(layout, model, jax.tree.map(lambda x: x[rows], episodes)))
+        pieces.append(_query_logits(layout, model, jax.tree.map(lambda x: x[rows], episodes), alone))
     return np.concatenate(jax.device_get(pieces)).astype(np.float64)[:n]
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _query_logits(layout, model, episodes):
-    return action_logits(model, layout, encode(layout, episodes))[:, -1, 0]
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _query_logits(layout, model, episodes, alone):
+    prompt = encode(layout, episodes)
+
+    def to_itself(weight_BHLL: jax.Array) -> jax.Array:
+        is_context_L = jnp.arange(weight_BHLL.shape[2]) < prompt.context
+        own_LL = jnp.eye(len(is_context_L))
+        return jnp.where(is_context_L[:, None], own_LL[None, None], weight_BHLL)
+
+    taps = {f"{i}.attention": to_itself for i in alone}
+    hidden_BLD = model(prompt.tokens, context=prompt.context, taps=taps).hidden
+    return logits_at(model, layout, hidden_BLD, prompt.acting)[:, -1, 0]
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -2,9 +2,9 @@
 
 One recorded reward r_i of each context, 0 or 1, is replaced by its opposite. The change of the centred logits times tau
 is compared with the change of the posterior-mean planner's centred Q, which is exact: slope and R2 through the origin,
-by the distance k from the query's state to that of the flipped reward. Distance is the fewest steps that lead there
-with a probability of at least SURE each; k = 0 is the query's own state. A reader that looks up rewards and does not
-plan moves at k = 0 alone, as the `myopic` reference does, the posterior mean of the next reward.
+by the distance k from the query's state to that of the flipped reward; k = 0 is the query's own state. A reader that
+looks up rewards and does not plan moves at k = 0 alone, as the `myopic` reference does, the posterior mean of the next
+reward.
 """
 
 import dataclasses
@@ -12,16 +12,13 @@ import dataclasses
 import numpy as np
 from matplotlib.figure import Figure
 
-from icdm.errors import UserError
-from icdm.runs.run import Run
 from theory.book import Book
 from theory.circuits import trained
+from theory.circuits.influence import Influence, distances, flip, planned_change
 from theory.circuits.regressions import pair_products, r_squared, slope
-from theory.circuits.trained import Rows, centred
 from theory.figures import CYCLE, GREY, panels
 from theory.ledger import Claim
 
-SURE = 0.25  # probability with which a step of a path leads to its next state
 CONTROLS = ("myopic", "random_weights", "shuffled_context")
 
 
@@ -30,10 +27,10 @@ def check(config) -> tuple[Claim, Figure]:
     rows = trained.unseen_rows(runs[0], config.tasks, config.seed)
     shuffled = trained.shuffle_actions(rows.episodes, np.random.default_rng(config.seed))
     distance_NET, rng = distances(rows), np.random.default_rng(config.seed)
-    own = [Reader(run, "fine_tuned", rows) for run in runs]
+    own = [Influence(run, "fine_tuned", rows) for run in runs]
     rivals = {
-        "random_weights": Reader(runs[0], "start", rows),
-        "shuffled_context": Reader(runs[0], "fine_tuned", dataclasses.replace(rows, episodes=shuffled)),
+        "random_weights": Influence(runs[0], "start", rows),
+        "shuffled_context": Influence(runs[0], "fine_tuned", dataclasses.replace(rows, episodes=shuffled)),
     }
     myopic = dataclasses.replace(rows, family=dataclasses.replace(rows.family, horizon=1))
     book, pictures = Book(config, rng), {}
@@ -61,57 +58,6 @@ def check(config) -> tuple[Claim, Figure]:
         "logits on the change of the posterior-mean planner's Q, centred; mean over seeds, intervals over tasks",
     )
     return claim, draw(pictures, claim)
-
-
-def distances(rows: Rows) -> np.ndarray:
-    """Steps from the query's state to that of every recorded step, (N, E, T); -1 where no path leads there."""
-    leads_NSS = (np.asarray(rows.problem.transition) >= SURE).any(1)
-    n, S = leads_NSS.shape[:2]
-    every = np.arange(n)
-    distance_NS = np.full((n, S), -1)
-    distance_NS[every, rows.queries] = 0
-    for k in range(1, S):
-        reached_NS = ((distance_NS == k - 1)[:, :, None] & leads_NSS).any(1)
-        distance_NS[reached_NS & (distance_NS < 0)] = k
-    return distance_NS[every[:, None, None], np.asarray(rows.episodes.observation)[..., :-1]]
-
-
-def flip(rows: Rows, there_NET: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Flips one random reward of each context among those `there`.
-
-    Returns:
-      The rewards (N, E, T), and in which rows there was one to flip, (N,).
-    """
-    eligible_NET = np.asarray(rows.episodes.valid) & there_NET
-    eligible_NET[:, -1] = False
-    eligible_NI = eligible_NET.reshape(len(eligible_NET), -1)
-    if not eligible_NI.any():
-        raise UserError("no context has a reward at this distance: lower `distances`, or show more episodes")
-    chosen_N = (eligible_NI * rng.random(eligible_NI.shape)).argmax(-1)
-    index = np.arange(len(chosen_N)), *np.unravel_index(chosen_N, eligible_NET.shape[1:])
-    reward_NET = np.array(rows.episodes.reward)
-    reward_NET[index] = sum(rows.family.reward_range) - reward_NET[index]
-    return reward_NET, eligible_NI.any(-1)
-
-
-def planned_change(rows: Rows, reward_NET: np.ndarray) -> np.ndarray:
-    """Change of the posterior-mean planner's centred Q at the query with these rewards, (N, A)."""
-    after = dataclasses.replace(rows, episodes=dataclasses.replace(rows.episodes, reward=reward_NET))
-    return centred(after.reader_q() - rows.reader_q())
-
-
-class Reader:
-    """A model that has read the contexts of N rows as they are."""
-
-    def __init__(self, run: Run, model: str, rows: Rows):
-        self.run, self.model, self.episodes = run, run.model(model), rows.episodes
-        self.before_NA = trained.query_logits(run.layout, self.model, self.episodes)
-
-    def change(self, reward_NET: np.ndarray) -> np.ndarray:
-        """tau times the change of its centred logits at the query with these rewards, (N, A)."""
-        episodes = dataclasses.replace(self.episodes, reward=reward_NET)
-        after_NA = trained.query_logits(self.run.layout, self.model, episodes)
-        return self.run.settings.labels.temperature * centred(after_NA - self.before_NA)
 
 
 def draw(pictures, claim) -> Figure:

@@ -39,7 +39,7 @@ def get_config():
         config[claim].update(experiment="trained", layouts=("transition", "interleaved"), tasks=1000)
     config.logits_are_q.update(draws=100)
     config.q_is_used.update(heads=2, head_sets=8)
-    config.influence_is_bayes = config_dict.create(
-        runs="", experiment="trained_planning", layouts=("transition",), seeds=3, tasks=1000, distances=4, seed=0
-    )
+    planning = dict(runs="", experiment="trained_planning", layouts=("transition",), seeds=3, tasks=1000, seed=0)
+    config.influence_is_bayes = config_dict.create(**planning, distances=4)
+    config.values_are_cached = config_dict.create(**planning)
     return config

@@ -115,4 +115,5 @@ def get_config():
     config.q_is_decodable = config_dict.create(**trained, ridges=(0.01, 0.1, 1.0))
     config.q_is_used = config_dict.create(**trained, heads=1, head_sets=3)
     config.influence_is_bayes = config_dict.create(run="tabular", tasks=200, distances=2, seed=0)
+    config.values_are_cached = config_dict.create(run="tabular", tasks=96, seed=0)
     return config
