@@ -14,9 +14,8 @@ import numpy as np
 
 from icdm.evaluation.unseen import EvaluationConfig, UnseenTasks
 from icdm.evaluation.value import advantages, check_stop, chunks, kept_or_measured, per_task, play
-from icdm.problems.family import HasPosterior
 from icdm.problems.policy import uniform_policy
-from icdm.readers.counts_planners import DOUBTING, PLANNERS, CountsPlanner
+from icdm.readers.counts_planners import DOUBTING, CountsPlanner, planners_of
 from icdm.readers.q_learning import QLearning
 from icdm.readers.reader import Fixed, Reader, Sampling
 from icdm.sharding import place_rows
@@ -33,9 +32,8 @@ def explorers(unseen: UnseenTasks, models: dict[str, Reader]) -> dict[str, Reade
     standard error to rewards, as UCB does; Q-learning with such a bonus has no model.
     """
     family = unseen.family
-    planners = PLANNERS if isinstance(family, HasPosterior) else PLANNERS[:1]
     found: dict[str, Reader] = {"uniform": Fixed(uniform_policy(family.observation_space.n, family.n_actions))}
-    found |= {name: CountsPlanner(family, name) for name in (*planners, *DOUBTING)}
+    found |= {name: CountsPlanner(family, name) for name in (*planners_of(family), *DOUBTING)}
     found["q_learning"] = QLearning(family)
     return found | models | {f"{name}_sampled": Sampling(reader) for name, reader in models.items()}
 
