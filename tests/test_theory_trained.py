@@ -20,7 +20,7 @@ from icdm.runs.run import Run
 from icdm.runs.settings import as_json, completed
 from icdm.trajectories.prompt import encode
 from theory import attention_vs_q
-from theory.circuits import heads, influence, regressions, trained
+from theory.circuits import heads, influence, patching, regressions, trained
 from theory.claims import (
     attention_reads_returns,
     influence_is_bayes,
@@ -28,6 +28,7 @@ from theory.claims import (
     q_is_decodable,
     q_is_used,
     values_are_cached,
+    values_can_be_swapped,
 )
 from theory.configs import quick, trained_small
 
@@ -371,6 +372,40 @@ def test_a_context_whose_positions_attend_to_themselves_alone_is_read_as_single_
     claim, _ = values_are_cached.check(config)
     assert claim.control["share_left_1_last_layer"] == pytest.approx(1)
     assert claim.verdicts.keys() == {"share_left_1", "r2_0"}
+
+
+def test_patched_runs_are_those_of_the_source_or_of_the_target(directory, rng):
+    """Nothing changes, bit for bit, where source and target are the same or no step is swapped; with all steps swapped
+    before the first layer the model reads the source."""
+    run = Run.open(directory)
+    rows = trained.unseen_rows(run, 8, 0)
+    other = rows.with_rewards(1 - np.asarray(rows.episodes.reward)).episodes
+    model, valid_NET = run.model("fine_tuned"), np.asarray(rows.episodes.valid)
+    own, theirs = (trained.query_logits(run.layout, model, x) for x in (rows.episodes, other))
+
+    def patched(source, steps_NET, place="0.out"):
+        return patching.patched_logits(run.layout, model, rows.episodes, source, place, steps_NET)
+
+    some_NET = rng.random(valid_NET.shape) < 0.5
+    np.testing.assert_array_equal(patched(rows.episodes, some_NET), patched(rows.episodes, np.zeros_like(valid_NET)))
+    np.testing.assert_allclose(patched(rows.episodes, some_NET), own, atol=1e-5)
+    np.testing.assert_allclose(patched(other, valid_NET, "embed"), theirs, atol=1e-5)
+    assert np.abs(patched(other, valid_NET) - own).max() > 1e-4
+
+
+def test_values_are_swapped_at_the_steps_that_touch_the_state(rng):
+    _, rows = random_mdp_rows(problem=dict(states=6, actions=2, concentration=0.05))
+    state_N, kept_N = values_can_be_swapped.neighbours(rows, rng)
+    assert kept_N.sum() > 10 and (state_N != rows.queries)[kept_N].all()
+    assert influence.reachable(rows)[np.arange(30), rows.queries, state_N][kept_N].all()
+    sets = values_can_be_swapped.step_sets(rows, state_N, rng)
+    origin, arrival = (np.asarray(x) for x in (rows.episodes.steps.observation, rows.episodes.steps.arrival))
+    wanted = state_N[:, None, None]
+    assert (origin == wanted)[sets["at"]].all() and (arrival == wanted)[sets["into"]].all()
+    assert not ((origin == wanted) | (arrival == wanted))[sets["others"]].any()
+    assert not any(steps_NET[:, -1].any() for steps_NET in sets.values())
+    reward_NET = values_can_be_swapped.flipped_at(rows, state_N)
+    np.testing.assert_array_equal(reward_NET != np.asarray(rows.episodes.reward), sets["at"])
 
 
 def test_attention_vs_q_writes_a_page_with_its_pictures(directory, capsys):

@@ -18,7 +18,7 @@ SURE = 0.25
 
 def distances(rows: Rows) -> np.ndarray:
     """Steps from the query's state to that of every recorded step, (N, E, T); -1 where no path leads there."""
-    leads_NSS = (np.asarray(rows.problem.transition) >= SURE).any(1)
+    leads_NSS = reachable(rows)
     n, S = leads_NSS.shape[:2]
     every = np.arange(n)
     distance_NS = np.full((n, S), -1)
@@ -27,6 +27,11 @@ def distances(rows: Rows) -> np.ndarray:
         reached_NS = ((distance_NS == k - 1)[:, :, None] & leads_NSS).any(1)
         distance_NS[reached_NS & (distance_NS < 0)] = k
     return distance_NS[every[:, None, None], np.asarray(rows.episodes.observation)[..., :-1]]
+
+
+def reachable(rows: Rows) -> np.ndarray:
+    """Whether a step leads from a state to another with a probability of at least SURE by some action, (N, S, S)."""
+    return (np.asarray(rows.problem.transition) >= SURE).any(1)
 
 
 def flip(rows: Rows, there_NET: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -49,8 +54,7 @@ def flip(rows: Rows, there_NET: np.ndarray, rng: np.random.Generator) -> tuple[n
 
 def planned_change(rows: Rows, reward_NET: np.ndarray) -> np.ndarray:
     """Change of the posterior-mean planner's centred Q at the query with these rewards, (N, A)."""
-    after = dataclasses.replace(rows, episodes=dataclasses.replace(rows.episodes, reward=reward_NET))
-    return centred(after.reader_q() - rows.reader_q())
+    return centred(rows.with_rewards(reward_NET).reader_q() - rows.reader_q())
 
 
 class Influence:

@@ -55,6 +55,10 @@ class Rows:
         """Q*(s, .) of the task, s the state at that step, (N, A)."""
         return np.asarray(self.episodes.q[:, episode, step], np.float64)
 
+    def with_rewards(self, reward_NET: np.ndarray) -> "Rows":
+        """The same with other rewards recorded; the tasks and their Q* stay."""
+        return dataclasses.replace(self, episodes=dataclasses.replace(self.episodes, reward=reward_NET))
+
     @functools.cache  # noqa: B019 (rows live as long as the process: there are few, and planning is slow)
     def reader_q(self, episode: int = -1, step: int = 0, planner: str = "", seed: int = 0) -> np.ndarray:
         """Q(s, .) as planned from all that was recorded before that step, (N, A).

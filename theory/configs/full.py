@@ -42,4 +42,5 @@ def get_config():
     planning = dict(runs="", experiment="trained_planning", layouts=("transition",), seeds=3, tasks=1000, seed=0)
     config.influence_is_bayes = config_dict.create(**planning, distances=4)
     config.values_are_cached = config_dict.create(**planning)
+    config.values_can_be_swapped = config_dict.create(**planning)
     return config

@@ -116,4 +116,5 @@ def get_config():
     config.q_is_used = config_dict.create(**trained, heads=1, head_sets=3)
     config.influence_is_bayes = config_dict.create(run="tabular", tasks=200, distances=2, seed=0)
     config.values_are_cached = config_dict.create(run="tabular", tasks=96, seed=0)
+    config.values_can_be_swapped = config_dict.create(run="tabular", tasks=96, seed=0)
     return config

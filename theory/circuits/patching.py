@@ -1,0 +1,45 @@
+"""Interchange: a model reads one context while some of its positions hold what they hold when it reads another.
+
+Axis letters: N tasks, E episodes, T steps, A actions, L positions, D width.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from icdm.models.taps import reading
+from icdm.models.transformer import Transformer
+from icdm.trajectories.layouts import Layout
+from icdm.trajectories.prompt import encode, logits_at
+from icdm.trajectories.trajectory import Trajectories
+from theory.circuits.trained import ROWS
+
+
+def patched_logits(
+    layout: Layout, model: Transformer, target: Trajectories, source: Trajectories, place: str, swapped_NET: np.ndarray
+) -> np.ndarray:
+    """The logits at the query of N rows of `target`, (N, A) float64, where the positions of the `swapped` steps hold
+    what they hold in `source` at a place of the stream (`icdm.models.taps`): embed, or {layer}.out."""
+    n = target.action.shape[0]
+    pieces = []
+    for start in range(0, n, ROWS):
+        rows = np.arange(start, start + ROWS) % n  # the last piece is filled up: one shape, compiled once
+        own = jax.tree.map(lambda x: x[rows], (target, source, swapped_NET))
+        pieces.append(_patched(layout, place, model, *own))
+    return np.concatenate(jax.device_get(pieces)).astype(np.float64)[:n]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _patched(layout, place, model, target, source, swapped_BET):
+    read, theirs = encode(layout, target), encode(layout, source)
+    found, taps = reading(place)
+    model(theirs.tokens, context=theirs.context, taps=taps)
+    # Append t + 1 of an episode holds step t; the positions of append 0 hold none.
+    append_BEU = jnp.pad(swapped_BET, [(0, 0), (0, 0), (1, 0)])
+    swapped_BL = jnp.repeat(append_BEU.reshape(len(append_BEU), -1), layout.positions, axis=1)
+    swapped_BL = jnp.pad(swapped_BL, [(0, 0), (len(layout.opening), 0)])
+    swap = {place: lambda own_BLD: jnp.where(swapped_BL[..., None], found[place], own_BLD)}
+    hidden_BLD = model(read.tokens, context=read.context, taps=swap).hidden
+    return logits_at(model, layout, hidden_BLD, read.acting)[:, -1, 0]
