@@ -64,6 +64,6 @@ def draw(sums) -> Figure:
         axis.bar(np.arange(len(cuts)) + offset, slopes, 0.4, color=color, label=f"reward {k} steps away")
     axis.axhline(1, color=GREY, linewidth=0.8)
     axis.set_xticks(range(len(cuts)), [cut.replace("_", " ") for cut in cuts], rotation=30)
-    axis.set(ylabel="slope against the exact posterior", title="the context's positions attend to themselves alone")
-    axis.legend()
+    axis.set(ylabel="slope against the exact posterior", title="no attention among the context's positions")
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=2)
     return figure

@@ -128,5 +128,5 @@ def draw(sums, places) -> Figure:
     axis.axhline(slope(sums["whole", ""]), color=GREY, linewidth=0.8, linestyle="--", label="the whole other context")
     axis.set(xticks=range(len(places)), xlabel="layers before the swap", ylabel="slope against the exact posterior")
     axis.set(title="swapped positions of the context")
-    axis.legend()
+    axis.legend(loc="upper center", bbox_to_anchor=(0.45, -0.18), ncols=2)
     return figure
