@@ -33,8 +33,13 @@ class QLearning:
     family: Family
 
     def policy(self, tasks: Tasks, task_B: jax.Array, context: Trajectories, key: jax.Array) -> MarkovPolicy:
-        q_BTSA = jax.jit(jax.vmap(functools.partial(learned_q, self.family)))(context)
+        q_BTSA = _learned_rows(self.family, context)
         return MarkovPolicy(greedy_policy(q_BTSA).table, index=jnp.arange(task_B.size))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _learned_rows(family: Family, context: Trajectories) -> jax.Array:
+    return jax.vmap(functools.partial(learned_q, family))(context)
 
 
 def learned_q(family: Family, context: Trajectories) -> jax.Array:
