@@ -408,6 +408,19 @@ def test_values_are_swapped_at_the_steps_that_touch_the_state(rng):
     np.testing.assert_array_equal(reward_NET != np.asarray(rows.episodes.reward), sets["at"])
 
 
+def test_swaps_are_measured_beside_the_whole_other_context(directory):
+    config = quick.get_config().values_can_be_swapped
+    config.update(run=str(directory), tasks=64)
+    claim, _ = values_can_be_swapped.check(config)
+    whole, embed = claim.measured["slope_whole"], claim.measured["slope_at_embed"]
+    assert embed == pytest.approx(whole, abs=1e-3)  # rewards enter at the steps in the state alone
+    assert claim.measured["slope_into_embed"] == claim.measured["slope_others_embed"] == 0
+    assert claim.measured["tasks_whose_best_action_changes"] > 0
+    config.tasks = 1
+    with pytest.raises(UserError, match="give more tasks|no context shows a state"):
+        values_can_be_swapped.check(config)
+
+
 def test_attention_vs_q_writes_a_page_with_its_pictures(directory, capsys):
     attention_vs_q.main(["--run", str(directory), "--tasks", "64", "--head", "1"])
     page = (directory / "attention_vs_q.html").read_text()

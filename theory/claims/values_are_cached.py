@@ -58,6 +58,7 @@ def share(cut_NQ3: np.ndarray, whole_NQ3: np.ndarray) -> float:
 
 def draw(sums) -> Figure:
     figure, (axis,) = panels(height=3.4)
+    figure.set_figwidth(5.4)
     cuts = list(dict.fromkeys(cut for cut, _ in sums))
     for k, color, offset in ((0, BLUE, -0.2), (1, ORANGE, 0.2)):
         slopes = [slope(sums[cut, k]) for cut in cuts]
@@ -65,5 +66,5 @@ def draw(sums) -> Figure:
     axis.axhline(1, color=GREY, linewidth=0.8)
     axis.set_xticks(range(len(cuts)), [cut.replace("_", " ") for cut in cuts], rotation=30)
     axis.set(ylabel="slope against the exact posterior", title="no attention among the context's positions")
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=2)
+    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure

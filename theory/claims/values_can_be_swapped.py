@@ -35,7 +35,10 @@ def check(config) -> tuple[Claim, Figure]:
     exact_NA = planned_change(rows, reward_NET)[kept_N]
     planned_NA = rows.reader_q()[kept_N]
     best_N = (planned_NA + exact_NA).argmax(-1)
-    moved_N = best_N != planned_NA.argmax(-1)
+    half = len(best_N) // 2  # on the first the layer is chosen, on the second it is measured
+    moved_N = (best_N != planned_NA.argmax(-1)) & (np.arange(len(best_N)) >= half)
+    if not half or not moved_N.any():
+        raise UserError(f"values_can_be_swapped.tasks {config.tasks}: no best action changes, give more tasks")
     sets = step_sets(rows, state_N, rng)
     places = ["embed", *(f"{i}.out" for i in range(runs[0].settings.model.layers - 1))]
     sums, follows = {}, {}
@@ -53,8 +56,7 @@ def check(config) -> tuple[Claim, Figure]:
             follows.setdefault(key, []).append((logits_NA[kept_N].argmax(-1) == best_N)[moved_N])
     sums = {key: np.stack(each, 1) for key, each in sums.items()}
     follows = {key: np.stack(each, 1).astype(float) for key, each in follows.items()}
-    half = len(exact_NA) // 2
-    best = max(places, key=lambda place: slope(sums["into", place][:half]))  # measured on the other half
+    best = max(places, key=lambda place: slope(sums["into", place][:half]))
     book = Book(config, rng)
     book.measure("slope", slope, sums["into", best][half:], at_least=0.5)
     book.measure("follows", np.mean, follows["into", best], at_least=0.7)
@@ -76,7 +78,7 @@ def check(config) -> tuple[Claim, Figure]:
         metric="slope of the change of tau logits on the change of the posterior-mean planner's Q, and share of its "
         "changed best actions that the model takes, with positions of the context patched; layer chosen on one half",
     )
-    return claim, draw(sums, places)
+    return claim, draw(claim, places)
 
 
 def neighbours(rows: Rows, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -120,13 +122,17 @@ def step_sets(rows: Rows, state_N: np.ndarray, rng: np.random.Generator) -> dict
     return dict(into=into_NET, at=at_NET, both=into_NET | at_NET, others=others_NI.reshape(valid_NET.shape))
 
 
-def draw(sums, places) -> Figure:
-    figure, (axis,) = panels(height=3.4)
+def draw(claim: Claim, places: list[str]) -> Figure:
+    figure, (axis,) = panels(height=3.2)
+    figure.set_figwidth(6.4)
     labels = ("steps that lead to the state", "steps in the state", "both", "as many others as lead there")
     for name, label, color, marker in zip(SETS, labels, (ORANGE, BLUE, GREEN, GREY), "osD^"):
-        axis.plot([slope(sums[name, place]) for place in places], marker=marker, color=color, label=label)
-    axis.axhline(slope(sums["whole", ""]), color=GREY, linewidth=0.8, linestyle="--", label="the whole other context")
+        keys = [f"slope_{name}_{place.replace('.', '_')}" for place in places]
+        means = np.array([claim.measured[key] for key in keys])
+        low, high = np.array([claim.ci95[key] for key in keys]).T
+        axis.errorbar(range(len(places)), means, [means - low, high - means], marker=marker, color=color, label=label)
+    axis.axhline(claim.measured["slope_whole"], color=GREY, linewidth=0.8, ls="--", label="the whole other context")
     axis.set(xticks=range(len(places)), xlabel="layers before the swap", ylabel="slope against the exact posterior")
     axis.set(title="swapped positions of the context")
-    axis.legend(loc="upper center", bbox_to_anchor=(0.45, -0.18), ncols=2)
+    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
