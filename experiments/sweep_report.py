@@ -225,17 +225,19 @@ def grouped(points: list[tuple[Point, dict]], without: set[str]) -> dict[str, li
 
 
 def panels(groups: dict[str, list[tuple[Point, dict]]], name: str, metric: str) -> Figure:
-    """One panel for each group of entries, on one logarithmic scale where there are several."""
+    """One panel for each group of entries; several have one logarithmic scale, and titles say what differs."""
     columns = min(len(groups), 3)
     rows = -(-len(groups) // columns)
     size = (max(6.0, 4.0 * columns), 3.6 * rows)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharey=True, layout="constrained")
     for axis in axes.ravel()[len(groups) :]:
         axis.set_visible(False)
-    for axis, (title, entries) in zip(axes.ravel(), groups.items()):
+    titles = [title.split(", ") for title in groups]
+    common = set.intersection(*map(set, titles))
+    for axis, parts, entries in zip(axes.ravel(), titles, groups.values()):
         curves(axis, entries, name, metric)
         if len(groups) > 1:
-            axis.set_title(title, fontsize=10)
+            axis.set_title(", ".join(part for part in parts if part not in common), fontsize=10)
             axis.set_yscale("log")
         else:
             axis.set_ylim(bottom=min(0, axis.get_ylim()[0]))
