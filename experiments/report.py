@@ -211,6 +211,7 @@ def exploration_figure(exploration: dict) -> Figure:
         (drawn,) = axis.plot(x, mean, ls=line, color=f"C{i}", lw=1.4, label=name.replace("_", " "))
         axis.fill_between(x, low, high, color=drawn.get_color(), alpha=0.12, lw=0)
     axis.set(xlabel="episode", ylabel="(OPT - value) / (OPT - RANDOM), 95 % interval")
+    axis.xaxis.get_major_locator().set_params(integer=True)
     axis.grid(alpha=0.25)
     axis.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     axis.spines[["top", "right"]].set_visible(False)
