@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from icdm.models.linear_attention import LinearAttention, regression_prediction
+from theory import ledger
 from theory.claims import control_exact, lsa_optimum, sample_complexity, td_emerges, td_exact, trajectory_data
 from theory.claims.suboptimality import measure
 from theory.configs import full, quick
@@ -188,3 +190,28 @@ def test_nothing_that_a_claim_is_made_of_imports_a_claim(folder):
                 imported = [f"{node.module}.{name}" for name in imported]
                 assert node.level == 0, f"{path}: imports by full names can be checked"
             assert not any(f"{name}.".startswith("theory.claims.") for name in imported), f"{path} imports {imported}"
+
+
+def test_the_readme_has_the_numbers_of_the_committed_results():
+    """Of the model that plans: every slope, and what decides the three claims."""
+    found = {claim.id: claim for claim in ledger.read(THEORY / "results/planning.json")}
+    text = (THEORY / "README.md").read_text().replace("**", "")
+    text = re.sub(r"\s+", " ", re.sub(r"\b0\.(?=\d)", ".", text))
+
+    def written(claim, name, digits=2, scale=1):
+        value, (low, high) = found[claim].measured[name], found[claim].ci95[name]
+        numbers = (f"{scale * x + 0.0:.{digits}f}" for x in (value, low, high))
+        value, low, high = (re.sub(r"^(-?)0\.", r"\1.", re.sub(r"^-(0\.?0*)$", r"\1", x)) for x in numbers)
+        return f"{value} [{low}, {high}]"
+
+    expected = [written("influence_is_bayes", f"slope_{k}") for k in range(4)]
+    expected += [written("influence_is_bayes", f"r2_{k}", 3 if k < 2 else 2) for k in range(4)]
+    expected += [written("values_are_cached", "r2_0", 3), written("values_are_cached", "share_left_0")]
+    places = ("embed", "0_out", "1_out", "2_out")
+    expected += [written("values_can_be_swapped", f"slope_at_{place}") for place in places]
+    expected += [written("values_can_be_swapped", f"slope_both_{place}") for place in places]
+    expected += [written("values_can_be_swapped", f"slope_into_{place}") for place in places[1:]]
+    expected += [written("values_can_be_swapped", name) for name in ("slope", "slope_whole")]
+    assert [numbers for numbers in expected if numbers not in text] == []
+    verdicts = [found[name].verdict for name in ("influence_is_bayes", "values_are_cached", "values_can_be_swapped")]
+    assert verdicts == ["holds", "undecided", "fails"]
