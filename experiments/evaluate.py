@@ -73,7 +73,7 @@ def evaluate(
 
     if name in ("", ".", "..") or pathlib.PurePath(name).name != name:
         raise UserError(f"evaluation {name!r}: give a plain name")
-    packaged = None if (directory / "config.json").exists() else of_package(directory)
+    packaged = of_package(directory)
     if packaged and not out:
         raise UserError(f"{directory} belongs to the package: say with --out where to write")
     run = Run.open(packaged or directory)

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from icdm import pages
-from icdm.evaluation.table import cell, columns_of
+from icdm.evaluation.table import EXPLORED, cell, columns_of
 from icdm.problems.family import Family, HasWords
 from icdm.runs.monitor import read_metrics
 from icdm.runs.settings import Settings, as_json
@@ -30,13 +30,6 @@ COLORS = {
     "nominal_oracle": "#b3537d",
 }
 OTHER = "#c9a227"
-EXPLORED = {  # measures of deciders that explore from nothing (`icdm.evaluation.exploration.explore`)
-    "regret": "sum of regrets, in reward",
-    "optimal": "share of optimal decisions",
-    "suffix_failure": "share of runs without the best action in the second half",
-    "least_pulled": "share of the action taken least often times the number of actions",
-    "tried": "share of the pairs of state and action that were tried",
-}
 STYLES = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"), ("-", "v"))  # one for each behavior that records contexts
 
 

@@ -350,7 +350,7 @@ def test_influence_is_measured_beside_its_controls(directory):
     assert claim.control["slope_0_myopic"] > 0.5 and abs(claim.control["slope_0_random_weights"]) < 0.3
     assert claim.measured["slope_0"] > 0.3 > abs(claim.control["slope_0_shuffled_context"])
     with pytest.raises(UserError, match="no context has a reward at this distance"):
-        influence.flip(trained.unseen_rows(trained.examined(config)[0], 4, 0), False, None)
+        influence.flip(trained.unseen_rows(trained.examined(config)[0], 4, 0), False, np.random.default_rng(0))
 
 
 def test_a_context_whose_positions_attend_to_themselves_alone_is_read_as_single_steps(directory):
@@ -404,7 +404,7 @@ def test_values_are_swapped_at_the_steps_that_touch_the_state(rng):
     assert (origin == wanted)[sets["at"]].all() and (arrival == wanted)[sets["into"]].all()
     assert not ((origin == wanted) | (arrival == wanted))[sets["others"]].any()
     assert not any(steps_NET[:, -1].any() for steps_NET in sets.values())
-    reward_NET = values_can_be_swapped.flipped_at(rows, state_N)
+    reward_NET = influence.opposite(rows, sets["at"])
     np.testing.assert_array_equal(reward_NET != np.asarray(rows.episodes.reward), sets["at"])
 
 

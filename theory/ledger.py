@@ -59,7 +59,7 @@ class Claim:
 
 
 def decided(value: float, interval: list[float], threshold: str) -> str:
-    """ "holds" if the whole interval meets the threshold, "fails" if none of it does, else "undecided".
+    """What an interval decides: "holds" if all of it meets the threshold, "fails" if none does, else "undecided".
 
     A number without an interval decides by itself; one that is not finite fails.
     """

@@ -14,11 +14,12 @@ import numpy as np
 
 from icdm.evaluation.unseen import EvaluationConfig, UnseenTasks
 from icdm.evaluation.value import advantages, check_stop, chunks, kept_or_measured, per_task, play
-from icdm.problems.policy import uniform_policy
+from icdm.problems.policy import Oracle, uniform_policy
 from icdm.readers.counts_planners import DOUBTING, CountsPlanner, planners_of
 from icdm.readers.q_learning import QLearning
 from icdm.readers.reader import Fixed, Reader, Sampling
 from icdm.sharding import place_rows
+from icdm.trajectories.rollout import assess_along
 from icdm.trajectories.trajectory import NOTHING, Trajectories, join_episodes
 
 CLOSE = 1e-6  # Q-values that differ by less are equally good
@@ -105,7 +106,7 @@ def _rows(
         episode = play(unseen.world.problem, task_B, policy, key)
         own = _with_last(own, episode)
         regrets.append(-advantages(unseen.world, task_B, episode))
-        optimal.append(np.asarray(_optimal(unseen.tasks.oracle.table, task_B, episode)))
+        optimal.append(np.asarray(_optimal(unseen.tasks.oracle, task_B, episode)))
         visits_BSA = _counted(visits_BSA, episode)
     found = {"regret": np.stack(regrets, 1), "optimal": np.stack(optimal, 1)}
     found["tried"] = np.asarray(visits_BSA > 0).mean((1, 2))
@@ -131,12 +132,11 @@ def _with_last(own: Trajectories, episode: Trajectories) -> Trajectories:
 
 
 @jax.jit
-def _optimal(table_NTSA: jax.Array, task_B: jax.Array, episode: Trajectories) -> jax.Array:
+def _optimal(oracle: Oracle, task_B: jax.Array, episode: Trajectories) -> jax.Array:
     """The share of decisions with the highest Q*, (B,)."""
-    t_T = jnp.arange(episode.action.shape[1])
-    q_BTA = table_NTSA[task_B[:, None], t_T, episode.observation[:, :-1]]
+    q_BTA, value_BT = assess_along(oracle, task_B, episode)
     taken_BT = jnp.take_along_axis(q_BTA, episode.action[..., None], -1)[..., 0]
-    best_BT = (taken_BT >= q_BTA.max(-1) - CLOSE) & episode.valid
+    best_BT = (taken_BT >= value_BT - CLOSE) & episode.valid
     return best_BT.sum(1) / episode.valid.sum(1)
 
 

@@ -10,7 +10,13 @@ from icdm.evaluation.summary import MEMBER_METRICS, METRICS
 
 WIDTH, WIDE = 80, 1000  # where the output is not a terminal; room for any table
 PERCENT = {"gap", "normalized_gap", "failure_rate", "worst_gap", "best_gap", "optimal", "tried", "suffix_failure"}
-EXPLORED = ("regret", "optimal", "suffix_failure", "least_pulled", "tried")  # of a decider that explores from nothing
+EXPLORED = {  # measures of deciders that explore from nothing (`icdm.evaluation.exploration.explore`)
+    "regret": "sum of regrets, in reward",
+    "optimal": "share of optimal decisions",
+    "suffix_failure": "share of runs without the best action in the second half",
+    "least_pulled": "share of the action taken least often times the number of actions",
+    "tried": "share of the pairs of state and action that were tried",
+}
 
 
 def cell(metric: str, number: dict | None) -> str:
@@ -63,24 +69,32 @@ def print_table(
     tables = [(metrics, published, title, caption)]
     if members:
         tables.append((members, {}, "under the worst and the best model of the ambiguity set", None))
-    console = Console(width=None if sys.stdout.isatty() else WIDTH)
-    for metrics, theirs, heading, note in tables:
-        shown = metrics if wide else _fitting(policies, metrics, theirs, console.width)
-        left_out = f"; --wide shows {', '.join(m.replace('_', ' ') for m in metrics[len(shown) :])} too"
-        text = (note or "").strip() + (left_out if len(shown) < len(metrics) else "")
-        table = _table(policies, shown, theirs, heading, text.removeprefix("; ") or None)
-        (Console(width=WIDE) if wide else console).print(table)
+    for table in tables:
+        _print(policies, *table, wide)
 
 
 def print_exploration(exploration: dict[str, dict], wide: bool = False) -> None:
     """Prints what deciders reached that explored from nothing, least regret first (`exploration` in results.json)."""
     ordered = dict(sorted(exploration.items(), key=lambda item: item[1]["regret"]["mean"]))
     metrics = [name for name in EXPLORED if name in next(iter(ordered.values()))]
+    heading = f"from nothing, {len(next(iter(ordered.values()))['by_episode'])} episodes of the same task"
+    _print(ordered, metrics, {}, heading, "sum of regrets in reward; shares in %", wide)
+
+
+def _print(
+    policies: dict[str, dict],
+    metrics: list[str],
+    published: dict[str, str],
+    heading: str,
+    note: str | None,
+    wide: bool,
+) -> None:
+    """Prints one table with as many of the metrics as fit, or all; the note under it says which are left out."""
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
-    shown = metrics if wide else _fitting(ordered, metrics, {}, console.width)
-    episodes = len(next(iter(ordered.values()))["by_episode"])
-    caption = "sum of regrets in reward; shares in %"
-    table = _table(ordered, shown, {}, f"from nothing, {episodes} episodes of the same task", caption)
+    shown = metrics if wide else _fitting(policies, metrics, published, console.width)
+    left_out = f"; --wide shows {', '.join(m.replace('_', ' ') for m in metrics[len(shown) :])} too"
+    text = (note or "").strip() + (left_out if len(shown) < len(metrics) else "")
+    table = _table(policies, shown, published, heading, text.removeprefix("; ") or None)
     (Console(width=WIDE) if wide else console).print(table)
 
 

@@ -95,12 +95,8 @@ class Decider:
           UserError: a context that is longer than the model's limit, with episodes that are longer than the run's, or
             with actions or rewards that the problem does not have.
         """
-        if context is not None:
-            self._check_context(context)
-            rows = context.action.shape[0]
-            context = dataclasses.replace(context, reward=self._observed(context.reward))
-        policy = dataclasses.replace(self.policy, context=context)
-        self.carry, self.t = _init(policy, jnp.zeros(rows, jnp.int32)), 0
+        rows = rows if context is None else context.action.shape[0]
+        self.carry, self.t = _init(self._with_context(context), jnp.zeros(rows, jnp.int32)), 0
 
     def act(self, observation: np.ndarray) -> Decision:
         """Decides on what is observed now, (B,) codes.
@@ -136,16 +132,20 @@ class Decider:
         Raises:
           UserError: a context as in `reset`, or an episode that is over.
         """
-        if context is not None:
-            self._check_context(context)
-            context = dataclasses.replace(context, reward=self._observed(context.reward))
-        steps = own.action.shape[2]
+        policy, steps = self._with_context(context), own.action.shape[2]
         if steps >= self.run.family.horizon:
             raise UserError(f"the episode is over after {self.run.family.horizon} steps, {steps} are given")
         _codes("observation", own.observation, self.run.family.observation_space.n)
         _codes("action", own.action, self.run.family.n_actions)
         own = dataclasses.replace(own, reward=self._observed(_rewards(np.asarray(own.reward))))
-        return self._decision(_read(dataclasses.replace(self.policy, context=context), own))
+        return self._decision(_read(policy, own))
+
+    def _with_context(self, context: Trajectories | None) -> TransformerPolicy:
+        """The policy that reads a context, once that is checked."""
+        if context is not None:
+            self._check_context(context)
+            context = dataclasses.replace(context, reward=self._observed(context.reward))
+        return dataclasses.replace(self.policy, context=context)
 
     def _decision(self, logits: jax.Array) -> Decision:
         logits = np.asarray(logits, np.float64)

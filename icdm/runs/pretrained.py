@@ -83,15 +83,17 @@ def exported_weights(run: Run) -> dict[str, np.ndarray]:
     return {name: np.asarray(named[name]) for name in described}
 
 
-def of_package(name: pathlib.Path) -> pathlib.Path | None:
-    """Where the model of the package with this name is, if there is one."""
-    return SHIPPED / name if str(name) in (path.name for path in SHIPPED.iterdir()) else None
+def of_package(directory: pathlib.Path, file: str = "config.json") -> pathlib.Path | None:
+    """Where the model of the package with this name is, if there is one, and no directory of that name has the file."""
+    if (directory / file).exists() or str(directory) not in (path.name for path in SHIPPED.iterdir()):
+        return None
+    return SHIPPED / directory
 
 
 def _checked(directory: pathlib.Path) -> pathlib.Path:
     """The directory of a model, or else of the one with this name in the package, whose files are those that were
     written."""
-    packaged = None if (directory / CHECKSUM).exists() else of_package(directory)
+    packaged = of_package(directory, CHECKSUM)
     remedy = "install the package again" if packaged else "export it again"
     directory = packaged or directory
     if not (directory / CHECKSUM).exists():

@@ -112,15 +112,16 @@ def _learned(family: Family, tasks: Tasks, task_B: jax.Array, key: jax.Array, n_
 
     def episode(counts: Counts, key: jax.Array):
         draw_key, key = jax.random.split(key)
-        draws = jax.vmap(family.posterior_sample)(jax.random.split(draw_key, task_B.size), counts)
+        draws = jax.vmap(family.posterior_sample)(jax.random.split(draw_key, B), counts)
         q_BTSA = jax.vmap(backward_induction)(draws)[0]
-        policy = MarkovPolicy(greedy_policy(q_BTSA).table, index=jnp.arange(task_B.size))
+        policy = MarkovPolicy(greedy_policy(q_BTSA).table, index=jnp.arange(B))
         played = rollout(tasks.problem, task_B, policy, key)
         more = jax.vmap(counted)(*played.steps, played.valid)
         return jax.tree.map(jnp.add, counts, more), played
 
-    counted = functools.partial(count, n_states=family.n_states, n_actions=family.n_actions)
-    nothing = jax.vmap(counted)(*jnp.zeros((4, task_B.size, 1), int), jnp.zeros((task_B.size, 1), bool))
+    B, S, A = task_B.size, family.n_states, family.n_actions
+    counted = functools.partial(count, n_states=S, n_actions=A)
+    nothing = Counts(jnp.zeros((B, A, S, S)), jnp.zeros((B, S, A)))
     _, episodes = jax.lax.scan(episode, nothing, jax.random.split(key, n_episodes))
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:]), episodes)
 

@@ -9,6 +9,7 @@ import dataclasses
 import numpy as np
 
 from icdm.errors import UserError
+from icdm.models.transformer import Transformer
 from icdm.runs.run import Run
 from theory.circuits import trained
 from theory.circuits.trained import Rows, centred
@@ -40,16 +41,25 @@ def flip(rows: Rows, there_NET: np.ndarray, rng: np.random.Generator) -> tuple[n
     Returns:
       The rewards (N, E, T), and in which rows there was one to flip, (N,).
     """
-    eligible_NET = np.asarray(rows.episodes.valid) & there_NET
-    eligible_NET[:, -1] = False
-    eligible_NI = eligible_NET.reshape(len(eligible_NET), -1)
-    if not eligible_NI.any():
+    episode_N, step_N, found_N = one_of(rows.context_steps & there_NET, rng)
+    if not found_N.any():
         raise UserError("no context has a reward at this distance: lower `distances`, or show more episodes")
-    chosen_N = (eligible_NI * rng.random(eligible_NI.shape)).argmax(-1)
-    index = np.arange(len(chosen_N)), *np.unravel_index(chosen_N, eligible_NET.shape[1:])
-    reward_NET = np.array(rows.episodes.reward)
-    reward_NET[index] = sum(rows.family.reward_range) - reward_NET[index]
-    return reward_NET, eligible_NI.any(-1)
+    flipped_NET = np.zeros(rows.episodes.reward.shape, bool)
+    flipped_NET[np.arange(len(found_N)), episode_N, step_N] = True
+    return opposite(rows, flipped_NET), found_N
+
+
+def one_of(steps_NET: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One random step of each row among those given: (episode, step, whether there is one), (N,) each."""
+    steps_NI = steps_NET.reshape(len(steps_NET), -1)
+    chosen_N = (steps_NI * rng.random(steps_NI.shape)).argmax(-1)
+    return *np.unravel_index(chosen_N, steps_NET.shape[1:]), steps_NI.any(-1)
+
+
+def opposite(rows: Rows, flipped_NET: np.ndarray) -> np.ndarray:
+    """The rewards, (N, E, T), r replaced by lowest + highest - r wherever they are flipped."""
+    reward_NET = np.asarray(rows.episodes.reward)
+    return np.where(flipped_NET, sum(rows.family.reward_range) - reward_NET, reward_NET)
 
 
 def planned_change(rows: Rows, reward_NET: np.ndarray) -> np.ndarray:
@@ -64,8 +74,8 @@ class Influence:
       alone: layers in which the positions of the context attend to themselves alone.
     """
 
-    def __init__(self, run: Run, model: str, rows: Rows, alone: tuple[int, ...] = ()):
-        self.run, self.model, self.episodes, self.alone = run, run.model(model), rows.episodes, alone
+    def __init__(self, run: Run, model: Transformer, rows: Rows, alone: tuple[int, ...] = ()):
+        self.run, self.model, self.episodes, self.alone = run, model, rows.episodes, alone
         self.before_NA = trained.query_logits(run.layout, self.model, self.episodes, alone)
 
     def change(self, reward_NET: np.ndarray) -> np.ndarray:

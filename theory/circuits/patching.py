@@ -14,7 +14,7 @@ from icdm.models.transformer import Transformer
 from icdm.trajectories.layouts import Layout
 from icdm.trajectories.prompt import encode, logits_at
 from icdm.trajectories.trajectory import Trajectories
-from theory.circuits.trained import ROWS
+from theory.circuits.trained import in_pieces
 
 
 def patched_logits(
@@ -22,13 +22,8 @@ def patched_logits(
 ) -> np.ndarray:
     """The logits at the query of N rows of `target`, (N, A) float64, where the positions of the `swapped` steps hold
     what they hold in `source` at a place of the stream (`icdm.models.taps`): embed, or {layer}.out."""
-    n = target.action.shape[0]
-    pieces = []
-    for start in range(0, n, ROWS):
-        rows = np.arange(start, start + ROWS) % n  # the last piece is filled up: one shape, compiled once
-        own = jax.tree.map(lambda x: x[rows], (target, source, swapped_NET))
-        pieces.append(_patched(layout, place, model, *own))
-    return np.concatenate(jax.device_get(pieces)).astype(np.float64)[:n]
+    pieces = in_pieces(lambda rows: _patched(layout, place, model, *rows), (target, source, swapped_NET))
+    return np.concatenate(pieces).astype(np.float64)[: len(swapped_NET)]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -55,6 +55,13 @@ class Rows:
         """Q*(s, .) of the task, s the state at that step, (N, A)."""
         return np.asarray(self.episodes.q[:, episode, step], np.float64)
 
+    @property
+    def context_steps(self) -> np.ndarray:
+        """(N, E, T) whether a step is of the context, and took place."""
+        valid_NET = np.array(self.episodes.valid)
+        valid_NET[:, -1] = False
+        return valid_NET
+
     def with_rewards(self, reward_NET: np.ndarray) -> "Rows":
         """The same with other rewards recorded; the tasks and their Q* stay."""
         return dataclasses.replace(self, episodes=dataclasses.replace(self.episodes, reward=reward_NET))
@@ -146,7 +153,7 @@ def examined(config: Any) -> list[Run]:
     """The runs of a claim's settings: `run`, a directory or the name of a model of the package, or those it trains."""
     if "run" in config:
         path = pathlib.Path(config.run)
-        return [load(path if (path / "config.json").exists() else of_package(path) or path)]
+        return [load(of_package(path) or path)]
     return [load(directory) for directory, _ in sum(experiments_of(config).values(), [])]
 
 
@@ -220,18 +227,23 @@ def read(
     Args:
       without: (layer, head) pairs that write nothing into the stream.
     """
-    n, c = episodes.action.shape[0], model.config
+    n, c = len(episodes.action), model.config
     kept_XH = np.ones((c.layers, c.heads), np.float32)
     for layer, head in without:
         kept_XH[layer, head] = 0
-    pieces = []
-    for start in range(0, n, ROWS):
-        rows = np.arange(start, start + ROWS) % n  # the last piece is filled up: one shape, compiled once
-        pieces.append(_read(layout, model, jax.tree.map(lambda x: x[rows], episodes), kept_XH))
-    logits, attention, residual = zip(*jax.device_get(pieces))
+    pieces = in_pieces(lambda rows: _read(layout, model, rows, kept_XH), episodes)
+    logits, attention, residual = zip(*pieces)
     return Reading(
         np.concatenate(logits)[:n], np.concatenate(attention, axis=1)[:, :n], np.concatenate(residual, axis=1)[:, :n]
     )
+
+
+def in_pieces(compute: Callable[[Any], Any], tree: Any) -> list[Any]:
+    """What is computed of a tree of arrays (N, ...), ROWS rows at a time; the last piece begins with the rows that are
+    left, and is filled up with others: one shape, compiled once."""
+    n = len(jax.tree.leaves(tree)[0])
+    pieces = (np.arange(start, start + ROWS) % n for start in range(0, n, ROWS))
+    return jax.device_get([compute(jax.tree.map(lambda x, rows=rows: x[rows], tree)) for rows in pieces])
 
 
 def query_logits(layout: Layout, model: Transformer, episodes: Trajectories, alone: tuple[int, ...] = ()) -> np.ndarray:
@@ -240,12 +252,8 @@ def query_logits(layout: Layout, model: Transformer, episodes: Trajectories, alo
     Args:
       alone: layers in which the positions of the context attend to themselves alone.
     """
-    n = episodes.action.shape[0]
-    pieces = []
-    for start in range(0, n, ROWS):
-        rows = np.arange(start, start + ROWS) % n  # as in `read`
-        pieces.append(_query_logits(layout, model, jax.tree.map(lambda x: x[rows], episodes), alone))
-    return np.concatenate(jax.device_get(pieces)).astype(np.float64)[:n]
+    pieces = in_pieces(lambda rows: _query_logits(layout, model, rows, alone), episodes)
+    return np.concatenate(pieces).astype(np.float64)[: len(episodes.action)]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))

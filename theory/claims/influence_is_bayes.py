@@ -27,10 +27,10 @@ def check(config) -> tuple[Claim, Figure]:
     rows = trained.unseen_rows(runs[0], config.tasks, config.seed)
     shuffled = trained.shuffle_actions(rows.episodes, np.random.default_rng(config.seed))
     distance_NET, rng = distances(rows), np.random.default_rng(config.seed)
-    own = [Influence(run, "fine_tuned", rows) for run in runs]
+    own = [Influence(run, run.model("fine_tuned"), rows) for run in runs]
     rivals = {
-        "random_weights": Influence(runs[0], "start", rows),
-        "shuffled_context": Influence(runs[0], "fine_tuned", dataclasses.replace(rows, episodes=shuffled)),
+        "random_weights": Influence(runs[0], runs[0].model("start"), rows),
+        "shuffled_context": Influence(runs[0], own[0].model, dataclasses.replace(rows, episodes=shuffled)),
     }
     myopic = dataclasses.replace(rows, family=dataclasses.replace(rows.family, horizon=1))
     book, pictures = Book(config, rng), {}
@@ -38,17 +38,17 @@ def check(config) -> tuple[Claim, Figure]:
     for k in range(config.distances):
         reward_NET, kept_N = flip(rows, distance_NET == k, rng)
         exact_NA = planned_change(rows, reward_NET)[kept_N]
-        changes_NQA = np.stack([reader.change(reward_NET) for reader in own], 1)[kept_N]
-        sums_NQ3 = np.stack([pair_products(x_NA, exact_NA) for x_NA in changes_NQA.swapaxes(0, 1)], 1)
+        moved = [influence.change(reward_NET)[kept_N] for influence in own]
+        sums_NQ3 = np.stack([pair_products(change_NA, exact_NA) for change_NA in moved], 1)
         slope_limit, r2_limit = limits.get(k, ({}, {}))
         book.measure(f"slope_{k}", slope, sums_NQ3, **slope_limit)
         book.measure(f"r2_{k}", r_squared, sums_NQ3, **r2_limit)
         book.enter(f"contexts_{k}", int(kept_N.sum()))
         changes = {"myopic": planned_change(myopic, reward_NET)}
-        changes |= {name: reader.change(reward_NET) for name, reader in rivals.items()}
+        changes |= {name: influence.change(reward_NET) for name, influence in rivals.items()}
         for name, change_NA in changes.items():
             book.control(f"slope_{k}_{name}", slope(pair_products(change_NA[kept_N], exact_NA)[:, None]))
-        pictures[k] = exact_NA, changes_NQA[:, 0]
+        pictures[k] = exact_NA, moved[0]
     claim = book.close(
         id="influence_is_bayes",
         claim="a reward of the context moves the logits as it moves the exact posterior's Q, one step from the query's "

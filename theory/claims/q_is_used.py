@@ -22,6 +22,7 @@ from icdm.errors import UserError
 from theory.book import Book
 from theory.circuits import trained
 from theory.circuits.heads import ranked_heads
+from theory.circuits.influence import one_of, planned_change
 from theory.circuits.regressions import pair_products, r_squared, slope
 from theory.circuits.trained import centred
 from theory.figures import BLUE, GREY, ORANGE, RED, panels
@@ -102,16 +103,12 @@ class Flip:
 
 def flip(rows, place: str, rng) -> Flip:
     """One random context step of each row in the query's state, or in another, whose flip moves the planner's Q."""
-    valid_NET = np.asarray(rows.episodes.valid).copy()
-    valid_NET[:, -1] = False
     here_NET = np.asarray(rows.episodes.observation)[..., :-1] == rows.queries[:, None, None]
-    eligible_NI = (valid_NET & (here_NET if place == "here" else ~here_NET)).reshape(len(valid_NET), -1)
-    chosen_N = (eligible_NI * rng.random(eligible_NI.shape)).argmax(-1)
-    every = np.arange(len(valid_NET))
-    chosen = Flip(every, *np.unravel_index(chosen_N, valid_NET.shape[1:]), np.empty(0))
-    flipped = dataclasses.replace(rows, episodes=chosen.applied(rows.episodes, rows.family))
-    change_NA = centred(flipped.reader_q() - rows.reader_q())
-    kept = eligible_NI.any(-1) & (np.abs(change_NA).max(-1) > 1e-6)
+    episode_N, step_N, found_N = one_of(rows.context_steps & (here_NET if place == "here" else ~here_NET), rng)
+    every = np.arange(len(found_N))
+    chosen = Flip(every, episode_N, step_N, np.empty(0))
+    change_NA = planned_change(rows, chosen.applied(rows.episodes, rows.family).reward)
+    kept = found_N & (np.abs(change_NA).max(-1) > 1e-6)
     if not kept.any():
         raise UserError(f"no context has a reward {place} that matters to its query: show more episodes or states")
     return Flip(every[kept], chosen.episode_I[kept], chosen.step_I[kept], change_NA[kept])

@@ -24,7 +24,8 @@ def check(config) -> tuple[Claim, Figure]:
     rows = trained.unseen_rows(runs[0], config.tasks, config.seed)
     every, rng = tuple(range(runs[0].settings.model.layers)), np.random.default_rng(config.seed)
     cuts = {"nowhere": (), "everywhere": every} | {f"in_layer_{i}": (i,) for i in every}
-    read = {cut: [Influence(run, "fine_tuned", rows, alone) for run in runs] for cut, alone in cuts.items()}
+    models = [run.model("fine_tuned") for run in runs]
+    read = {cut: [Influence(*own, rows, alone) for own in zip(runs, models)] for cut, alone in cuts.items()}
     distance_NET, sums = distances(rows), {}
     for k in (0, 1):
         reward_NET, kept_N = flip(rows, distance_NET == k, rng)

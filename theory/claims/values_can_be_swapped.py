@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from icdm.errors import UserError
 from theory.book import Book
 from theory.circuits import trained
-from theory.circuits.influence import planned_change, reachable
+from theory.circuits.influence import opposite, planned_change, reachable
 from theory.circuits.patching import patched_logits
 from theory.circuits.regressions import pair_products, slope
 from theory.circuits.trained import Rows, centred
@@ -31,7 +31,8 @@ def check(config) -> tuple[Claim, Figure]:
     runs = trained.examined(config)
     rows, rng = trained.unseen_rows(runs[0], config.tasks, config.seed), np.random.default_rng(config.seed)
     state_N, kept_N = neighbours(rows, rng)
-    reward_NET = flipped_at(rows, state_N)
+    sets = step_sets(rows, state_N, rng)
+    reward_NET = opposite(rows, sets["at"])
     exact_NA = planned_change(rows, reward_NET)[kept_N]
     planned_NA = rows.reader_q()[kept_N]
     best_N = (planned_NA + exact_NA).argmax(-1)
@@ -39,7 +40,6 @@ def check(config) -> tuple[Claim, Figure]:
     moved_N = (best_N != planned_NA.argmax(-1)) & (np.arange(len(best_N)) >= half)
     if not half or not moved_N.any():
         raise UserError(f"values_can_be_swapped.tasks {config.tasks}: no best action changes, give more tasks")
-    sets = step_sets(rows, state_N, rng)
     places = ["embed", *(f"{i}.out" for i in range(runs[0].settings.model.layers - 1))]
     sums, follows = {}, {}
     for run in runs:
@@ -85,12 +85,10 @@ def neighbours(rows: Rows, rng: np.random.Generator) -> tuple[np.ndarray, np.nda
     """One random state for each row to which the query's state leads, other than itself, where the context has steps
     from there that arrive in it and steps in it; and which rows have one."""
     n, every = len(rows.queries), np.arange(len(rows.queries))
-    counted_NET = np.asarray(rows.episodes.valid).copy()
-    counted_NET[:, -1] = False
     origin_NET, arrival_NET = (np.asarray(x) for x in (rows.episodes.steps.observation, rows.episodes.steps.arrival))
     S = rows.family.n_states
     seen_NS, entered_NS = np.zeros((n, S), bool), np.zeros((n, S), bool)
-    row, episode, step = np.nonzero(counted_NET)
+    row, episode, step = np.nonzero(rows.context_steps)
     seen_NS[row, origin_NET[row, episode, step]] = True
     from_query = origin_NET[row, episode, step] == rows.queries[row]
     entered_NS[row[from_query], arrival_NET[row, episode, step][from_query]] = True
@@ -101,18 +99,9 @@ def neighbours(rows: Rows, rng: np.random.Generator) -> tuple[np.ndarray, np.nda
     return (eligible_NS * rng.random(eligible_NS.shape)).argmax(-1), eligible_NS.any(-1)
 
 
-def flipped_at(rows: Rows, state_N: np.ndarray) -> np.ndarray:
-    """The rewards, (N, E, T), with all that the context recorded in one state of each row replaced by the opposite."""
-    there_NET = np.asarray(rows.episodes.steps.observation) == state_N[:, None, None]
-    there_NET[:, -1] = False
-    reward_NET = np.asarray(rows.episodes.reward)
-    return np.where(there_NET, sum(rows.family.reward_range) - reward_NET, reward_NET)
-
-
 def step_sets(rows: Rows, state_N: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """The steps of the context that each of SETS means, (N, E, T) bool."""
-    valid_NET = np.asarray(rows.episodes.valid).copy()
-    valid_NET[:, -1] = False
+    valid_NET = rows.context_steps
     origin_NET, arrival_NET = (np.asarray(x) for x in (rows.episodes.steps.observation, rows.episodes.steps.arrival))
     into_NET, at_NET = (valid_NET & (x == state_N[:, None, None]) for x in (arrival_NET, origin_NET))
     into_NET = into_NET & ~at_NET
