@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: demo language test test-all lint format bench-quick clean
+.PHONY: demo language test test-all lint format bench-quick gpu-check clean
 
 demo: .venv
 	$(PY) -m experiments.run --config=experiments/configs/demo.py --workdir=runs/demo
@@ -32,6 +32,11 @@ format: .venv
 # The speed of the program beside the committed table; informs, and never fails on timing.
 bench-quick: .venv
 	$(PY) -m benchmarks.run --quick --compare benchmarks/results/cpu.json
+
+# Right and fast on this machine's GPU? The numbers go to benchmarks/results/NAME_OF_THE_GPU.json.
+gpu-check: .venv
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[cuda]"
+	$(PY) -m benchmarks.gpu
 
 .venv: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

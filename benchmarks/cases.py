@@ -26,60 +26,19 @@ def row(name, value, unit, *, reference=None, reference_name="", required=None, 
     return found
 
 
-def language_model(width, layers, heads, length, batch, vocabulary, dtype):
-    """(one training step of ours on random tokens that waits for it, number of weights)."""
-    import jax
-    import jax.numpy as jnp
-    import optax
-    from flax import nnx
-
-    from icdm.learning.train import TrainConfig, TrainState, make_update
-    from icdm.models.transformer import ModelConfig, Transformer
-    from icdm.trajectories.layouts.vocabulary import Tokens
-
-    config = ModelConfig(
-        width=width,
-        layers=layers,
-        heads=heads,
-        kv_heads=heads,
-        hidden=4 * width,
-        mlp="squared_relu",
-        max_length=length,
-        dtype=dtype,
-    )
-    model = Transformer(config, vocabulary, nnx.Rngs(0))
-    optimizer = TrainConfig(steps=1000).optimizer()
-
-    def loss(model, id_BL, key):
-        tokens = Tokens(id_BL[..., None], jnp.zeros((*id_BL.shape, 1)), jnp.ones(id_BL.shape, bool))
-        inputs = jax.tree.map(lambda x: x[:, :-1], tokens)
-        logits = model.logits(model(inputs).hidden)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, id_BL[:, 1:]).mean(), id_BL.size
-
-    update = make_update(loss, optimizer)
-    count = sum(x.size for x in jax.tree.leaves(model))
-    state = TrainState(model, jax.jit(optimizer.init)(model), jnp.int32(0), jax.random.key_data(jax.random.key(0)))
-    held = [state]
-    tokens = jax.random.randint(jax.random.key(1), (batch, length + 1), 0, vocabulary)
-
-    def step():
-        held[0], numbers = update(held[0], None, tokens)
-        return float(numbers[0])
-
-    return step, count
-
-
 def training(quick):
     """Tokens per second in training against PyTorch eager, same shape, alternating steps."""
-    shape = dict(vocabulary=256, length=256, width=128, layers=4, heads=4, batch=32)
-    ours, _ = language_model(**shape, dtype="float32")
-    works = {"ours": ours}
-    try:
-        from benchmarks.torch_gpt import training_step
+    from benchmarks import jax_gpt
 
-        works["torch"] = training_step(**shape)
+    shape = dict(vocabulary=256, length=256, width=128, layers=4, heads=4, batch=32)
+    steps = {"ours": jax_gpt.training_step(**shape)}
+    try:
+        from benchmarks import torch_gpt
+
+        steps["torch"] = torch_gpt.training_step(**shape)
     except ImportError:
         print("training: no PyTorch here (pip install 'icdm[bench]'), so no reference")
+    works = {name: lambda step=step: float(step()) for name, step in steps.items()}
     taken = alternating(works, repeats=3 if quick else 7, warmups=2)
     rate = {name: shape["batch"] * shape["length"] / x for name, x in taken.items()}
     yield row(
@@ -153,26 +112,6 @@ def adapters(quick):
         reference_name="merging in the step",
         required=1.0,
     )
-
-
-def large_training(quick):
-    """On a GPU: ~100 M weights at length 1,024 in bfloat16; model FLOP utilisation against a matrix product."""
-    import jax
-    import jax.numpy as jnp
-
-    if jax.default_backend() != "gpu":
-        print("large_training: left out, since JAX finds no GPU here")
-        return
-    width, layers, length, batch = 768, 14, 1024, 16
-    step, count = language_model(width, layers, 12, length, batch, 1024, "bfloat16")
-    taken = seconds(step, repeats=10, warmups=3)
-    size = 8192
-    matrix = jnp.ones((size, size), jnp.bfloat16)
-    product = jax.jit(lambda a: a @ a)
-    peak = 2 * size**3 / seconds(lambda: product(matrix).block_until_ready(), repeats=10, warmups=3)
-    flops = (6 * count + 6 * layers * length * width) * batch * length  # causal attention: half of 12 X L D
-    yield row(f"training, {count / 1e6:.0f} M weights, bfloat16", batch * length / taken, "tokens/s")
-    yield row("model FLOP utilisation", flops / taken / peak, "of a matrix product", required=0.45, at_most=False)
 
 
 def decoding(quick):
@@ -552,7 +491,6 @@ def start_up(quick):
 CASES = {
     "training": training,
     "adapters": adapters,
-    "large_training": large_training,
     "decoding": decoding,
     "decision": decision,
     "long_context": long_context,

@@ -43,20 +43,32 @@ class GPT(nn.Module):
         return self.norm(x) @ self.token.weight.T
 
 
-def training_step(vocabulary: int, length: int, width: int, layers: int, heads: int, batch: int):
-    """A function that does one step of AdamW on random tokens and waits for it."""
+def training_step(
+    vocabulary: int, length: int, width: int, layers: int, heads: int, batch: int, compiled: bool = False
+):
+    """A function that does one step of AdamW on random tokens, and returns its loss without waiting for it.
+
+    On a GPU products are in bfloat16 (autocast), weights and their updates in float32, as ours are.
+    """
     torch.manual_seed(0)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    on_gpu = torch.cuda.is_available()
+    device = "cuda" if on_gpu else "cpu"
     model = GPT(vocabulary, length, width, layers, heads).to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=on_gpu)
     tokens = torch.randint(0, vocabulary, (batch, length + 1), device=device)
+
+    def loss_of(tokens):
+        with torch.autocast(device, torch.bfloat16, enabled=on_gpu):
+            logits = model(tokens[:, :-1])
+            return F.cross_entropy(logits.reshape(-1, vocabulary), tokens[:, 1:].reshape(-1))
+
+    loss_of = torch.compile(loss_of, dynamic=False) if compiled else loss_of
 
     def step():
         optimizer.zero_grad(set_to_none=True)
-        logits = model(tokens[:, :-1])
-        loss = F.cross_entropy(logits.reshape(-1, vocabulary), tokens[:, 1:].reshape(-1))
+        loss = loss_of(tokens)
         loss.backward()
         optimizer.step()
-        return loss.item()
+        return loss.detach()
 
     return step

@@ -15,13 +15,14 @@ from icdm.runs.settings import Settings, as_json, completed, config_hash, first_
 from icdm.runs.sizes import check_sizes
 
 
-def run(config: Any, workdir: pathlib.Path, wide: bool = False) -> dict:
+def run(config: Any, workdir: pathlib.Path, wide: bool = False, traced: tuple[int, int] | None = None) -> dict:
     """Runs (what is left of) an experiment in workdir; returns what results.json holds.
 
     The directory becomes the run's own once its config and its data have been checked.
 
     Args:
       wide: prints every column of the table, however wide it gets.
+      traced: the first step of each phase whose trace is written, and the one after the last.
 
     Raises:
       UserError: the config or the directory cannot be used, another process is at work there, or training failed.
@@ -33,7 +34,7 @@ def run(config: Any, workdir: pathlib.Path, wide: bool = False) -> dict:
     check_sizes(s)
     outlive_readers()
     with locked(workdir):
-        phases = Phases(Run.prepared(workdir, config), StopRequest())  # reads the data
+        phases = Phases(Run.prepared(workdir, config), StopRequest(), traced)  # reads the data
         Run.claim(workdir, config)
         models = phases.train_all()
         found, arrays = phases.evaluate(models)

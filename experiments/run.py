@@ -19,15 +19,32 @@ if __name__ == "__main__":
     flags.declare_key_flag("config")
     flags.DEFINE_string("workdir", None, "directory of the run: config, metrics, checkpoints, results and report")
     flags.DEFINE_bool("wide", False, "print every column of the table, however wide it gets")
+    flags.DEFINE_list(
+        "profile_steps", None, "FIRST,END: trace these steps of each phase into WORKDIR/trace, for Perfetto and xprof"
+    )
 
 
 def main(_: list[str]) -> None:
     with one_line_errors("experiments.run"):
         if not flags.FLAGS.workdir:
             raise UserError("name a directory for the run: --workdir=runs/NAME")
+        traced = steps_of(flags.FLAGS.profile_steps)
         from experiments.experiment import run  # JAX is imported only when there is work
 
-        run(flags.FLAGS.config, pathlib.Path(flags.FLAGS.workdir), flags.FLAGS.wide)
+        run(flags.FLAGS.config, pathlib.Path(flags.FLAGS.workdir), flags.FLAGS.wide, traced)
+
+
+def steps_of(given: list[str] | None) -> tuple[int, int] | None:
+    """The two numbers of --profile_steps.
+
+    Raises:
+      UserError: they are none, or there are no steps between them.
+    """
+    if given is None:
+        return None
+    if len(given) != 2 or not all(x.isdecimal() for x in given) or int(given[0]) >= int(given[1]):
+        raise UserError(f"--profile_steps={','.join(given)}: give the first step and the one after the last, as 10,13")
+    return int(given[0]), int(given[1])
 
 
 if __name__ == "__main__":

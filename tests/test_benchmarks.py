@@ -5,8 +5,10 @@ import platform
 import subprocess
 import sys
 
+import jax
 import pytest
 
+from benchmarks import gpu
 from benchmarks.cases import row
 from benchmarks.run import main
 from benchmarks.timing import alternating
@@ -32,9 +34,19 @@ def test_a_benchmark_is_written_and_compared(tmp_path, capsys):
     assert "ratio to earlier" in capsys.readouterr().out
 
 
-def test_what_needs_a_gpu_is_left_out_in_one_line(capsys):
-    main(["--only", "large_training"])
-    assert capsys.readouterr().out.startswith("large_training: left out, since JAX finds no GPU here\n")
+@pytest.mark.skipif(jax.default_backend() == "gpu", reason="there is a GPU")
+@pytest.mark.parametrize(("arguments", "message"), [([], "no GPU here"), (["--only", "lage"], "large")])
+def test_what_needs_a_gpu_says_so_in_one_line(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        gpu.main(arguments)
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and said.count("\n") == 1 and message in said
+
+
+def test_a_part_that_fails_is_a_row_and_no_end(monkeypatch):
+    monkeypatch.setitem(gpu.PARTS, "torch", (gpu.torch, 0.01))
+    [found] = gpu.part("torch")
+    assert found["name"] == "torch failed: more than 0.01 s" and found["holds"] is False
 
 
 def test_mistakes_are_told(tmp_path, capsys):

@@ -48,7 +48,8 @@ def wait_for_steps(workdir, phase, steps, process):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("finished")
-    done = without_extras("experiments.run", *TINY, f"--workdir={workdir}")  # the core dependencies are enough
+    # The core dependencies are enough.
+    done = without_extras("experiments.run", *TINY, f"--workdir={workdir}", "--profile_steps=10,12")
     assert done.returncode == 0, done.stderr
     return workdir, done.stdout
 
@@ -73,13 +74,29 @@ def test_a_run_leaves_everything_that_is_promised(finished):
             assert number["n_tasks"] == 20
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert {line["phase"] for line in lines} == {"pretrain", "fine_tune"}
-    assert {"phase", "step", "loss", "grad_norm", "tokens_per_s", "seconds"} == set(lines[0])
+    speed = {"tokens_per_s", "tflops_per_s"}
+    assert {"phase", "step", "loss", "grad_norm", "seconds", *speed} == set(lines[0]) - {"mfu"}
     assert [line["step"] for line in lines if line["phase"] == "fine_tune"] == list(range(5, 61, 5))
     html = (workdir / "report.html").read_text()
     assert "http" not in html.replace("http-equiv", "") and "<script" not in html and "data:image/png" in html
     for name in ("learning_curves.png", "learning_curves.pdf", "gaps.png", "gaps.pdf", "config.json"):
         assert (workdir / name).stat().st_size > 0
     assert "fine_tuned" in printed and "normalized gap" in printed
+
+
+def test_the_steps_that_were_asked_for_are_traced(finished):
+    for phase in ("pretrain", "fine_tune"):
+        for name in ("perfetto_trace.json.gz", "*.xplane.pb"):
+            [file] = (finished[0] / "trace" / phase).rglob(name)
+            assert file.stat().st_size > 0
+    assert "trace of the steps 10 to 11" in finished[1]
+
+
+@pytest.mark.parametrize("steps", ["10", "12,10", "1,x", "-1,3"])
+def test_steps_that_cannot_be_traced(steps, tmp_path):
+    done = run("experiments.run", *TINY, f"--workdir={tmp_path}/run", f"--profile_steps={steps}")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "--profile_steps" in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from icdm.errors import UserError
 from icdm.models import attention, transformer
 from icdm.models.attention import rotate, rotation
 from icdm.models.cpu_products import linear, products
+from icdm.models.flops import training_flops
 from icdm.models.lora import LoraConfig, adapted, init_factors
 from icdm.models.taps import places, reading
 from icdm.models.transformer import MATRICES, ModelConfig, Transformer, rms_norm
@@ -225,7 +226,7 @@ def test_layers_in_a_loop_compute_what_unrolled_layers_do(model, monkeypatch):
         return jnp.where(tokens.valid[:, 9:, None], rest, 0), jax.grad(loss, (0, 1))(model, drawn), read
 
     unrolled = jax.jit(found)(model)
-    monkeypatch.setattr(transformer, "MOST_UNROLLED", 1)
+    monkeypatch.setattr(transformer, "MOST_UNROLLED", dict.fromkeys(("cpu", "gpu"), 1))
     assert model.empty_cache(4, 14).k.shape[0] == model.config.layers
     in_a_loop = jax.jit(lambda model: found(model))(model)  # traced anew
     chex.assert_trees_all_close(in_a_loop, unrolled, atol=2e-3, rtol=2e-4)  # gradients reach 80
@@ -365,3 +366,57 @@ def test_bfloat16_stays_near_float32():
 def test_unusable_shapes_are_refused(change, message):
     with pytest.raises(UserError, match=message):
         ModelConfig(**change)
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_packed_rows_are_read_as_those_with_gaps_are(kv_heads, monkeypatch):
+    config = ModelConfig(width=32, layers=2, heads=4, kv_heads=kv_heads, hidden=48, mixing=1)
+    model, tokens = make_model(config), ragged_tokens(length=80)
+
+    def loss(model, tokens):
+        hidden = model(tokens).hidden
+        return jnp.where(tokens.valid[..., None], jnp.sin(hidden), 0).sum(), hidden
+
+    grad = jax.value_and_grad(loss, has_aux=True)
+    (plain, hidden), gradient = jax.jit(lambda *a: grad(*a))(model, tokens)
+    monkeypatch.setattr(transformer, "flash_runs", lambda *_: True)
+    monkeypatch.setattr(attention, "FLASH", "xla")  # the same mathematics without cuDNN
+    (packed, packed_hidden), packed_gradient = jax.jit(lambda *a: grad(*a))(model, tokens)
+    valid = np.asarray(tokens.valid)
+    np.testing.assert_allclose(packed_hidden[valid], hidden[valid], atol=2e-5)
+    chex.assert_trees_all_close(packed_gradient, gradient, atol=2e-4)
+
+
+@pytest.mark.skipif(jax.default_backend() != "gpu", reason="cuDNN's flash attention needs a GPU")
+@pytest.mark.parametrize(("heads", "kv_heads", "width"), [(4, 4, 64), (8, 2, 128)])
+def test_flash_attention_reads_what_the_other_kernel_reads(heads, kv_heads, width, monkeypatch):
+    config = ModelConfig(
+        width=256, layers=2, heads=heads, kv_heads=kv_heads, hidden=128, head_width=width, dtype="bfloat16"
+    )
+    assert attention.flash_runs("bfloat16", heads, kv_heads, width)
+    model, tokens = make_model(config), ragged_tokens(length=200)
+
+    def loss(model, tokens):
+        hidden = model(tokens).hidden.astype(jnp.float32)
+        return jnp.where(tokens.valid[..., None], jnp.sin(hidden), 0).sum(), hidden
+
+    grad = jax.value_and_grad(loss, has_aux=True)
+    (_, flash), flash_gradient = jax.jit(lambda *a: grad(*a))(model, tokens)
+    monkeypatch.setattr(transformer, "flash_runs", lambda *_: False)
+    (_, plain), gradient = jax.jit(lambda *a: grad(*a))(model, tokens)
+    valid = np.asarray(tokens.valid)
+    assert np.abs(flash - plain)[valid].mean() < 0.02 * np.abs(plain)[valid].mean()
+    for a, b in zip(jax.tree.leaves(flash_gradient), jax.tree.leaves(gradient)):
+        assert optax.tree.norm(a - b) < 0.05 * optax.tree.norm(b) + 1e-3
+
+
+@pytest.mark.parametrize("mlp", ["gated", "squared_relu"])
+def test_operations_are_those_that_the_compiler_counts(mlp):
+    config = ModelConfig(width=64, layers=2, heads=4, kv_heads=2, hidden=96, mlp=mlp, mixing=1)
+    model, length = make_model(config), 60  # one block of attention, which computes the masked half too
+    tokens = jax.tree.map(lambda x: x[:1], ragged_tokens(length=length))
+    counted = jax.jit(lambda model, tokens: model(tokens).hidden).lower(model, tokens).cost_analysis()["flops"]
+    masked = 2 * config.layers * config.heads * config.head_width * length
+    embedding = 2 * VOCABULARY * config.width
+    forward = training_flops(config, length) / 3 + masked + embedding
+    assert counted == pytest.approx(length * forward, rel=0.1)  # norms and such are in the compiler's count alone

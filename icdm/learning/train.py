@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from icdm.chips import utilisation
 from icdm.errors import Stopped, UserError
 from icdm.learning.checkpoint import Checkpoints
+from icdm.models.flops import training_flops
 from icdm.models.lora import Adapted, LoraConfig, adapted, init_factors
 from icdm.models.transformer import MATRICES, Transformer
 from icdm.sharding import place_state
@@ -102,6 +104,8 @@ def train(
     log: Callable[..., None],
     stop: Callable[[], bool] = lambda: False,
     validate: Callable[[Transformer | Adapted], float] | None = None,
+    row_length: int = 0,
+    trace: Callable[[int, Any], None] = lambda step, state: None,
 ) -> Transformer | Adapted:
     """Trains from the newest checkpoint, or from the start, to the last step, and returns the model.
 
@@ -111,10 +115,12 @@ def train(
       model: where training starts; adapters that it has from an earlier phase are merged first.
       loss: (model, batch, key) -> (mean loss, number of valid positions); pure.
       batch: step -> what the loss needs; the same for the same step.
-      log: called as log(step, loss=..., grad_norm=..., tokens_per_s=...) every `log_every` steps, and as
-        log(step) before the first, and again once that is compiled.
+      log: called as log(step, loss=..., grad_norm=..., tokens_per_s=..., tflops_per_s=...) every `log_every` steps,
+        with `mfu` on devices whose peak is known, and as log(step) before the first, and again once that is compiled.
       stop: asked at every step; when it says so, the state is saved and Stopped raised.
       validate: model -> loss on held-out tasks, if the config asks for it.
+      row_length: positions of the longest row, for the operations of attention (`icdm.models.flops`).
+      trace: called as trace(step, state) before every step.
 
     Raises:
       UserError: the loss or its gradient is not finite; the last good checkpoint stays.
@@ -127,6 +133,7 @@ def train(
     state = TrainState(trainable, optimizer.init(trainable), jnp.int32(0), jax.random.key_data(data_key), best)
     start, state = checkpoints.restore(place_state(mesh, jax.tree.map(jnp.array, state)))
     update = make_update(loss, optimizer, config.lora)
+    flops = training_flops(model.config, row_length, frozen=frozen is not None)
     log(start)
 
     def whole(trainable: Any) -> Transformer | Adapted:
@@ -137,6 +144,7 @@ def train(
     for step in range(start, config.steps):
         if is_over:
             break
+        trace(step, state)
         state, numbers = update(state, frozen, batch(step))
         if step == start:
             log(step + 1)
@@ -155,7 +163,8 @@ def train(
         if logging:
             losses, norms, counts = zip(*recent)
             rate = sum(counts) / (time.perf_counter() - since)
-            log(step + 1, loss=sum(losses) / len(losses), grad_norm=norms[-1], tokens_per_s=rate, **checked)
+            speed = {"tokens_per_s": rate, **utilisation(rate * flops)}
+            log(step + 1, loss=sum(losses) / len(losses), grad_norm=norms[-1], **speed, **checked)
             recent, since = [], time.perf_counter()
         if saving:
             checkpoints.save(step + 1, state)

@@ -3,6 +3,7 @@
 Axis letters as in docs/axes.md; D is here the width of a head, W counts key-value heads (H is a multiple), Y key slots.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -12,6 +13,8 @@ from icdm.models.cpu_products import products
 
 BLOCKS = 4  # of queries in training
 SHORTEST_IN_BLOCKS = 64  # positions; a shorter sequence is one block
+FLASH = "cudnn"  # which implementation of JAX's
+WIDEST_FLASH = 128  # head that it reads, and a multiple of 8
 
 
 def attend(
@@ -23,6 +26,7 @@ def attend(
     cached: bool,
     context: int = 0,
     tap: Callable[[jax.Array], jax.Array] | None = None,
+    length_B: jax.Array | None = None,
 ) -> jax.Array:
     """What each query reads from the keys that it sees, the heads side by side: (B, L, H D).
 
@@ -33,7 +37,11 @@ def attend(
       cached: keys lie at slots 0 to Y - 1; else they are those of the queries themselves, at the same slots.
       context: how many of the first positions see beyond their own slot, and not beyond these.
       tap: reads or replaces the weights (B, H, L, Y), whose rows sum to 1.
+      length_B: how many positions of each row are valid, if these come first, each sees those before it, and cuDNN is
+        to compute what they read (`flash_runs`); other positions read 0.
     """
+    if length_B is not None:
+        return _flash(q_BLHD, k_BWYD.swapaxes(1, 2), v_BWYD.swapaxes(1, 2), length_B)
     if not cached and tap is None and slot_BL.shape[1] >= SHORTEST_IN_BLOCKS:
         return _in_blocks(q_BLHD, k_BWYD, v_BWYD, slot_BL, sight_BL, context)
     key_slot = jnp.arange(k_BWYD.shape[2])[None] if cached else slot_BL
@@ -79,6 +87,38 @@ def _in_blocks(
         mask_BLY = slot_BL[:, None, before] <= sight_BL[:, block, None]
         mixed.append(_whole(q_BLHD[:, block], k_BWLD[:, :, before], v_BWLD[:, :, before], mask_BLY))
     return jnp.concatenate(mixed, 1)
+
+
+def _flash(q_BLHD: jax.Array, k_BLWD: jax.Array, v_BLWD: jax.Array, length_B: jax.Array):
+    """cuDNN's flash attention (Dao, 2023): no (L, L) array of weights is ever written to memory."""
+    lengths = dict(query_seq_lengths=length_B, key_value_seq_lengths=length_B)
+    mixed_BLHD = jax.nn.dot_product_attention(q_BLHD, k_BLWD, v_BLWD, is_causal=True, implementation=FLASH, **lengths)
+    B, L = mixed_BLHD.shape[:2]
+    is_valid_BL = jnp.arange(L)[None] < length_B[:, None]  # cuDNN leaves whatever it likes behind the last one
+    return jnp.where(is_valid_BL[..., None, None], mixed_BLHD, 0).reshape(B, L, -1)
+
+
+@functools.cache
+def flash_runs(dtype: str, heads: int, kv_heads: int, width: int) -> bool:
+    """Whether cuDNN's flash attention computes heads of that width, forward and backward, on this machine.
+
+    It is tried once, on a GPU, for bfloat16 and widths that it is made for. If it fails there, one line says so.
+    """
+    if jax.default_backend() != "gpu" or dtype != "bfloat16" or width % 8 or width > WIDEST_FLASH:
+        return False
+    q, k = (jax.ShapeDtypeStruct((1, 128, n, width), jnp.bfloat16) for n in (heads, kv_heads))
+    length = jax.ShapeDtypeStruct((1,), jnp.int32)
+
+    def total(*arguments: jax.Array):
+        return _flash(*arguments).astype(jnp.float32).sum()
+
+    try:
+        jax.jit(jax.grad(total, (0, 1, 2))).lower(q, k, k, length).compile()
+    except Exception as error:  # whatever JAX, XLA or cuDNN raise
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        print(f"attention: cuDNN's flash attention does not run here, XLA computes it instead ({reason})", flush=True)
+        return False
+    return True
 
 
 def rotation(

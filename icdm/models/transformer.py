@@ -19,7 +19,7 @@ from flax import nnx
 
 from icdm.errors import UserError, unknown
 from icdm.models.adapters import NONE, Adapters
-from icdm.models.attention import attend, rotate, rotation
+from icdm.models.attention import attend, flash_runs, rotate, rotation
 from icdm.models.cpu_products import linear
 from icdm.models.taps import NO_TAPS, Taps, check_places, tapped
 from icdm.trajectories.layouts.vocabulary import Tokens
@@ -30,7 +30,7 @@ nnx.set_graph_updates(False)
 MLPS = ("gated", "squared_relu")
 DTYPES = ("float32", "bfloat16")
 MATRICES = ("q", "k", "v", "o", "gate", "up", "down")  # weights of a layer that are matrices
-MOST_UNROLLED = 8  # layers; more are a loop, which compiles faster but runs slower on CPU
+MOST_UNROLLED = {"cpu": 8, "gpu": 64}  # layers; more are a loop, which runs slower but, on CPU, compiles faster
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,8 +217,15 @@ class Transformer(nnx.Module):
         x_BLD = model._embed(tokens).astype(dtype)
         x_BLD, embedding = model._mix(x_BLD, slot_BL, cache)
         x_BLD = tapped(taps, "embed", x_BLD)
+        length_B = None
+        c = self.config
+        is_causal = cache is None and not taps and not context
+        if is_causal and flash_runs(c.dtype, c.heads, c.kv_heads, c.head_width):
+            length_B = tokens.valid.sum(1)
+            x_BLD, slot_BL, place_BL = _packed(x_BLD, tokens.valid)
+            sight_BL = slot_BL
         turn = rotation(slot_BL, self.config.head_width, self.config.rotary_base, self.config.rotary_divisors)
-        layer = functools.partial(model._layer, slot_BL, sight_BL, context, turn)
+        layer = functools.partial(model._layer, slot_BL, sight_BL, context, turn, length_B)
         weights = model.blocks, adapters
         if self._is_a_loop and not taps:
             memories = None if cache is None else (cache.k, cache.v)
@@ -226,16 +233,18 @@ class Transformer(nnx.Module):
             x_BLD, memories = jax.lax.scan(scanned, x_BLD, (*weights, memories))
         else:
             memories = []
-            for i in range(self.config.layers):
+            for i, own in enumerate(_of_each_layer(weights, self.config.layers)):
                 memory = None if cache is None else (cache.k[i], cache.v[i])
                 numbered = self._again(functools.partial(layer, taps=taps, number=i), taps)
-                x_BLD, memory = numbered(x_BLD, *jax.tree.map(lambda w: w[i], weights), memory)
+                x_BLD, memory = numbered(x_BLD, *own, memory)
                 memories.append(memory)
             if cache is not None:
                 memories = tuple(map(self._beside, zip(*memories)))
         if cache is not None:
             length = cache.length + tokens.valid.sum(1, dtype=cache.length.dtype)
             cache = Cache(*memories, embedding, length)
+        if length_B is not None:
+            x_BLD = _permuted(x_BLD, place_BL)
         return Output(model.normed(x_BLD), cache)
 
     def normed(self, stream_BLD: jax.Array) -> jax.Array:
@@ -264,7 +273,7 @@ class Transformer(nnx.Module):
     @property
     def _is_a_loop(self) -> bool:
         # Outside a loop XLA on CPU keeps the activations that it should compute again.
-        return self.config.layers > MOST_UNROLLED or self.config.remat
+        return self.config.layers > MOST_UNROLLED.get(jax.default_backend(), 8) or self.config.remat
 
     def _again(self, layer: Callable, taps: Taps) -> Callable:
         """The layer, its activations computed again in the backward pass if the config says so; taps need them once."""
@@ -306,6 +315,7 @@ class Transformer(nnx.Module):
         sight_BL: jax.Array,
         context: int,
         turn: tuple[jax.Array, jax.Array] | None,
+        length_B: jax.Array | None,
         x_BLD: jax.Array,
         block: Block,
         adapters: Adapters,
@@ -336,7 +346,9 @@ class Transformer(nnx.Module):
             k_BWYD = memory[0].at[row_B1, :, slot_BL].set(k_BLWD, mode="drop")
             v_BWYD = memory[1].at[row_B1, :, slot_BL].set(v_BLWD, mode="drop")
         weights_tap = taps.get(f"{number}.attention")
-        mixed_BLD = attend(q_BLHD, k_BWYD, v_BWYD, slot_BL, sight_BL, memory is not None, context, weights_tap)
+        mixed_BLD = attend(
+            q_BLHD, k_BWYD, v_BWYD, slot_BL, sight_BL, memory is not None, context, weights_tap, length_B
+        )
         mixed_BLD = tapped(taps, f"{number}.heads", _heads(mixed_BLD, c.heads)).reshape(mixed_BLD.shape)
         [attended_BLD] = project(mixed_BLD, o=block.o[...])
         x_BLD = x_BLD + attended_BLD
@@ -370,6 +382,32 @@ def rms_norm(x: jax.Array, scale_D: jax.Array, epsilon: float) -> jax.Array:
     y = x.astype(jnp.float32)
     y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), -1, keepdims=True) + epsilon)
     return y.astype(x.dtype) * scale_D.reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+def _of_each_layer(weights: Any, n: int) -> list[Any]:
+    """The stacked weights of n layers, layer by layer; the gradient puts theirs side by side, as a sum over indices
+    would not."""
+    leaves, tree = jax.tree.flatten(weights)
+    parts = [jax.lax.split(leaf, [1] * n) for leaf in leaves]
+    return [jax.tree.unflatten(tree, [part[i][0] for part in parts]) for i in range(n)]
+
+
+def _packed(x_BLD: jax.Array, valid_BL: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(the stream with each row's valid positions first, their slots there, where each position has gone)."""
+    L = valid_BL.shape[1]
+    n_valid_B1 = valid_BL.sum(1, keepdims=True)
+    before_BL = jnp.cumsum(valid_BL, 1) - valid_BL
+    place_BL = jnp.where(valid_BL, before_BL, n_valid_B1 + jnp.arange(L)[None] - before_BL)
+    row_B1 = jnp.arange(x_BLD.shape[0])[:, None]
+    order_BL = jnp.zeros_like(place_BL).at[row_B1, place_BL].set(jnp.arange(L)[None], unique_indices=True)
+    slot_BL = jnp.where(jnp.arange(L)[None] < n_valid_B1, jnp.arange(L)[None], L)
+    return _permuted(x_BLD, order_BL), slot_BL, place_BL
+
+
+def _permuted(x_BLD: jax.Array, order_BL: jax.Array) -> jax.Array:
+    """Each row's positions in another order."""
+    row_B1 = jnp.arange(x_BLD.shape[0])[:, None]
+    return x_BLD.at[row_B1, order_BL].get(unique_indices=True, mode="promise_in_bounds")
 
 
 def _heads(x_BLD: jax.Array, n: int) -> jax.Array:

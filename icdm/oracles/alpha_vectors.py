@@ -146,12 +146,12 @@ def _beliefs_where_better(vectors: np.ndarray, others: np.ndarray, deadline: flo
     difference = vectors[:, None] - others
     scale = np.maximum(np.abs(difference).max((1, 2), keepdims=True), 1e-300)
     rows = np.concatenate([-difference / scale, np.ones((n, len(others), 1))], 2)
-    simplex = sparse.block_diag([np.r_[np.ones(n_states), 0.0][None]] * n)
+    simplex = [np.r_[np.ones(n_states), 0.0][None]] * n
     result = linprog(
         np.tile(np.r_[np.zeros(n_states), -1.0], n),
-        A_ub=sparse.block_diag(list(rows)),
+        A_ub=sparse.block_diag([*map(sparse.coo_array, rows)]),
         b_ub=np.zeros(n * len(others)),
-        A_eq=simplex,
+        A_eq=sparse.block_diag([*map(sparse.coo_array, simplex)]),
         b_eq=np.ones(n),
         bounds=np.tile([(0, np.inf)] * n_states + [(-np.inf, np.inf)], (n, 1)),
         method="highs",

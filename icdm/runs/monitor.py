@@ -15,6 +15,7 @@ from icdm.errors import UserError
 from icdm.files import write_text
 
 NUMBERS = ("step", "loss", "seconds")  # of every line of metrics.jsonl
+UNSAID = ("grad_norm", "tflops_per_s")  # in the progress line
 QUIET_SECONDS = 15  # between two progress lines when the output is not a terminal
 
 
@@ -123,7 +124,7 @@ class Monitor:
         self.first = step
 
     def _show(self, step: int, numbers: dict[str, float]):
-        text = "  ".join(f"{name} {value:,.4g}" for name, value in numbers.items() if name != "grad_norm")
+        text = "  ".join(f"{name} {value:,.4g}" for name, value in numbers.items() if name not in UNSAID)
         if step == self.first < self.steps:
             text = "compiling"
             if not self.terminal:

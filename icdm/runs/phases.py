@@ -18,6 +18,7 @@ from icdm.oracles.certify import OracleConfig
 from icdm.runs.data import open_data
 from icdm.runs.monitor import Monitor
 from icdm.runs.run import FINE_TUNE_KEY, PHASES, PRETRAIN_KEY, SCRATCH_KEY, Run
+from icdm.runs.trace import Trace
 from icdm.sharding import check_rows, make_mesh, place_state
 
 # Oracles of hidden states that act in what is pretrained on, but do not label it.
@@ -29,11 +30,12 @@ class Phases:
     """What is left to do of a run.
 
     Attributes:
+      traced: the first step of each phase that is traced, and the one after the last; None for none.
       seconds: of each phase, over all starts.
     """
 
-    def __init__(self, run: Run, stop: Callable[[], bool] = lambda: False):
-        self.run, self.settings, self.stop = run, run.settings, stop
+    def __init__(self, run: Run, stop: Callable[[], bool] = lambda: False, traced: tuple[int, int] | None = None):
+        self.run, self.settings, self.stop, self.traced = run, run.settings, stop, traced
         self.mesh = make_mesh(run.settings.mesh_model)
         self.data = open_data(run, self.mesh)
         self.start = run.start(lambda weight: place_state(self.mesh, weight))
@@ -73,14 +75,18 @@ class Phases:
                 for i, family in enumerate(s.pretrain_mixture)
             ]
         )
-        return self._train(model, "in_context", s.pretrain, key, source, next_token_loss, None)
+        length = max(s.positions(family, s.context.episodes) for family in s.pretrain_mixture)
+        return self._train(model, "in_context", s.pretrain, key, source, next_token_loss, None, length)
 
     def _fine_tune(self, model: Transformer, name: str, config: TrainConfig, key_index: int) -> Transformer:
         key = jax.random.fold_in(self.run.key, key_index)
         check_rows(self.mesh, "fine_tune.batch", config.batch)
         source, held_out = self.data.sources(key, config.batch)
         objective = next_token_loss if self.settings.labels.labels == "tokens" else action_loss
-        return self._train(model, name, config, key, source, objective, held_out)
+        parts = [(part.family, part.context) for part in self.settings.mixture]
+        parts = parts or [(self.settings.family, self.settings.context)]
+        length = max(self.settings.positions(family, context.episodes) for family, context in parts)
+        return self._train(model, name, config, key, source, objective, held_out, length)
 
     def _train(
         self,
@@ -91,6 +97,7 @@ class Phases:
         source: Source,
         objective: Callable,
         held_out: Source | None,
+        row_length: int,
     ) -> Transformer | Adapted:
         layout, phase = self.settings.layout, PHASES[name]
         if not config.steps:
@@ -109,8 +116,9 @@ class Phases:
 
         checkpoints = Checkpoints(self.run.directory / "checkpoints" / phase)
         monitor = Monitor(self.run.directory / "metrics.jsonl", phase, config.steps)
+        trace = Trace(self.run.directory / "trace" / phase, self.traced)
         try:
-            with monitor:
+            with monitor, trace:
                 trained = train(
                     model,
                     loss,
@@ -122,6 +130,8 @@ class Phases:
                     log=monitor,
                     stop=self.stop,
                     validate=validate,
+                    row_length=row_length,
+                    trace=trace,
                 )
                 return self.run.kept(name, trained)
         except UserError as error:
