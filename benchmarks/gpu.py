@@ -3,8 +3,8 @@
     python -m benchmarks.gpu [--only PART ...] [--json FILE]
 
 The parts run one after another, each in a process of its own with a time limit, some fourteen minutes together.
-What is found is written after each part, by default under benchmarks/results, in a file with the name of the GPU. A part
-that fails says so in its row, and the others go on.
+What is found is written after each part, by default under benchmarks/results, in a file with the name of the GPU. A
+part that fails says so in its row, and the others go on.
 """
 
 import argparse

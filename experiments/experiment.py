@@ -76,7 +76,7 @@ def _pretraining(config: Any) -> tuple:
     """Everything that the pretrained model depends on."""
     s = Settings.from_config(config)
     data = s.pretrain, s.pretrain_mixture, s.pretrain_behavior, s.context.episodes, s.context.epsilon
-    return s.seed, s.model, s.layout, s.mesh_model, *data
+    return s.seed, s.model, s.layout, s.mesh_model, s.mesh_fsdp, *data
 
 
 def load_results(workdir: pathlib.Path, config: Any) -> dict | None:

@@ -15,7 +15,7 @@ from icdm.learning.sources import FreshTasks, Labelled
 from icdm.learning.train import TrainState, make_update
 from icdm.models.transformer import ModelConfig, Transformer
 from icdm.problems.family import make_family
-from icdm.sharding import place_state
+from icdm.models.placement import place_state
 from icdm.trajectories.collect import LABELLING, ContextConfig
 from icdm.trajectories.layouts import make_layout
 

@@ -1,6 +1,7 @@
 """Training: objectives, one device against eight, checkpoints that are cut short, losses that blow up."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from icdm.learning.checkpoint import Checkpoints
 from icdm.learning.objectives import LabelConfig, Lesson, action_loss, next_token_loss, target_of
 from icdm.learning.sources import FreshTasks, Labelled, Mixture, Played, TaskPool, held_out, labelled_tasks
 from icdm.learning.train import TrainConfig, train
+from icdm.models.placement import place_state
 from icdm.models.transformer import ModelConfig, Transformer
 from icdm.oracles.certify import OracleConfig
 from icdm.problems.family import make_family
@@ -147,7 +149,7 @@ def run_training(layout, directory, config, model_devices=1, stop=lambda: False,
             source.batch,
             config,
             jax.random.key(6),
-            mesh=mesh,
+            place=functools.partial(place_state, mesh),
             checkpoints=checkpoints,
             log=lambda step, **numbers: lines.append((step, numbers)),
             stop=stop,
@@ -247,7 +249,7 @@ def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_good_checkpoint(
             batch,
             CONFIG,
             jax.random.key(6),
-            mesh=mesh,
+            place=functools.partial(place_state, mesh),
             checkpoints=checkpoints,
             log=lambda *a, **k: None,
         )

@@ -17,7 +17,6 @@ from icdm.learning.checkpoint import Checkpoints
 from icdm.models.flops import training_flops
 from icdm.models.lora import Adapted, LoraConfig, adapted, init_factors
 from icdm.models.transformer import MATRICES, Transformer
-from icdm.sharding import place_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +98,7 @@ def train(
     config: TrainConfig,
     key: jax.Array,
     *,
-    mesh: jax.sharding.Mesh,
+    place: Callable[[Any], Any],
     checkpoints: Checkpoints,
     log: Callable[..., None],
     stop: Callable[[], bool] = lambda: False,
@@ -115,6 +114,7 @@ def train(
       model: where training starts; adapters that it has from an earlier phase are merged first.
       loss: (model, batch, key) -> (mean loss, number of valid positions); pure.
       batch: step -> what the loss needs; the same for the same step.
+      place: puts a training state onto devices (`icdm.models.placement`).
       log: called as log(step, loss=..., grad_norm=..., tokens_per_s=..., tflops_per_s=...) every `log_every` steps,
         with `mfu` on devices whose peak is known, and as log(step) before the first, and again once that is compiled.
       stop: asked at every step; when it says so, the state is saved and Stopped raised.
@@ -131,7 +131,7 @@ def train(
     optimizer = config.optimizer()
     best = Best(trainable, jnp.float32(jnp.inf), jnp.int32(0)) if config.validate_every else None
     state = TrainState(trainable, optimizer.init(trainable), jnp.int32(0), jax.random.key_data(data_key), best)
-    start, state = checkpoints.restore(place_state(mesh, jax.tree.map(jnp.array, state)))
+    start, state = checkpoints.restore(place(jax.tree.map(jnp.array, state)))
     update = make_update(loss, optimizer, config.lora)
     flops = training_flops(model.config, row_length, frozen=frozen is not None)
     log(start)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from icdm.chips import target
 from icdm.models.cpu_products import products
 
 BLOCKS = 4  # of queries in training
@@ -98,14 +99,18 @@ def _flash(q_BLHD: jax.Array, k_BLWD: jax.Array, v_BLWD: jax.Array, length_B: ja
     return jnp.where(is_valid_BL[..., None, None], mixed_BLHD, 0).reshape(B, L, -1)
 
 
-@functools.cache
 def flash_runs(dtype: str, heads: int, kv_heads: int, width: int) -> bool:
     """Whether cuDNN's flash attention computes heads of that width, forward and backward, on this machine.
 
     It is tried once, on a GPU, for bfloat16 and widths that it is made for. If it fails there, one line says so.
     """
-    if jax.default_backend() != "gpu" or dtype != "bfloat16" or width % 8 or width > WIDEST_FLASH:
+    if target() != "gpu" or dtype != "bfloat16" or width % 8 or width > WIDEST_FLASH:
         return False
+    return _flash_compiles(heads, kv_heads, width)
+
+
+@functools.cache
+def _flash_compiles(heads: int, kv_heads: int, width: int) -> bool:
     q, k = (jax.ShapeDtypeStruct((1, 128, n, width), jnp.bfloat16) for n in (heads, kv_heads))
     length = jax.ShapeDtypeStruct((1,), jnp.int32)
 

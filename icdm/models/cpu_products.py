@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from icdm.chips import target
+
 
 @jax.custom_vjp
 def linear(x: jax.Array, w: jax.Array) -> jax.Array:
@@ -46,6 +48,9 @@ def transposed_product(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def linears(x: jax.Array, *weights: jax.Array) -> list[jax.Array]:
-    """x @ w for several w, as one product."""
+    """x @ w for several w, as one product, except on TPU: weights that are split over devices do not lie side by side
+    once they are put together, and would have to be sent around."""
+    if target() == "tpu":
+        return [linear(x, w) for w in weights]
     ends = [sum(w.shape[1] for w in weights[: i + 1]) for i in range(len(weights) - 1)]
     return jnp.split(linear(x, jnp.concatenate(weights, axis=1)), ends, axis=-1)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from icdm.chips import target
 from icdm.errors import UserError, unknown
 from icdm.models.adapters import NONE, Adapters
 from icdm.models.attention import attend, flash_runs, rotate, rotation
@@ -30,7 +31,8 @@ nnx.set_graph_updates(False)
 MLPS = ("gated", "squared_relu")
 DTYPES = ("float32", "bfloat16")
 MATRICES = ("q", "k", "v", "o", "gate", "up", "down")  # weights of a layer that are matrices
-MOST_UNROLLED = {"cpu": 8, "gpu": 64}  # layers; more are a loop, which runs slower but, on CPU, compiles faster
+# Layers; more are a loop, which runs slower, but compiles faster on CPU, and for TPU much faster.
+MOST_UNROLLED = {"cpu": 8, "gpu": 64, "tpu": 0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,7 +275,7 @@ class Transformer(nnx.Module):
     @property
     def _is_a_loop(self) -> bool:
         # Outside a loop XLA on CPU keeps the activations that it should compute again.
-        return self.config.layers > MOST_UNROLLED.get(jax.default_backend(), 8) or self.config.remat
+        return self.config.layers > MOST_UNROLLED[target()] or self.config.remat
 
     def _again(self, layer: Callable, taps: Taps) -> Callable:
         """The layer, its activations computed again in the backward pass if the config says so; taps need them once."""

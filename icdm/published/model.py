@@ -61,7 +61,9 @@ def open_published(path: str) -> Published:
 
 
 def load(
-    published: Published, config: ModelConfig, place: Callable[[np.ndarray], jax.Array] = jax.device_put
+    published: Published,
+    config: ModelConfig,
+    place: Callable[[str, np.ndarray], jax.Array] = lambda name, array: jax.device_put(array),
 ) -> Transformer:
     """The model, its weights in the precision of the computation.
 
@@ -70,7 +72,7 @@ def load(
 
     Args:
       config: the shape of the published model, perhaps with another max_length, dtype or remat.
-      place: puts the array of a weight onto devices; the array is not used afterwards.
+      place: puts the array of a weight, given its name, onto devices; the array is not used afterwards.
     """
     model = Transformer.described(config, published.vocabulary, numbers=0)
     shapes = {name: leaf.shape for name, leaf in model.named_weights().items()}
@@ -82,7 +84,7 @@ def load(
                 array[layer] = _checked(published.weight(name, layer), array.shape[1:], f"{name} of layer {layer}")
         else:
             array[...] = _checked(published.weight(name, None), array.shape, name)
-        return place(array)
+        return place(name, array)
 
     placed = {name: weight(name) for name in sorted(shapes, key=lambda name: -math.prod(shapes[name]))}
     return model.with_weights(placed.__getitem__)

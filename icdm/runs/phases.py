@@ -1,8 +1,9 @@
 """The phases of one run: pretrain, fine-tune, evaluate; each goes on from wherever an earlier start got to."""
 
+import functools
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,17 +14,80 @@ from icdm.learning.objectives import action_loss, next_token_loss
 from icdm.learning.sources import Mixture, Played, Source, played_tasks
 from icdm.learning.train import TrainConfig, train
 from icdm.models.lora import Adapted
+from icdm.models.placement import check_divides, place_state, weight_sharding
 from icdm.models.transformer import Transformer
 from icdm.oracles.certify import OracleConfig
-from icdm.runs.data import open_data
+from icdm.runs.data import Data, open_data
 from icdm.runs.monitor import Monitor
 from icdm.runs.run import FINE_TUNE_KEY, PHASES, PRETRAIN_KEY, SCRATCH_KEY, Run
 from icdm.runs.trace import Trace
-from icdm.sharding import check_rows, make_mesh, place_state
+from icdm.sharding import check_rows, make_mesh
+from icdm.trajectories.layouts import Layout
 
 # Oracles of hidden states that act in what is pretrained on, but do not label it.
 BEHAVING = OracleConfig(tolerance=1.0, points=1)
 VALIDATION_BATCHES = 4
+
+
+class Phase(NamedTuple):
+    """One phase of training.
+
+    Attributes:
+      name: of the model that it trains.
+      key: of its random numbers.
+      source: the rows that are learned from, and held_out, those of held-out tasks, if there are any.
+      objective: (model, layout, lessons) -> (mean loss, number of positions).
+      row_length: positions of the longest row.
+    """
+
+    name: str
+    config: TrainConfig
+    key: jax.Array
+    source: Source
+    objective: Callable
+    held_out: Source | None
+    row_length: int
+
+    def loss(self, layout: Layout) -> Callable:
+        """(model, batch, key) -> (mean loss, number of positions); pure."""
+
+        def loss(model: Transformer | Adapted, batch: Any, key: jax.Array):
+            return self.objective(model, layout, self.source.lessons(batch, key))
+
+        return loss
+
+
+def pretraining(run: Run, mesh: jax.sharding.Mesh) -> Phase:
+    """The prediction of what comes next, in episodes of the pretraining mixture."""
+    s = run.settings
+    key = jax.random.fold_in(run.key, PRETRAIN_KEY)
+    rows = s.pretrain.batch // len(s.pretrain_mixture)
+    check_rows(mesh, "pretrain rows of each family", rows)
+    recorder = Played(s.pretrain_behavior, s.context.episodes + 1, s.context.epsilon)
+    source = Mixture(
+        [
+            played_tasks(family, recorder, rows, jax.random.fold_in(key, i), mesh, BEHAVING)
+            for i, family in enumerate(s.pretrain_mixture)
+        ]
+    )
+    length = max(s.positions(family, s.context.episodes) for family in s.pretrain_mixture)
+    return Phase("in_context", s.pretrain, key, source, next_token_loss, None, length)
+
+
+def fine_tuning(run: Run, data: Data, mesh: jax.sharding.Mesh, name: str = "fine_tuned") -> Phase:
+    """Fine-tuning of the model before it, or of random weights: from_scratch."""
+    s = run.settings
+    config, key_index = {
+        "fine_tuned": (s.fine_tune, FINE_TUNE_KEY),
+        "from_scratch": (s.equal_tokens, SCRATCH_KEY),
+    }[name]
+    key = jax.random.fold_in(run.key, key_index)
+    check_rows(mesh, "fine_tune.batch", config.batch)
+    source, held_out = data.sources(key, config.batch)
+    objective = next_token_loss if s.labels.labels == "tokens" else action_loss
+    parts = [(part.family, part.context) for part in s.mixture] or [(s.family, s.context)]
+    length = max(s.positions(family, context.episodes) for family, context in parts)
+    return Phase(name, config, key, source, objective, held_out, length)
 
 
 class Phases:
@@ -36,9 +100,11 @@ class Phases:
 
     def __init__(self, run: Run, stop: Callable[[], bool] = lambda: False, traced: tuple[int, int] | None = None):
         self.run, self.settings, self.stop, self.traced = run, run.settings, stop, traced
-        self.mesh = make_mesh(run.settings.mesh_model)
+        s = run.settings
+        self.mesh = make_mesh(s.mesh_model)
+        check_divides(s.model, self.mesh.shape, s.mesh_fsdp)
         self.data = open_data(run, self.mesh)
-        self.start = run.start(lambda weight: place_state(self.mesh, weight))
+        self.start = run.start(self._placed)
         self.seconds: dict[str, float] = {}
 
     def train_all(self) -> dict[str, Transformer]:
@@ -49,11 +115,11 @@ class Phases:
         if s.starts_published:
             models["in_context"] = start
         if s.pretrain.steps:
-            model = models["in_context"] = self._pretrain(start)
-        models["fine_tuned"] = self._fine_tune(model, "fine_tuned", s.fine_tune, FINE_TUNE_KEY)
+            model = models["in_context"] = self._train(start, pretraining(self.run, self.mesh))
+        models["fine_tuned"] = self._train(model, fine_tuning(self.run, self.data, self.mesh))
         self.run.save_weights(models["fine_tuned"])
         if s.from_scratch:
-            models["from_scratch"] = self._fine_tune(start, "from_scratch", s.equal_tokens, SCRATCH_KEY)
+            models["from_scratch"] = self._train(start, fine_tuning(self.run, self.data, self.mesh, "from_scratch"))
         return models
 
     def evaluate(self, models: dict[str, Transformer]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -63,79 +129,45 @@ class Phases:
         self.seconds["evaluate"] = time.perf_counter() - began
         return found, arrays
 
-    def _pretrain(self, model: Transformer) -> Transformer:
-        s = self.settings
-        key = jax.random.fold_in(self.run.key, PRETRAIN_KEY)
-        rows = s.pretrain.batch // len(s.pretrain_mixture)
-        check_rows(self.mesh, "pretrain rows of each family", rows)
-        recorder = Played(s.pretrain_behavior, s.context.episodes + 1, s.context.epsilon)
-        source = Mixture(
-            [
-                played_tasks(family, recorder, rows, jax.random.fold_in(key, i), self.mesh, BEHAVING)
-                for i, family in enumerate(s.pretrain_mixture)
-            ]
-        )
-        length = max(s.positions(family, s.context.episodes) for family in s.pretrain_mixture)
-        return self._train(model, "in_context", s.pretrain, key, source, next_token_loss, None, length)
+    def _placed(self, name: str, weight: np.ndarray) -> jax.Array:
+        return jax.device_put(weight, weight_sharding(self.mesh, name, weight.ndim, self.settings.mesh_fsdp))
 
-    def _fine_tune(self, model: Transformer, name: str, config: TrainConfig, key_index: int) -> Transformer:
-        key = jax.random.fold_in(self.run.key, key_index)
-        check_rows(self.mesh, "fine_tune.batch", config.batch)
-        source, held_out = self.data.sources(key, config.batch)
-        objective = next_token_loss if self.settings.labels.labels == "tokens" else action_loss
-        parts = [(part.family, part.context) for part in self.settings.mixture]
-        parts = parts or [(self.settings.family, self.settings.context)]
-        length = max(self.settings.positions(family, context.episodes) for family, context in parts)
-        return self._train(model, name, config, key, source, objective, held_out, length)
-
-    def _train(
-        self,
-        model: Transformer | Adapted,
-        name: str,
-        config: TrainConfig,
-        key: jax.Array,
-        source: Source,
-        objective: Callable,
-        held_out: Source | None,
-        row_length: int,
-    ) -> Transformer | Adapted:
-        layout, phase = self.settings.layout, PHASES[name]
+    def _train(self, model: Transformer | Adapted, phase: Phase) -> Transformer | Adapted:
+        name, config = PHASES[phase.name], phase.config
         if not config.steps:
-            self.seconds[phase] = 0.0
+            self.seconds[name] = 0.0
             return model
-
-        def loss(model: Transformer | Adapted, batch: Any, key: jax.Array):
-            return objective(model, layout, source.lessons(batch, key))
-
+        loss = phase.loss(self.settings.layout)
         batch_loss = jax.jit(loss)
 
         def validate(model: Transformer | Adapted) -> float:
             """The mean loss over VALIDATION_BATCHES batches of held-out tasks, always the same."""
-            losses = [batch_loss(model, held_out.batch(i), key)[0] for i in range(VALIDATION_BATCHES)]
+            batches = range(VALIDATION_BATCHES)
+            losses = [batch_loss(model, phase.held_out.batch(i), phase.key)[0] for i in batches]
             return sum(x.item() for x in losses) / VALIDATION_BATCHES
 
-        checkpoints = Checkpoints(self.run.directory / "checkpoints" / phase)
-        monitor = Monitor(self.run.directory / "metrics.jsonl", phase, config.steps)
-        trace = Trace(self.run.directory / "trace" / phase, self.traced)
+        checkpoints = Checkpoints(self.run.directory / "checkpoints" / name)
+        monitor = Monitor(self.run.directory / "metrics.jsonl", name, config.steps)
+        trace = Trace(self.run.directory / "trace" / name, self.traced)
         try:
             with monitor, trace:
                 trained = train(
                     model,
                     loss,
-                    source.batch,
+                    phase.source.batch,
                     config,
-                    key,
-                    mesh=self.mesh,
+                    phase.key,
+                    place=functools.partial(place_state, self.mesh, fsdp=self.settings.mesh_fsdp),
                     checkpoints=checkpoints,
                     log=monitor,
                     stop=self.stop,
                     validate=validate,
-                    row_length=row_length,
+                    row_length=phase.row_length,
                     trace=trace,
                 )
-                return self.run.kept(name, trained)
+                return self.run.kept(phase.name, trained)
         except UserError as error:
-            raise UserError(f"{phase}: {error}") from error
+            raise UserError(f"{name}: {error}") from error
         finally:
             checkpoints.close()
-            self.seconds[phase] = monitor.seconds
+            self.seconds[name] = monitor.seconds

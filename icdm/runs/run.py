@@ -121,11 +121,13 @@ class Run:
         """Of all random numbers of the run."""
         return jax.random.key(self.settings.seed)
 
-    def start(self, place: Callable[[np.ndarray], jax.Array] = jax.numpy.asarray) -> Transformer:
+    def start(
+        self, place: Callable[[str, np.ndarray], jax.Array] = lambda name, array: jax.numpy.asarray(array)
+    ) -> Transformer:
         """The model before training: published weights, those of an exported model, or random ones.
 
         Args:
-          place: puts the array of a published weight onto devices.
+          place: puts the array of a published weight, given its name, onto devices.
         """
         s = self.settings
         if s.starts_published:
@@ -136,7 +138,7 @@ class Run:
             from icdm.runs.pretrained import exported_weights  # which needs this module
 
             named = exported_weights(self)
-            return self._described().with_weights(lambda name: place(named[name]))
+            return self.described().with_weights(lambda name: place(name, named[name]))
         key = jax.random.fold_in(self.key, MODEL_KEY)
         model = Transformer(s.model, self.layout.size, nnx.Rngs(key), self.layout.numbers)
         return with_twins(model, *self.layout.twins, jax.random.fold_in(key, 0)) if s.mixture else model
@@ -215,7 +217,7 @@ class Run:
         """A trained model, from the weights file or from the newest checkpoint."""
         lora, is_whole = self.trained[name].lora, not self._rests_on_published(name)
         if not lora.rank or (is_whole and name == "fine_tuned" and (self.directory / WEIGHTS).exists()):
-            described = self._described()
+            described = self.described()
             return described.with_weights(self._arrays(name, described.named_weights()))
         base = self.model(before).merged()
         like = jax.eval_shape(lambda: init_factors(base, lora, jax.random.key(0)))
@@ -242,5 +244,6 @@ class Run:
         checkpoint.check_shapes(path, named, wanted)
         return lambda weight: jax.numpy.asarray(named[weight], wanted[weight].dtype)
 
-    def _described(self) -> Transformer:
+    def described(self) -> Transformer:
+        """The model with shapes in the place of weights."""
         return Transformer.described(self.settings.model, self.layout.size, self.layout.numbers)

@@ -111,6 +111,7 @@ def defaults() -> dict[str, Any]:
         policies=(),
         endpoint=dict(timeout=60.0, tries=3, at_once=4),
         mesh_model=1,  # devices that share one copy of the weights
+        mesh_fsdp=False,  # whether those that share a batch share the weights too
         # Gaps in % as a paper prints them, {"FAMILY:horizon=T": {policy: text}}, shown beside ours.
         published=dict(),
     )
@@ -171,6 +172,7 @@ class Settings:
     policies: tuple[str, ...]
     endpoint: EndpointConfig
     mesh_model: int
+    mesh_fsdp: bool
     data: str
     data_labels: str
     published: dict[str, str]
@@ -226,6 +228,7 @@ class Settings:
             policies=tuple(c["policies"]),
             endpoint=EndpointConfig(**c["endpoint"]),
             mesh_model=c["mesh_model"],
+            mesh_fsdp=c["mesh_fsdp"],
             data=c["data"],
             data_labels=c["data_labels"],
             published=c["published"].get(f"{c['family']}:horizon={c['horizon']}", {}),

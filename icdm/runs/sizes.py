@@ -2,6 +2,7 @@
 
 from icdm.learning.train import TrainConfig
 from icdm.memory import check_fits
+from icdm.models.flops import matrix_weights
 from icdm.models.transformer import ModelConfig
 from icdm.problems.family import CanSample, Family
 from icdm.runs.settings import Settings
@@ -36,9 +37,7 @@ def check_sizes(s: Settings) -> None:
 
 def parameters(m: ModelConfig, vocabulary: int) -> int:
     """The number of weights of a model, but for vectors."""
-    attention = 2 * m.width * m.head_width * (m.heads + m.kv_heads)
-    mlp = (3 if m.mlp == "gated" else 2) * m.width * m.hidden
-    return m.layers * (attention + mlp) + m.mixing * m.width**2 + vocabulary * m.width * (1 if m.tied else 2)
+    return matrix_weights(m) + vocabulary * m.width * (1 if m.tied else 2)
 
 
 def problem_size(family: Family) -> int:

@@ -1,0 +1,137 @@
+"""The compiled programs of a run, traced for devices that need not be there."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from icdm.evaluation.unseen import draw_unseen
+from icdm.evaluation.value import play
+from icdm.learning.train import TrainState, make_update
+from icdm.models.lora import init_factors
+from icdm.models.placement import check_divides, state_shardings
+from icdm.models.policy import TransformerPolicy
+from icdm.oracles.backward_induction import plan
+from icdm.oracles.belief import belief_model
+from icdm.oracles.point_based import solve_at_points
+from icdm.runs.data import open_data
+from icdm.runs.phases import BEHAVING, Phase, fine_tuning, pretraining
+from icdm.runs.run import Run
+from icdm.sharding import check_rows, make_mesh, row_shardings
+from icdm.trajectories.collect import draw_problems
+
+FEW = 2  # tasks that are drawn to see what shapes their arrays have
+
+
+def programs(run: Run, mesh: jax.sharding.Mesh) -> dict[str, Callable[[], jax.stages.Traced]]:
+    """What traces each program of a run with the run's own shardings for the devices of the mesh, by its name:
+
+    pretrain and fine_tune, a training step each; rollout, the episodes of an evaluation side by side; oracle, which
+    solves the evaluation's tasks in float64 (of problems with hidden states: the backups at a set of beliefs).
+
+    Raises:
+      UserError: rows or weights that the mesh does not divide.
+    """
+    s = run.settings
+    check_divides(s.model, mesh.shape, s.mesh_fsdp)
+    here = make_mesh()  # draws the rows whose shapes count
+    traced: dict[str, Callable[[], jax.stages.Traced]] = {}
+    if s.pretrain.steps:
+        check_rows(mesh, "pretrain rows of each family", s.pretrain.batch // len(s.pretrain_mixture))
+        traced["pretrain"] = lambda: _training_step(run, pretraining(run, here), mesh)
+    if s.fine_tune.steps:
+        check_rows(mesh, "fine_tune.batch", s.fine_tune.batch)
+        traced["fine_tune"] = lambda: _training_step(run, fine_tuning(run, open_data(run, here), here), mesh)
+    return traced | {"rollout": lambda: _rollout(run, mesh), "oracle": lambda: _oracle(run, mesh)}
+
+
+def _training_step(run: Run, phase: Phase, mesh: jax.sharding.Mesh) -> jax.stages.Traced:
+    config, model = phase.config, run.described()
+    optimizer = config.optimizer()
+
+    def fresh(model: Any) -> TrainState:
+        trainable = init_factors(model, config.lora, jax.random.key(0)) if config.lora_rank else model
+        return TrainState(trainable, optimizer.init(trainable), jnp.int32(0), jax.random.key_data(jax.random.key(0)))
+
+    def placed(state: Any):
+        return _at(state, state_shardings(mesh, state, run.settings.mesh_fsdp))
+
+    batch = phase.source.batch(0)
+    update = make_update(phase.loss(run.layout), optimizer, config.lora)
+    frozen = placed(model) if config.lora_rank else None
+    rows = {part.shape[0] for part in jax.tree.leaves(batch) if np.ndim(part) == 1}
+    return update.trace(placed(jax.eval_shape(fresh, model)), frozen, _at_rows(mesh, batch, max(rows, default=0)))
+
+
+def _rollout(run: Run, mesh: jax.sharding.Mesh) -> jax.stages.Traced:
+    s = run.settings
+    few = dataclasses.replace(s.evaluation, tasks=FEW, episodes=1)
+    unseen = draw_unseen(s.family, s.context, few, BEHAVING, jax.random.key(0))
+    n_tasks = s.family.n_tasks or s.evaluation.tasks
+    rows = min(s.evaluation.rows, n_tasks * s.evaluation.episodes)
+    problem = _at(_resized(unseen.world.problem, n_tasks), None, mesh)
+    row = jax.ShapeDtypeStruct((rows,), jnp.int32)
+    task_B, context = _at_rows(mesh, (row, _resized(unseen.context, rows)), rows)
+    model = run.described()
+    model = _at(model, state_shardings(mesh, model, s.mesh_fsdp))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return play.trace(problem, task_B, TransformerPolicy(model, context, s.layout), _at(key, None, mesh))
+
+
+def _oracle(run: Run, mesh: jax.sharding.Mesh) -> jax.stages.Traced:
+    s = run.settings
+    n_tasks = s.family.n_tasks or s.evaluation.tasks
+    problem = draw_problems(s.family, jax.random.key(0), min(FEW, n_tasks))
+    with jax.enable_x64(True):
+        if not s.family.hides_state:
+            return jax.jit(plan).trace(_at_rows(mesh, _resized(problem, n_tasks), n_tasks))
+        model = belief_model(problem.nominal)
+        states, actions = problem.nominal.n_states, s.family.n_actions
+        points = jnp.concatenate([jnp.eye(states), jnp.ones((s.test_oracle.points, states)) / states])
+        start = jnp.zeros((len(points), states)), jnp.zeros(len(points)), jnp.zeros((states, actions))
+        solve = jax.jit(lambda model: jax.lax.map(lambda one: solve_at_points(one, points, start), model))
+        return solve.trace(_at_rows(mesh, _resized(model, n_tasks), n_tasks))
+
+
+def _resized(tree: Any, n: int):
+    """The shapes of the tree's arrays with n entries along their first axis."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((n, *x.shape[1:]), x.dtype), tree)
+
+
+def _at_rows(mesh: jax.sharding.Mesh, tree: Any, rows: int):
+    return _at(tree, row_shardings(mesh, tree, rows))
+
+
+def _at(tree: Any, shardings: Any, mesh: jax.sharding.Mesh | None = None):
+    """The shapes of the tree's arrays, placed as the shardings say, or everywhere on the mesh."""
+    everywhere = mesh and jax.sharding.NamedSharding(mesh, jax.P())
+    shardings = shardings or jax.tree.map(lambda _: everywhere, tree)
+    return jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), tree, shardings)
+
+
+def operations(jaxpr: Any) -> float:
+    """Operations of all matrix products of a program on all chips together, those in a loop as often as it turns.
+
+    (The count of XLA, `cost_analysis`, has the body of a loop once.) Loops whose end is computed count once.
+    """
+    total = 0.0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            left, out = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
+            total += 2 * math.prod(out) * math.prod(left[axis] for axis in contracted)
+        else:
+            inner = [
+                getattr(part, "jaxpr", part)
+                for value in equation.params.values()
+                for part in (value if isinstance(value, tuple | list) else (value,))
+                if hasattr(part, "eqns") or hasattr(part, "jaxpr")
+            ]
+            turns = equation.params["length"] if equation.primitive.name == "scan" else 1
+            parts = [operations(part) for part in inner]
+            total += max(parts) if equation.primitive.name == "cond" else turns * sum(parts)
+    return total
