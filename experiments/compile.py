@@ -50,7 +50,8 @@ def main(_: list[str]) -> None:
             from icdm.files import read_json, write_json
 
             path = pathlib.Path(flags.FLAGS.json)
-            write_json(path, [*(read_json(path, "delete it") if path.exists() else []), found])
+            earlier = read_json(path, "take another file")["compiled"] if path.exists() else []
+            write_json(path, {"compiled": [*earlier, found]})
 
 
 def compiled_programs(config: Any, topology: str | None, only: list[str]) -> dict[str, Any]:

@@ -9,22 +9,22 @@ ROOT = pathlib.Path(__file__).parent.parent
 EXTRAS = ["grain", "pyarrow", "h5py", "icu_sepsis", "tokenizers", "gguf", "pytest", "hypothesis", "chex"]
 
 
-def run(module, *arguments, timeout=300):
-    """Runs `python -m MODULE ...`."""
+def run(module, *arguments, timeout=300, devices=1):
+    """Runs `python -m MODULE ...`, with so many devices."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, env=environment())
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, env=environment(devices))
 
 
-def start(module, *arguments):
-    """Starts `python -m MODULE ...`."""
+def start(module, *arguments, devices=1):
+    """Starts `python -m MODULE ...`, with so many devices."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
     return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment()
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(devices)
     )
 
 
-def environment():
-    return os.environ | {"JAX_PLATFORMS": "cpu"}
+def environment(devices=1):
+    return os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
 
 
 def without_extras(*arguments):

@@ -15,7 +15,7 @@ SHAPES = {
 }
 
 
-def get_config(size="100m"):
+def get_config(size: str = "100m"):
     c = base.get_config()
     c.family = "random_mdp"
     c.horizon = 32
