@@ -33,6 +33,7 @@ NO_TPU = {
     "TPU_ACCELERATOR_TYPE": "v5litepod-8",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_WORKER_ID": "0",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "true",
 }
 COLLECTIVE = re.compile(r"= (.+?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
 COMPUTATION = re.compile(r"^(?:ENTRY )?%([\w.-]+) \(.*?\{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
@@ -102,7 +103,8 @@ def devices_of(topology: str | None) -> list:
     except Exception as error:  # RuntimeError without libtpu, JaxRuntimeError for what it does not know
         if "not installed" in str(error):
             raise UserError("no TPU compiler: pip install -e '.[tpu]'") from None
-        raise UserError(f"no topology {topology!r}: {remedy}") from None
+        reason = str(error).strip().split("\n")[0][:100]
+        raise UserError(f"no topology {topology!r} ({reason}): {remedy}") from None
 
 
 def analysed(traced: Any, chip: Any, n_chips: int) -> dict[str, Any]:

@@ -16,6 +16,10 @@ from icdm.runs.settings import Settings
 
 compiler = pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="the extra tpu is not installed")
 TEXT = """
+%add (x: f32[], y: f32[]) -> f32[] {
+  ROOT %sum = f32[] add(%x, %y)
+}
+
 %inner (x: f32[2]) -> f32[2] {
   %all-reduce.1 = f32[4,2]{1,0} all-reduce(%x), to_apply=%add
 }

@@ -1,6 +1,5 @@
 """Several devices compute what one does; they need a process of their own, since JAX counts them when it starts."""
 
-import json
 import os
 import signal
 import subprocess
@@ -10,6 +9,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+import safetensors.numpy
 from commands import run, start
 from test_pipeline import TINY, wait_for_steps
 
@@ -75,11 +75,6 @@ def test_eight_devices_compute_what_one_does():
     assert "8 devices agree" in done.stdout
 
 
-def losses_of(workdir):
-    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
-    return [line["loss"] for line in lines if line["phase"] == "fine_tune"]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("devices", "mesh"), [(1, 1), (2, 2), (4, 2)])
 def test_a_run_of_eight_devices_goes_on_with_fewer(devices, mesh, tmp_path):
@@ -92,7 +87,9 @@ def test_a_run_of_eight_devices_goes_on_with_fewer(devices, mesh, tmp_path):
     resumed = run(*command, f"--workdir={tmp_path}/run", devices=devices)
     assert resumed.returncode == 0 and "going on from step" in resumed.stdout, resumed.stderr
     assert run(*command, f"--workdir={tmp_path}/alone", f"--config.mesh_model={mesh}", devices=devices).returncode == 0
-    np.testing.assert_allclose(losses_of(tmp_path / "run"), losses_of(tmp_path / "alone"), rtol=1e-3)
+    resumed, alone = (safetensors.numpy.load_file(tmp_path / name / "weights.safetensors") for name in ("run", "alone"))
+    for name, weight in alone.items():
+        np.testing.assert_allclose(resumed[name], weight, atol=2e-3, err_msg=name)
 
 
 CONFIG = ModelConfig(width=32, layers=2, heads=4, kv_heads=2, hidden=48, mixing=1, biases=True)
