@@ -74,15 +74,15 @@ def compiled_programs(config: Any, topology: str | None, only: list[str]) -> dic
     mesh = make_mesh(run.settings.mesh_model, devices)
     chip = chip_of(devices[0].device_kind)
     with compiling_for("tpu"):
-        traced = programs(run, mesh)
+        makers = programs(run, mesh)
         for name in only:
-            if name not in traced:
-                raise unknown("program", name, traced)
+            if name not in makers:
+                raise unknown("program", name, makers)
         rows = {}
-        for name in only or traced:
+        for name in only or makers:
             print(f"{name}: compiling", flush=True)
             began = time.perf_counter()
-            rows[name] = analysed(traced[name](), chip, len(devices)) | {"compile_s": time.perf_counter() - began}
+            rows[name] = analysed(makers[name](), chip, len(devices)) | {"compile_s": time.perf_counter() - began}
     about = {"family": run.settings.family_name, "topology": topology, "chip": devices[0].device_kind}
     return about | {"chips": len(devices), "mesh": dict(mesh.shape), "programs": rows}
 
@@ -107,7 +107,7 @@ def devices_of(topology: str | None) -> list:
         raise UserError(f"no topology {topology!r} ({reason}): {remedy}") from None
 
 
-def analysed(traced: Any, chip: Any, n_chips: int) -> dict[str, Any]:
+def analysed(program: Any, chip: Any, n_chips: int) -> dict[str, Any]:
     """What a program takes on each chip once it is compiled, in bytes, operations and seconds.
 
     Operations are those of the matrix products, shared evenly. Bytes are those that XLA counts, times the ratio of
@@ -117,18 +117,18 @@ def analysed(traced: Any, chip: Any, n_chips: int) -> dict[str, Any]:
     """
     from icdm.runs.programs import operations
 
-    flops = operations(traced.jaxpr) / n_chips
+    flops = operations(program.jaxpr) / n_chips
     try:
-        program = traced.lower().compile()
+        compiled = program.lowered.compile()
     except Exception as error:  # JaxRuntimeError
         needs = re.search(r"total memory required[^(]*\(([\d.]+)([MG])\)", str(error))
         if not needs:
             raise
         return {"flops": flops, "needs": float(needs[1]) * {"M": 2**20, "G": 2**30}[needs[2]]}
-    memory, cost = program.memory_analysis(), program.cost_analysis()
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
     used = memory.argument_size_in_bytes + memory.temp_size_in_bytes
     used += memory.output_size_in_bytes - memory.alias_size_in_bytes
-    collectives = collectives_of(program.as_text())
+    collectives = collectives_of(compiled.as_text())
     moved = cost["bytes accessed"] * max(flops / max(cost["flops"], 1), 1)
     seconds = {
         "operations": flops / chip.flops,

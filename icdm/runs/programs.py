@@ -3,11 +3,11 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jax.sharding import NamedSharding
 
 from icdm.evaluation.unseen import draw_unseen
 from icdm.evaluation.value import play
@@ -27,8 +27,23 @@ from icdm.trajectories.collect import draw_problems
 FEW = 2  # tasks that are drawn to see what shapes their arrays have
 
 
-def programs(run: Run, mesh: jax.sharding.Mesh) -> dict[str, Callable[[], jax.stages.Traced]]:
-    """What traces each program of a run with the run's own shardings for the devices of the mesh, by its name:
+class Program(NamedTuple):
+    """A program before it is compiled.
+
+    Attributes:
+      jaxpr: what it does, on all chips together.
+    """
+
+    jaxpr: Any
+    lowered: jax.stages.Lowered
+
+    @classmethod
+    def of(cls, traced: jax.stages.Traced) -> "Program":
+        return cls(traced.jaxpr, traced.lower())
+
+
+def programs(run: Run, mesh: jax.sharding.Mesh) -> dict[str, Callable[[], Program]]:
+    """What makes each program of a run with the run's own shardings for the devices of the mesh, by its name:
 
     pretrain and fine_tune, a training step each; rollout, the episodes of an evaluation side by side; oracle, which
     solves the evaluation's tasks in float64 (of problems with hidden states: the backups at a set of beliefs).
@@ -39,17 +54,17 @@ def programs(run: Run, mesh: jax.sharding.Mesh) -> dict[str, Callable[[], jax.st
     s = run.settings
     check_divides(s.model, mesh.shape, s.mesh_fsdp)
     here = make_mesh()  # draws the rows whose shapes count
-    traced: dict[str, Callable[[], jax.stages.Traced]] = {}
+    makers: dict[str, Callable[[], Program]] = {}
     if s.pretrain.steps:
         check_rows(mesh, "pretrain rows of each family", s.pretrain.batch // len(s.pretrain_mixture))
-        traced["pretrain"] = lambda: _training_step(run, pretraining(run, here), mesh)
+        makers["pretrain"] = lambda: _training_step(run, pretraining(run, here), mesh)
     if s.fine_tune.steps:
         check_rows(mesh, "fine_tune.batch", s.fine_tune.batch)
-        traced["fine_tune"] = lambda: _training_step(run, fine_tuning(run, open_data(run, here), here), mesh)
-    return traced | {"rollout": lambda: _rollout(run, mesh), "oracle": lambda: _oracle(run, mesh)}
+        makers["fine_tune"] = lambda: _training_step(run, fine_tuning(run, open_data(run, here), here), mesh)
+    return makers | {"rollout": lambda: _rollout(run, mesh), "oracle": lambda: _oracle(run, mesh)}
 
 
-def _training_step(run: Run, phase: Phase, mesh: jax.sharding.Mesh) -> jax.stages.Traced:
+def _training_step(run: Run, phase: Phase, mesh: jax.sharding.Mesh) -> Program:
     config, model = phase.config, run.described()
     optimizer = config.optimizer()
 
@@ -60,14 +75,16 @@ def _training_step(run: Run, phase: Phase, mesh: jax.sharding.Mesh) -> jax.stage
     def placed(state: Any):
         return _at(state, state_shardings(mesh, state, run.settings.mesh_fsdp))
 
-    batch = phase.source.batch(0)
+    def as_here(leaf: jax.Array) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, leaf.sharding.spec))
+
     update = make_update(phase.loss(run.layout), optimizer, config.lora)
     frozen = placed(model) if config.lora_rank else None
-    rows = {part.shape[0] for part in jax.tree.leaves(batch) if np.ndim(part) == 1}
-    return update.trace(placed(jax.eval_shape(fresh, model)), frozen, _at_rows(mesh, batch, max(rows, default=0)))
+    batch = jax.tree.map(as_here, phase.source.batch(0))
+    return Program.of(update.trace(placed(jax.eval_shape(fresh, model)), frozen, batch))
 
 
-def _rollout(run: Run, mesh: jax.sharding.Mesh) -> jax.stages.Traced:
+def _rollout(run: Run, mesh: jax.sharding.Mesh) -> Program:
     s = run.settings
     few = dataclasses.replace(s.evaluation, tasks=FEW, episodes=1)
     unseen = draw_unseen(s.family, s.context, few, BEHAVING, jax.random.key(0))
@@ -79,22 +96,23 @@ def _rollout(run: Run, mesh: jax.sharding.Mesh) -> jax.stages.Traced:
     model = run.described()
     model = _at(model, state_shardings(mesh, model, s.mesh_fsdp))
     key = jax.eval_shape(lambda: jax.random.key(0))
-    return play.trace(problem, task_B, TransformerPolicy(model, context, s.layout), _at(key, None, mesh))
+    policy = TransformerPolicy(model, context, s.layout)
+    return Program.of(play.trace(problem, task_B, policy, _at(key, None, mesh)))
 
 
-def _oracle(run: Run, mesh: jax.sharding.Mesh) -> jax.stages.Traced:
+def _oracle(run: Run, mesh: jax.sharding.Mesh) -> Program:
     s = run.settings
     n_tasks = s.family.n_tasks or s.evaluation.tasks
     problem = draw_problems(s.family, jax.random.key(0), min(FEW, n_tasks))
     with jax.enable_x64(True):
         if not s.family.hides_state:
-            return jax.jit(plan).trace(_at_rows(mesh, _resized(problem, n_tasks), n_tasks))
+            return Program.of(jax.jit(plan).trace(_at_rows(mesh, _resized(problem, n_tasks), n_tasks)))
         model = belief_model(problem.nominal)
         states, actions = problem.nominal.n_states, s.family.n_actions
         points = jnp.concatenate([jnp.eye(states), jnp.ones((s.test_oracle.points, states)) / states])
         start = jnp.zeros((len(points), states)), jnp.zeros(len(points)), jnp.zeros((states, actions))
         solve = jax.jit(lambda model: jax.lax.map(lambda one: solve_at_points(one, points, start), model))
-        return solve.trace(_at_rows(mesh, _resized(model, n_tasks), n_tasks))
+        return Program.of(solve.trace(_at_rows(mesh, _resized(model, n_tasks), n_tasks)))
 
 
 def _resized(tree: Any, n: int):
@@ -108,7 +126,7 @@ def _at_rows(mesh: jax.sharding.Mesh, tree: Any, rows: int):
 
 def _at(tree: Any, shardings: Any, mesh: jax.sharding.Mesh | None = None):
     """The shapes of the tree's arrays, placed as the shardings say, or everywhere on the mesh."""
-    everywhere = mesh and jax.sharding.NamedSharding(mesh, jax.P())
+    everywhere = mesh and NamedSharding(mesh, jax.P())
     shardings = shardings or jax.tree.map(lambda _: everywhere, tree)
     return jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), tree, shardings)
 
