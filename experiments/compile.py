@@ -98,8 +98,9 @@ def devices_of(topology: str | None) -> list:
     remedy = "give NAME:AxB, such as v5e:2x4, v6e:4x4 or v5p:2x2x2"
     if not topology:
         raise UserError(f"name the chips: --topology; {remedy}")
+    alone = {"chips_per_host_bounds": [1, 1, 1]} if topology.endswith(":1x1") else {}  # a host has four elsewhere
     try:
-        return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+        return topologies.get_topology_desc(platform="tpu", topology_name=topology, **alone).devices
     except Exception as error:  # RuntimeError without libtpu, JaxRuntimeError for what it does not know
         if "not installed" in str(error):
             raise UserError("no TPU compiler: pip install -e '.[tpu]'") from None

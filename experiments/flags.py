@@ -1,5 +1,7 @@
 """The flags --config=FILE and --config.field=VALUE, with one line for a mistake in them."""
 
+import os
+import pathlib
 import re
 import runpy
 import sys
@@ -12,6 +14,21 @@ from icdm.errors import UserError, one_line_errors, unknown
 
 def define_config() -> None:
     config_flags.DEFINE_config_file("config", None, "config file, for instance experiments/configs/demo.py")
+
+
+def define_cache() -> None:
+    flags.DEFINE_bool("compile_cache", True, "keep compiled programs in the user's cache directory for the next start")
+
+
+def keep_programs() -> None:
+    """Keeps what takes a while to compile in the user's cache directory, unless --nocompile_cache or JAX's own setting
+    (JAX_COMPILATION_CACHE_DIR) say otherwise."""
+    import jax
+
+    if flags.FLAGS.compile_cache and not jax.config.jax_compilation_cache_dir:
+        home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(home) / "icdm" / "compiled"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 def parse(argv: list[str], program: str) -> list[str]:

@@ -10,13 +10,15 @@ import pathlib
 
 from absl import app, flags
 
-from experiments.flags import define_config, parse
+from experiments.flags import define_cache, define_config, keep_programs, parse
 from icdm.errors import UserError, one_line_errors
 from icdm.memory import keep_freed_memory
 
 if __name__ == "__main__":
     define_config()
-    flags.declare_key_flag("config")
+    define_cache()
+    for name in ("config", "compile_cache"):
+        flags.declare_key_flag(name)
     flags.DEFINE_string("workdir", None, "directory of the run: config, metrics, checkpoints, results and report")
     flags.DEFINE_bool("wide", False, "print every column of the table, however wide it gets")
     flags.DEFINE_list(
@@ -29,6 +31,7 @@ def main(_: list[str]) -> None:
         if not flags.FLAGS.workdir:
             raise UserError("name a directory for the run: --workdir=runs/NAME")
         traced = steps_of(flags.FLAGS.profile_steps)
+        keep_programs()
         from experiments.experiment import run  # JAX is imported only when there is work
 
         run(flags.FLAGS.config, pathlib.Path(flags.FLAGS.workdir), flags.FLAGS.wide, traced)

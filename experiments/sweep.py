@@ -15,13 +15,15 @@ from typing import Any
 
 from absl import app, flags
 
-from experiments.flags import define_config, parse
+from experiments.flags import define_cache, define_config, keep_programs, parse
 from icdm.errors import UserError, one_line_errors
 from icdm.memory import keep_freed_memory
 
 if __name__ == "__main__":
     define_config()
-    flags.declare_key_flag("config")
+    define_cache()
+    for name in ("config", "compile_cache"):
+        flags.declare_key_flag(name)
     flags.DEFINE_string("workdir", None, "directory of the sweep; each run gets one inside it")
     flags.DEFINE_multi_string("sweep", [], "config.FIELD=VALUE,VALUE,...; may be given several times")
     flags.DEFINE_bool("wide", False, "print every column of the tables, however wide they get")
@@ -34,6 +36,7 @@ def main(_: list[str]) -> None:
             raise UserError("name a directory for the sweep: --workdir=runs/NAME")
         if flags.FLAGS.seeds < 1:
             raise UserError(f"seeds {flags.FLAGS.seeds}: give at least 1")
+        keep_programs()
         from experiments.grid import axes_of  # JAX is imported only when there is work
 
         config = flags.FLAGS.config

@@ -46,3 +46,14 @@ def row_shardings(mesh: Mesh, tree: Any, rows: int):
 def place_rows(mesh: Mesh, tree: Any, rows: int):
     """The tree where `row_shardings` says."""
     return jax.device_put(tree, row_shardings(mesh, tree, rows))
+
+
+def rows_stay(x: jax.Array) -> jax.Array:
+    """x with its rows split over `data`, if a mesh is set (`jax.set_mesh`) that divides them; else x.
+
+    Where weights are split over `data` too, XLA would otherwise send rows around in place of weights.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or x.shape[0] % mesh.shape["data"]:
+        return x
+    return jax.lax.with_sharding_constraint(x, P("data", *[None] * (x.ndim - 1)))

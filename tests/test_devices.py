@@ -51,7 +51,9 @@ for devices, model_devices, fsdp in ((1, 1, False), (8, 1, False), (8, 2, False)
 
     update = make_update(loss, optimizer)
     for step in range(2):
-        state, (loss, _, _) = update(state, None, source.batch(step))
+        batch = source.batch(step)
+        with jax.set_mesh(mesh):
+            state, (loss, _, _) = update(state, None, batch)
     found.append((float(loss), [np.asarray(x) for x in jax.tree.leaves(state.trainable)]))
 for loss, weights in found[1:]:
     np.testing.assert_allclose(loss, found[0][0], rtol=1e-5)

@@ -92,6 +92,22 @@ def test_the_steps_that_were_asked_for_are_traced(finished):
     assert "trace of the steps 10 to 11" in finished[1]
 
 
+@pytest.mark.slow
+def test_the_second_start_finds_what_the_first_has_compiled(tmp_path, monkeypatch):
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")  # of the tests
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    kept = tmp_path / "cache" / "icdm" / "compiled"
+    assert run("experiments.run", *TINY, f"--workdir={tmp_path}/none", "--nocompile_cache").returncode == 0
+    assert not kept.exists()
+    assert run("experiments.run", *TINY, f"--workdir={tmp_path}/first").returncode == 0
+    programs = {path.name for path in kept.glob("*-cache")}
+    assert programs
+    assert run("experiments.run", *TINY, f"--workdir={tmp_path}/second").returncode == 0
+    new = {path.name for path in kept.glob("*-cache")} - programs  # what took a little longer this time
+    assert len(new) < len(programs) / 2
+    assert policies_of(tmp_path / "first") == policies_of(tmp_path / "second")
+
+
 @pytest.mark.parametrize("steps", ["10", "12,10", "1,x", "-1,3"])
 def test_steps_that_cannot_be_traced(steps, tmp_path):
     done = run("experiments.run", *TINY, f"--workdir={tmp_path}/run", f"--profile_steps={steps}")

@@ -23,6 +23,7 @@ from icdm.models.adapters import NONE, Adapters
 from icdm.models.attention import attend, flash_runs, rotate, rotation
 from icdm.models.cpu_products import linear
 from icdm.models.taps import NO_TAPS, Taps, check_places, tapped
+from icdm.sharding import rows_stay
 from icdm.trajectories.layouts.vocabulary import Tokens
 
 nnx.set_graph_mode(False)  # modules are plain pytrees
@@ -331,6 +332,7 @@ class Transformer(nnx.Module):
         def project(x: jax.Array, **weights):
             return adapters.project(x, weights)
 
+        x_BLD = rows_stay(x_BLD)
         h_BLD = rms_norm(x_BLD, block.attention_norm[...], c.norm_epsilon)
         q_BLD, k_BLD, v_BLD = project(h_BLD, q=block.q[...], k=block.k[...], v=block.v[...])
         if c.biases:

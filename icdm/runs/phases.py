@@ -150,7 +150,7 @@ class Phases:
         monitor = Monitor(self.run.directory / "metrics.jsonl", name, config.steps)
         trace = Trace(self.run.directory / "trace" / name, self.traced)
         try:
-            with monitor, trace:
+            with monitor, trace, jax.set_mesh(self.mesh):
                 trained = train(
                     model,
                     loss,

@@ -81,7 +81,8 @@ def _training_step(run: Run, phase: Phase, mesh: jax.sharding.Mesh) -> Program:
     update = make_update(phase.loss(run.layout), optimizer, config.lora)
     frozen = placed(model) if config.lora_rank else None
     batch = jax.tree.map(as_here, phase.source.batch(0))
-    return Program.of(update.trace(placed(jax.eval_shape(fresh, model)), frozen, batch))
+    with jax.set_mesh(mesh):
+        return Program.of(update.trace(placed(jax.eval_shape(fresh, model)), frozen, batch))
 
 
 def _rollout(run: Run, mesh: jax.sharding.Mesh) -> Program:
