@@ -1,5 +1,6 @@
 """One experiment from its config to its report; it goes on from where an earlier start stopped."""
 
+import hashlib
 import pathlib
 import shutil
 from typing import Any
@@ -52,6 +53,26 @@ def run(config: Any, workdir: pathlib.Path, wide: bool = False, traced: tuple[in
         report.write(workdir, results, config, title)
     print(f"results: {workdir / 'results.json'}  report: {workdir / 'report.html'}")
     return results
+
+
+def pretrain(config: Any, workdir: pathlib.Path) -> None:
+    """The pretraining of a config alone, in a directory from which runs that share it take it.
+
+    Raises:
+      UserError, Stopped: as `run`.
+    """
+    outlive_readers()
+    with locked(workdir):
+        phases = Phases(Run.prepared(workdir, config), StopRequest())
+        Run.claim(workdir, config)
+        phases.pretrain()
+
+
+def pretraining_hash(config: Any) -> str:
+    """A short fingerprint of everything that the pretrained model depends on; "" for a config without pretraining."""
+    if not config.pretrain.steps:
+        return ""
+    return hashlib.sha256(repr(_pretraining(config)).encode()).hexdigest()[:12]
 
 
 def share_pretraining(config: Any, workdir: pathlib.Path, others: list[tuple[Any, pathlib.Path]]) -> None:

@@ -120,3 +120,18 @@ def locked(directory: pathlib.Path) -> Iterator[None]:
         yield
     finally:
         os.close(file)
+
+
+def is_locked(directory: pathlib.Path) -> bool:
+    """Whether a process of this machine holds the directory (`locked`); nothing is changed."""
+    try:
+        file = os.open(directory / LOCK, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(file)

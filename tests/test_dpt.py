@@ -12,7 +12,7 @@ from flax import nnx
 
 from experiments.configs import dpt_bandit, dpt_dark_room
 from experiments.experiment import run
-from experiments.sweep import sweep
+from experiments.sweep import Grid, sweep
 from icdm.errors import Stopped, UserError
 from icdm.evaluation.logged import label_losses
 from icdm.learning.log_source import LogSource
@@ -325,5 +325,5 @@ def test_a_log_without_a_simulator_is_learned_from_and_valued(tmp_path, rng):
     assert "learned from the recorded actions of the best quarter" in report
     assert "valued from the log (recorded behaviour probabilities)" in report and "effective sample size" in report
     with pytest.raises(UserError, match="family recorded has no simulator: start each run with experiments.run"):
-        sweep(c, tmp_path / "sweep", {"fine_tune.steps": [60, 120]}, 1)
+        sweep(Grid(c, tmp_path / "sweep", {"fine_tune.steps": [60, 120]}, 1))
     assert not (tmp_path / "sweep").exists()

@@ -14,7 +14,7 @@ from recorded_files import GOOD, write
 
 from experiments.configs import base
 from experiments.experiment import run
-from experiments.sweep import sweep
+from experiments.sweep import Grid, sweep
 from experiments.sweep_report import pool
 from icdm.errors import UserError
 from icdm.evaluation.summary import summarize
@@ -64,7 +64,7 @@ def test_runs_and_sweeps_keep_out_of_one_anothers_directories(tmp_path):
     shutil.copytree(OLD, tmp_path / "run")
     before = (tmp_path / "run" / "results.json").read_bytes()
     with pytest.raises(UserError, match="belongs to a run and not to a sweep"):
-        sweep(config, tmp_path / "run", {"horizon": [2]}, 1)
+        sweep(Grid(config, tmp_path / "run", {"horizon": [2]}, 1))
     assert (tmp_path / "run" / "results.json").read_bytes() == before
     for name in (SWEEP, "results.json"):
         directory = tmp_path / name
@@ -77,7 +77,7 @@ def test_runs_and_sweeps_keep_out_of_one_anothers_directories(tmp_path):
 
 def test_every_run_of_a_sweep_is_checked_before_the_first_begins(tmp_path):
     with pytest.raises(UserError, match="evaluation.tasks: would take at least"):
-        sweep(base.get_config(), tmp_path / "sweep", {"evaluation.tasks": [10, 10**9]}, 1)
+        sweep(Grid(base.get_config(), tmp_path / "sweep", {"evaluation.tasks": [10, 10**9]}, 1))
     assert not (tmp_path / "sweep").exists()
 
 

@@ -51,11 +51,12 @@ def outlive_readers() -> None:
 
 
 class StopRequest:
-    """Turns SIGTERM and SIGINT into a question that long work asks: `if stop(): ...`."""
+    """Turns SIGTERM, SIGINT and the signals by which a cluster announces an end, SIGUSR1 and SIGUSR2, into a question
+    that long work asks: `if stop(): ...`."""
 
     def __init__(self):
         self.asked = False
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, self._ask)
 
     def __call__(self) -> bool:

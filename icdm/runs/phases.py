@@ -115,12 +115,16 @@ class Phases:
         if s.starts_published:
             models["in_context"] = start
         if s.pretrain.steps:
-            model = models["in_context"] = self._train(start, pretraining(self.run, self.mesh))
+            model = models["in_context"] = self.pretrain()
         models["fine_tuned"] = self._train(model, fine_tuning(self.run, self.data, self.mesh))
         self.run.save_weights(models["fine_tuned"])
         if s.from_scratch:
             models["from_scratch"] = self._train(start, fine_tuning(self.run, self.data, self.mesh, "from_scratch"))
         return models
+
+    def pretrain(self) -> Transformer:
+        """The pretrained model."""
+        return self._train(self.start, pretraining(self.run, self.mesh))
 
     def evaluate(self, models: dict[str, Transformer]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """What results.json says of the models, and what values.npz holds."""
