@@ -60,15 +60,13 @@ def adapters(quick):
     import optax
     from flax import nnx
 
-    from icdm.learning.train import TrainConfig, TrainState, make_update
-    from icdm.models.lora import LoraConfig, init_factors
+    from icdm.learning.train import TrainConfig, fresh_state, make_update
     from icdm.models.transformer import ModelConfig, Transformer
     from icdm.trajectories.layouts.vocabulary import Tokens
 
-    batch, length, vocabulary, lora = (2 if quick else 8), 128, 256, LoraConfig(rank=16)
+    batch, length, vocabulary, training = (2 if quick else 8), 128, 256, TrainConfig(lora_rank=16)
     config = ModelConfig(width=576, layers=12, heads=9, kv_heads=3, hidden=1536, max_length=length)
     model = Transformer(config, vocabulary, nnx.Rngs(0))
-    optimizer = TrainConfig(steps=1000).optimizer()
     id_BL = jax.random.randint(jax.random.key(1), (batch, length + 1), 0, vocabulary)
     tokens = Tokens(id_BL[:, :-1, None], jnp.zeros((batch, length, 1)), jnp.ones((batch, length), bool))
     bytes_used = {}
@@ -79,15 +77,9 @@ def adapters(quick):
             logits = model.logits(model(batch).hidden)
             return optax.softmax_cross_entropy_with_integer_labels(logits, id_BL[:, 1:]).mean(), batch.valid.sum()
 
-        def fresh_state():
-            trainable = init_factors(model, lora, jax.random.key(0))
-            return TrainState(
-                trainable, optimizer.init(trainable), jnp.int32(0), jax.random.key_data(jax.random.key(0))
-            )
-
-        update = make_update(loss, optimizer, lora).lower(fresh_state(), model, tokens).compile()
+        held = [fresh_state(model, training, jax.random.key(0))]
+        update = make_update(loss, training.optimizer(), training.lora).lower(held[0], model, tokens).compile()
         bytes_used[name] = update.memory_analysis().temp_size_in_bytes
-        held = [fresh_state()]
 
         def step():
             held[0], numbers = update(held[0], model, tokens)
@@ -196,14 +188,14 @@ def long_context(quick):
     from flax import nnx
 
     from icdm.learning.objectives import Imitation, Lesson, action_loss
-    from icdm.learning.train import TrainConfig, TrainState, make_update
+    from icdm.learning.train import TrainConfig, fresh_state, make_update
     from icdm.models.transformer import Transformer
     from icdm.runs.decider import Decider
     from icdm.trajectories.trajectory import Trajectories
 
     states, actions, horizon = 50, 5, 25
     decider = Decider.pretrained("tabular", states=states, actions=actions, horizon=horizon)
-    layout, optimizer = decider.run.layout, TrainConfig(steps=1000).optimizer()
+    layout, training = decider.run.layout, TrainConfig()
     rng = np.random.default_rng(0)
 
     def record(episodes):
@@ -216,9 +208,8 @@ def long_context(quick):
         lesson = Lesson(rows, Imitation(rows.action))
         config = dataclasses.replace(decider.run.settings.model, remat=remat)
         model = Transformer(config, layout.size, nnx.Rngs(0), layout.numbers)
-        update = make_update(lambda model, batch, key: action_loss(model, layout, [batch]), optimizer)
-        key = jax.random.key_data(jax.random.key(0))
-        state = TrainState(model, jax.jit(optimizer.init)(model), jnp.int32(0), key)
+        update = make_update(lambda model, batch, key: action_loss(model, layout, [batch]), training.optimizer())
+        state = fresh_state(model, training, jax.random.key(0))
         return update.lower(state, None, lesson).compile(), state, lesson
 
     lengths = (500, 1000, 2000) if quick else (500, 1000, 2000, 5000)

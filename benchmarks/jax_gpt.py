@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from icdm.learning.train import TrainConfig, TrainState, make_update
+from icdm.learning.train import TrainConfig, fresh_state, make_update
 from icdm.models.transformer import ModelConfig, Transformer
 from icdm.trajectories.layouts.vocabulary import Tokens
 
@@ -21,7 +21,7 @@ def training_step(
 ):
     """A function that does one step of AdamW on random tokens, and returns its loss without waiting for it."""
     model = Transformer(config_of(length, width, layers, heads, dtype), vocabulary, nnx.Rngs(0))
-    optimizer = TrainConfig(steps=1000).optimizer()
+    training = TrainConfig()
 
     def loss(model: Transformer, id_BL: jax.Array, key: jax.Array):
         tokens = Tokens(id_BL[..., None], jnp.zeros((*id_BL.shape, 1)), jnp.ones(id_BL.shape, bool))
@@ -29,9 +29,8 @@ def training_step(
         logits = model.logits(model(inputs).hidden)
         return optax.softmax_cross_entropy_with_integer_labels(logits, id_BL[:, 1:]).mean(), id_BL.size
 
-    update = make_update(loss, optimizer)
-    state = TrainState(model, jax.jit(optimizer.init)(model), jnp.int32(0), jax.random.key_data(jax.random.key(0)))
-    held = [state]
+    update = make_update(loss, training.optimizer())
+    held = [fresh_state(model, training, jax.random.key(0))]
     tokens = jax.random.randint(jax.random.key(1), (batch, length + 1), 0, vocabulary)
 
     def step():

@@ -16,9 +16,8 @@ import numpy as np
 from experiments.configs import language_energy
 from icdm.learning.objectives import Lesson, action_loss
 from icdm.learning.sources import Labelled, TaskPool
-from icdm.learning.train import TrainState, make_update
+from icdm.learning.train import fresh_state, make_update
 from icdm.memory import keep_freed_memory
-from icdm.models.lora import init_factors
 from icdm.models.policy import TransformerPolicy
 from icdm.published.merged import write_merged
 from icdm.published.model import Published, load, open_published
@@ -81,10 +80,13 @@ def training_step(rows: Rows, again: bool):
     """A function that does one step and waits for it; `again`: activations are computed again in the backward pass."""
     s = rows.settings
     model = load(rows.published, dataclasses.replace(s.model, remat=again))
-    optimizer = s.fine_tune.optimizer()
-    update = make_update(lambda model, batch, key: action_loss(model, s.layout, [batch]), optimizer, s.fine_tune.lora)
-    factors = init_factors(model, s.fine_tune.lora, jax.random.key(0))
-    held = [TrainState(factors, optimizer.init(factors), jax.numpy.int32(0), jax.random.key_data(jax.random.key(2)))]
+    training = s.fine_tune
+
+    def loss(model, batch, key):
+        return action_loss(model, s.layout, [batch])
+
+    update = make_update(loss, training.optimizer(), training.lora)
+    held = [fresh_state(model, training, jax.random.key(0))]
 
     def step():
         held[0], numbers = update(held[0], model, rows.lesson)

@@ -7,6 +7,7 @@ temporaries of a program and what is left of the memory, operations and bytes, c
 that published peaks allow, and what bounds it.
 """
 
+import math
 import os
 import pathlib
 import re
@@ -152,7 +153,7 @@ def collectives_of(text: str) -> dict[str, tuple[int, int]]:
     """(how many, bytes of their results) of each kind of collective in a program; in a loop, as often as it turns."""
     bodies = dict(COMPUTATION.findall(text))
     turns = dict.fromkeys(bodies, 1)
-    for name in _outside_in(bodies):
+    for name in reversed(bodies):  # those that use a computation stand behind it in the text
         for condition, body in LOOP.findall(bodies[name]):
             ends = [int(n) for n in CONSTANT.findall(bodies[condition])]
             turns[body] = turns[name] * max(ends, default=1)
@@ -166,17 +167,9 @@ def collectives_of(text: str) -> dict[str, tuple[int, int]]:
     return {kind: (counts[kind], sizes[kind]) for kind in sorted(counts)}
 
 
-def _outside_in(bodies: dict[str, str]) -> list[str]:
-    """Names of computations, each after those that use it: the text has them the other way round."""
-    return list(reversed(bodies))
-
-
 def _bytes(dtype: str, sides: str) -> int:
     bits = 8 if dtype == "pred" else int(re.sub(r"\D", "", dtype))
-    size = 1
-    for side in filter(None, sides.split(",")):
-        size *= int(side)
-    return size * bits // 8
+    return math.prod(int(side) for side in sides.split(",") if side) * bits // 8
 
 
 def show(found: dict[str, Any]) -> None:

@@ -69,9 +69,7 @@ def pretrain(config: Any, workdir: pathlib.Path) -> None:
 
 
 def pretraining_hash(config: Any) -> str:
-    """A short fingerprint of everything that the pretrained model depends on; "" for a config without pretraining."""
-    if not config.pretrain.steps:
-        return ""
+    """A short fingerprint of everything that the pretrained model depends on."""
     return hashlib.sha256(repr(_pretraining(config)).encode()).hexdigest()[:12]
 
 

@@ -86,13 +86,17 @@ class Grid(NamedTuple):
 
     def pretraining(self) -> list[tuple[Any, pathlib.Path]]:
         """(config, directory) of each pretraining that several runs share, named by the hash of its settings."""
+        shared: dict[pathlib.Path, list] = {}
+        for one, _ in self.all_runs():
+            if one.pretrain.steps:
+                shared.setdefault(self.pretrained(one), []).append(one)
+        return [(configs[0], directory) for directory, configs in shared.items() if configs[1:]]
+
+    def pretrained(self, config: Any) -> pathlib.Path:
+        """Where the pretraining of a run lies, if it shares it."""
         from experiments.experiment import pretraining_hash
 
-        shared: dict[str, list] = {}
-        for one, _ in self.all_runs():
-            if name := pretraining_hash(one):
-                shared.setdefault(name, []).append(one)
-        return [(configs[0], self.workdir / f"pretrained-{name}") for name, configs in shared.items() if configs[1:]]
+        return self.workdir / f"pretrained-{pretraining_hash(config)}"
 
 
 def sweep(grid: Grid, wide: bool = False) -> dict:
@@ -166,7 +170,7 @@ def run_task(grid: Grid, number: int, wide: bool) -> None:
     one, directory = _numbered(grid.all_runs(), "task", number)
     _keep_programs(grid)
     if load_results(directory, one) is None:
-        share_pretraining(one, directory, grid.pretraining())
+        share_pretraining(one, directory, [(one, grid.pretrained(one))])
         run(one, directory, wide)
 
 

@@ -125,14 +125,11 @@ def train(
     Raises:
       UserError: the loss or its gradient is not finite; the last good checkpoint stays.
     """
-    lora_key, data_key = jax.random.split(key)
     model = model.merged()
-    trainable, frozen = (init_factors(model, config.lora, lora_key), model) if config.lora_rank else (model, None)
-    optimizer = config.optimizer()
-    best = Best(trainable, jnp.float32(jnp.inf), jnp.int32(0)) if config.validate_every else None
-    state = TrainState(trainable, optimizer.init(trainable), jnp.int32(0), jax.random.key_data(data_key), best)
+    frozen = model if config.lora_rank else None
+    state = fresh_state(model, config, key)
     start, state = checkpoints.restore(place(jax.tree.map(jnp.array, state)))
-    update = make_update(loss, optimizer, config.lora)
+    update = make_update(loss, config.optimizer(), config.lora)
     flops = training_flops(model.config, row_length, frozen=frozen is not None)
     log(start)
 
@@ -171,6 +168,15 @@ def train(
         if stopping and step + 1 < config.steps:
             raise Stopped(f"stopped at step {step + 1} of {config.steps}, saved")
     return whole(state.result)
+
+
+def fresh_state(model: Transformer, config: TrainConfig, key: jax.Array) -> TrainState:
+    """The state before the first step: of the model's weights, or of adapters that change nothing yet."""
+    lora_key, data_key = jax.random.split(key)
+    trainable = init_factors(model, config.lora, lora_key) if config.lora_rank else model
+    best = Best(trainable, jnp.float32(jnp.inf), jnp.int32(0)) if config.validate_every else None
+    memory = config.optimizer().init(trainable)
+    return TrainState(trainable, memory, jnp.int32(0), jax.random.key_data(data_key), best)
 
 
 def _with_best(state: TrainState, loss: float) -> TrainState:

@@ -11,8 +11,7 @@ from jax.sharding import NamedSharding
 
 from icdm.evaluation.unseen import draw_unseen
 from icdm.evaluation.value import play
-from icdm.learning.train import TrainState, make_update
-from icdm.models.lora import init_factors
+from icdm.learning.train import fresh_state, make_update
 from icdm.models.placement import check_divides, state_shardings
 from icdm.models.policy import TransformerPolicy
 from icdm.oracles.backward_induction import plan
@@ -66,23 +65,13 @@ def programs(run: Run, mesh: jax.sharding.Mesh) -> dict[str, Callable[[], Progra
 
 def _training_step(run: Run, phase: Phase, mesh: jax.sharding.Mesh) -> Program:
     config, model = phase.config, run.described()
-    optimizer = config.optimizer()
-
-    def fresh(model: Any) -> TrainState:
-        trainable = init_factors(model, config.lora, jax.random.key(0)) if config.lora_rank else model
-        return TrainState(trainable, optimizer.init(trainable), jnp.int32(0), jax.random.key_data(jax.random.key(0)))
-
-    def placed(state: Any):
-        return _at(state, state_shardings(mesh, state, run.settings.mesh_fsdp))
-
-    def as_here(leaf: jax.Array) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, leaf.sharding.spec))
-
-    update = make_update(phase.loss(run.layout), optimizer, config.lora)
-    frozen = placed(model) if config.lora_rank else None
-    batch = jax.tree.map(as_here, phase.source.batch(0))
+    update = make_update(phase.loss(run.layout), config.optimizer(), config.lora)
+    state = jax.eval_shape(lambda model: fresh_state(model, config, phase.key), model)
+    batch = phase.source.batch(0)
+    batch = _at(batch, jax.tree.map(lambda leaf: NamedSharding(mesh, leaf.sharding.spec), batch))
+    frozen = _weights_at(mesh, run, model) if config.lora_rank else None
     with jax.set_mesh(mesh):
-        return Program.of(update.trace(placed(jax.eval_shape(fresh, model)), frozen, batch))
+        return Program.of(update.trace(_weights_at(mesh, run, state), frozen, batch))
 
 
 def _rollout(run: Run, mesh: jax.sharding.Mesh) -> Program:
@@ -91,14 +80,12 @@ def _rollout(run: Run, mesh: jax.sharding.Mesh) -> Program:
     unseen = draw_unseen(s.family, s.context, few, BEHAVING, jax.random.key(0))
     n_tasks = s.family.n_tasks or s.evaluation.tasks
     rows = min(s.evaluation.rows, n_tasks * s.evaluation.episodes)
-    problem = _at(_resized(unseen.world.problem, n_tasks), None, mesh)
+    problem = _everywhere(mesh, _resized(unseen.world.problem, n_tasks))
     row = jax.ShapeDtypeStruct((rows,), jnp.int32)
     task_B, context = _at_rows(mesh, (row, _resized(unseen.context, rows)), rows)
-    model = run.described()
-    model = _at(model, state_shardings(mesh, model, s.mesh_fsdp))
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    policy = TransformerPolicy(model, context, s.layout)
-    return Program.of(play.trace(problem, task_B, policy, _at(key, None, mesh)))
+    policy = TransformerPolicy(_weights_at(mesh, run, run.described()), context, s.layout)
+    key = _everywhere(mesh, jax.eval_shape(lambda: jax.random.key(0)))
+    return Program.of(play.trace(problem, task_B, policy, key))
 
 
 def _oracle(run: Run, mesh: jax.sharding.Mesh) -> Program:
@@ -125,10 +112,16 @@ def _at_rows(mesh: jax.sharding.Mesh, tree: Any, rows: int):
     return _at(tree, row_shardings(mesh, tree, rows))
 
 
-def _at(tree: Any, shardings: Any, mesh: jax.sharding.Mesh | None = None):
-    """The shapes of the tree's arrays, placed as the shardings say, or everywhere on the mesh."""
-    everywhere = mesh and NamedSharding(mesh, jax.P())
-    shardings = shardings or jax.tree.map(lambda _: everywhere, tree)
+def _weights_at(mesh: jax.sharding.Mesh, run: Run, tree: Any):
+    return _at(tree, state_shardings(mesh, tree, run.settings.mesh_fsdp))
+
+
+def _everywhere(mesh: jax.sharding.Mesh, tree: Any):
+    return _at(tree, jax.tree.map(lambda _: NamedSharding(mesh, jax.P()), tree))
+
+
+def _at(tree: Any, shardings: Any):
+    """The shapes of the tree's arrays, placed as the shardings say."""
     return jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), tree, shardings)
 
 
