@@ -13,6 +13,7 @@ from absl import app, flags
 from experiments.flags import define_cache, define_config, keep_programs, parse
 from icdm.errors import UserError, one_line_errors
 from icdm.memory import keep_freed_memory
+from icdm.processes import AUTO, OFF, joined
 
 if __name__ == "__main__":
     define_config()
@@ -24,6 +25,7 @@ if __name__ == "__main__":
     flags.DEFINE_list(
         "profile_steps", None, "FIRST,END: trace these steps of each phase into WORKDIR/trace, for Perfetto and xprof"
     )
+    flags.DEFINE_enum("distributed", AUTO, [AUTO, OFF], "work with the other processes that the environment names")
 
 
 def main(_: list[str]) -> None:
@@ -32,9 +34,10 @@ def main(_: list[str]) -> None:
             raise UserError("name a directory for the run: --workdir=runs/NAME")
         traced = steps_of(flags.FLAGS.profile_steps)
         keep_programs()
-        from experiments.experiment import run  # JAX is imported only when there is work
+        with joined(flags.FLAGS.distributed, "experiments.run"):
+            from experiments.experiment import run  # JAX is imported only when there is work
 
-        run(flags.FLAGS.config, pathlib.Path(flags.FLAGS.workdir), flags.FLAGS.wide, traced)
+            run(flags.FLAGS.config, pathlib.Path(flags.FLAGS.workdir), flags.FLAGS.wide, traced)
 
 
 def steps_of(given: list[str] | None) -> tuple[int, int] | None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pathlib
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from icdm.errors import UserError
+from icdm.processes import is_first
 
 LOCK = ".lock"  # the file that a process holds locked while it works in a directory
 
@@ -22,8 +24,13 @@ LOCK = ".lock"  # the file that a process holds locked while it works in a direc
 def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A path to write to inside the block; the file takes its place only if the block ends without an exception.
 
-    What stands at that path is removed first: it may be a link to a file elsewhere.
+    What stands at that path is removed first: it may be a link to a file elsewhere. In a run of several processes
+    (`icdm.processes`) the file of the first takes its place, and those of the others are thrown away.
     """
+    if not is_first():
+        with tempfile.TemporaryDirectory() as elsewhere:
+            yield pathlib.Path(elsewhere) / path.name
+        return
     fresh = path.with_name(path.name + ".partial")
     fresh.unlink(missing_ok=True)
     try:
@@ -101,11 +108,15 @@ def read_arrays(path: pathlib.Path, remedy: str) -> dict[str, np.ndarray]:
 def locked(directory: pathlib.Path) -> Iterator[None]:
     """The directory, which is made if it is not there, is this process's alone inside the block.
 
-    The lock ends with the process, however that ends; the file that carries it stays.
+    The lock ends with the process, however that ends; the file that carries it stays. In a run of several processes
+    the first holds it for all.
 
     Raises:
       UserError: another process holds the directory, or it cannot be used.
     """
+    if not is_first():
+        yield
+        return
     try:
         directory.mkdir(parents=True, exist_ok=True)
         file = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)

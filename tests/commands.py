@@ -15,11 +15,16 @@ def run(module, *arguments, timeout=300, devices=1):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, env=environment(devices))
 
 
-def start(module, *arguments, devices=1):
-    """Starts `python -m MODULE ...`, with so many devices."""
+def start(module, *arguments, devices=1, **variables):
+    """Starts `python -m MODULE ...`, with so many devices and further variables of the environment."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
     return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(devices)
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment(devices) | variables,
     )
 
 

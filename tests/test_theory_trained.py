@@ -20,11 +20,13 @@ from icdm.runs.run import Run
 from icdm.runs.settings import as_json, completed
 from icdm.trajectories.prompt import encode
 from theory import attention_vs_q
-from theory.circuits import heads, influence, patching, regressions, trained
+from theory.circuits import attribution, heads, influence, patching, probes, regressions, trained
 from theory.claims import (
     attention_reads_returns,
     influence_is_bayes,
+    layers_hold_iterates,
     logits_are_q,
+    logits_by_position,
     q_is_decodable,
     q_is_used,
     values_are_cached,
@@ -125,6 +127,33 @@ def test_attention_falls_on_the_positions_that_hold_each_step(name):
     assert (found.attention.sum((-1, -2)) < 1).all() and (found.attention.sum((-1, -2)) > 0.3).all()
 
 
+@pytest.mark.parametrize("name", ["transition", "interleaved"])
+def test_the_terms_of_the_logits_add_up(name):
+    layout, rows = random_mdp_rows(layout=name)
+    model = Transformer(ModelConfig(width=16, layers=2, heads=2, kv_heads=1, hidden=16), layout.size, nnx.Rngs(0))
+    found = attribution.terms(layout, model, rows.episodes)
+    np.testing.assert_allclose(found.logits, trained.query_logits(layout, model, rows.episodes), atol=1e-5)
+    np.testing.assert_allclose(found.total, found.logits, atol=1e-5)
+    assert (found.attention[:, :, :, -1] == 0).all(), "nothing that comes after the query"
+    nothing = np.zeros(rows.context_steps.shape, bool)
+    same = attribution.logits_without(layout, model, rows.episodes, (1, 0), nothing)
+    np.testing.assert_allclose(same, found.logits, atol=1e-5)
+    cut = attribution.logits_without(layout, model, rows.episodes, (1, 0), rows.context_steps)
+    assert np.abs(cut - found.logits).max() > 1e-3
+    assert np.corrcoef((found.logits - cut).ravel(), found.attention[:, 1, 0].sum((1, 2)).ravel())[0, 1] > 0.8
+
+
+def test_what_an_iterate_adds_owes_nothing_to_those_before():
+    _, rows = random_mdp_rows()
+    found = layers_hold_iterates.innovations(rows, 3)
+    q_NTSA = rows.planned()
+    iterates = [trained.centred(q_NTSA[np.arange(30), 3 - j, rows.queries]) for j in (1, 2, 3)]
+    np.testing.assert_allclose(found[0], iterates[0])
+    for j in (1, 2):
+        for before in iterates[:j]:
+            np.testing.assert_allclose((found[j] * before).sum(), 0, atol=1e-5)
+
+
 def test_values_read_against_loops(rng):
     _, rows = random_mdp_rows()
     episodes = rows.episodes
@@ -201,22 +230,22 @@ def test_the_minimiser_is_linear_in_q_only_at_high_temperature(study):
 def test_probes_find_what_is_linear_and_no_more(rng):
     target = rng.normal(size=(400, 2))
     stream = np.concatenate([target @ rng.normal(size=(2, 8)), rng.normal(size=(400, 4))], axis=1)
-    found = q_is_decodable.squares(stream, target, (1e-4, 1.0))
-    assert q_is_decodable.r_squared(found[:, None]) > 0.99
-    other = q_is_decodable.squares(stream, rng.normal(size=(400, 2)), (1e-4, 1.0))
-    assert q_is_decodable.r_squared(other[:, None]) < 0.05
+    found = probes.squares(stream, target, (1e-4, 1.0))
+    assert probes.r_squared(found[:, None]) > 0.99
+    other = probes.squares(stream, rng.normal(size=(400, 2)), (1e-4, 1.0))
+    assert probes.r_squared(other[:, None]) < 0.05
     assert len(found) == 200, "scored on tasks it was not fitted on"
     wide = rng.normal(size=(80, 38))  # 40 tasks to fit, 38 numbers each: the probe of least ridge knows them all
-    seen = q_is_decodable.errors(np.tile(wide[:40], (2, 1)), np.tile(target[:40], (2, 1)), 40, 1e-6)
-    unseen = q_is_decodable.errors(wide, target[:80], 40, 1e-6)
-    chosen = q_is_decodable.squares(wide, target[:80], (1e-6, 100.0))
-    assert q_is_decodable.r_squared(seen[:, None]) > 0.5 and q_is_decodable.r_squared(unseen[:, None]) < 0
-    assert q_is_decodable.r_squared(chosen[:, None]) > q_is_decodable.r_squared(unseen[:, None])
+    seen = probes.errors(np.tile(wide[:40], (2, 1)), np.tile(target[:40], (2, 1)), 40, 1e-6)
+    unseen = probes.errors(wide, target[:80], 40, 1e-6)
+    chosen = probes.squares(wide, target[:80], (1e-6, 100.0))
+    assert probes.r_squared(seen[:, None]) > 0.5 and probes.r_squared(unseen[:, None]) < 0
+    assert probes.r_squared(chosen[:, None]) > probes.r_squared(unseen[:, None])
 
 
 def test_the_control_target_is_another_task_at_the_same_state():
     _, rows = random_mdp_rows()
-    other = q_is_decodable.another_task(rows)
+    other = probes.of_another_task(rows, rows.true_q())
     for i in range(30):
         same = np.flatnonzero(np.isclose(rows.true_q(), other[i]).all(-1))
         assert same.size == 1 and same[0] != i and rows.queries[same[0]] == rows.queries[i]
@@ -372,6 +401,26 @@ def test_a_context_whose_positions_attend_to_themselves_alone_is_read_as_single_
     claim, _ = values_are_cached.check(config)
     assert claim.control["share_left_1_last_layer"] == pytest.approx(1)
     assert claim.verdicts.keys() == {"share_left_1", "r2_0"}
+
+
+def test_the_model_of_the_package_reads_the_steps_in_its_own_state():
+    config = quick.get_config().logits_by_position
+    config.tasks = 8
+    claim, _ = logits_by_position.check(config)
+    assert claim.measured["exact_error"] < 1e-5 and claim.measured["path_r2"] > 0.9
+    whole = sum(claim.measured[f"share_{part}"] for part in ("attention", "mlp", "embedding"))
+    np.testing.assert_allclose(whole, 1, atol=1e-4)
+    assert claim.measured["share_own_state"] > 3 * claim.control["share_own_state_of_all_steps"]
+
+
+def test_the_probes_of_iterates_find_what_is_written_into_the_stream(rng):
+    targets = [rng.normal(size=(400, 2)) for _ in range(3)]
+    streams = [rng.normal(size=(400, 6)) for _ in range(4)]
+    for j, target in enumerate(targets):
+        streams[j + 1][:, 2 * j : 2 * j + 2] = target
+    found = layers_hold_iterates.scores([np.stack(streams)], targets, (0.01, 1.0))
+    assert [layers_hold_iterates.best_layer(found, j) for j in range(3)] == [1, 2, 3]
+    assert layers_hold_iterates.tau(found) == 1
 
 
 def test_patched_runs_are_those_of_the_source_or_of_the_target(directory, rng):

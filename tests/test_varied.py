@@ -94,7 +94,8 @@ def test_labels_that_read_on_are_the_replanned_posterior_mean(tasks):
 def test_tabular_tasks_are_problems_of_many_kinds(noise):
     family = make_family("tabular", states=9, actions=3, horizon=4, noise=noise)
     with jax.enable_x64(True):
-        tasks = jax.tree.map(np.asarray, jax.jit(lambda key: sample_tasks(family, key, 200))(jax.random.key(0)))
+        keys = jax.random.split(jax.random.key(0), 200)
+        tasks = jax.tree.map(np.asarray, jax.jit(lambda keys: sample_tasks(family, keys))(keys))
     np.testing.assert_allclose(tasks.transition.sum(-1), 1, atol=1e-9)
     np.testing.assert_allclose(tasks.initial.sum(-1), 1, atol=1e-9)
     total = (tasks.reward)[..., None, :] + (tasks.arrival_reward)[:, None, :, None]

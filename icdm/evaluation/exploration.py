@@ -18,7 +18,7 @@ from icdm.problems.policy import Oracle, uniform_policy
 from icdm.readers.counts_planners import DOUBTING, CountsPlanner, planners_of
 from icdm.readers.q_learning import QLearning
 from icdm.readers.reader import Fixed, Reader, Sampling
-from icdm.sharding import place_rows
+from icdm.sharding import gathered, place_rows
 from icdm.trajectories.rollout import assess_along
 from icdm.trajectories.trajectory import NOTHING, Trajectories, join_episodes
 
@@ -106,12 +106,12 @@ def _rows(
         episode = play(unseen.world.problem, task_B, policy, key)
         own = _with_last(own, episode)
         regrets.append(-advantages(unseen.world, task_B, episode))
-        optimal.append(np.asarray(_optimal(unseen.tasks.oracle, task_B, episode)))
+        optimal.append(gathered(_optimal(unseen.tasks.oracle, task_B, episode)))
         visits_BSA = _counted(visits_BSA, episode)
     found = {"regret": np.stack(regrets, 1), "optimal": np.stack(optimal, 1)}
-    found["tried"] = np.asarray(visits_BSA > 0).mean((1, 2))
+    found["tried"] = gathered(visits_BSA > 0).mean((1, 2))
     if visits_BSA.shape[1] == 1:
-        share_BA = np.asarray(visits_BSA[:, 0] / visits_BSA.sum((1, 2))[:, None])
+        share_BA = gathered(visits_BSA[:, 0] / visits_BSA.sum((1, 2))[:, None])
         found["least_pulled"] = share_BA.shape[1] * share_BA.min(1)
         found["suffix_failure"] = (found["optimal"][:, config.own_episodes // 2 :] == 0).all(1)
     return {name: x.astype(np.float64) for name, x in found.items()}

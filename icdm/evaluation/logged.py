@@ -15,6 +15,7 @@ from icdm.logs.log import Log
 from icdm.logs.sequences import Sequences, assemble, draw_episodes, sequences
 from icdm.models.transformer import Transformer
 from icdm.problems.family import Family, HasBestActionPosterior
+from icdm.sharding import gathered
 from icdm.trajectories.layouts import Layout
 from icdm.trajectories.prompt import action_logits, encode
 from icdm.trajectories.trajectory import NOTHING
@@ -42,7 +43,7 @@ def label_losses(model: Transformer, layout: Layout, held_out: Sequences) -> jax
 def held_out_losses(model: Transformer, layout: Layout, held_out: Sequences) -> np.ndarray:
     """Mean cross-entropy of the labels of each task, (N,)."""
     losses = jax.jit(lambda model, part: label_losses(model, layout, part))
-    found = [np.asarray(losses(model, part), np.float64) for part in _parts(held_out)]
+    found = [np.float64(gathered(losses(model, part))) for part in _parts(held_out)]
     return _mean_over_labels(np.concatenate(found), held_out.label)
 
 
@@ -86,7 +87,7 @@ def logged_policies(
     policies, estimates = {"behavior": {"value": interval(returns)}}, {}
     logits = jax.jit(lambda model, part: action_logits(model, layout, encode(layout, part.trajectories).decisions))
     for name, model in models.items():
-        found = [np.asarray(logits(model, part), np.float64) for part in _parts(episodes)]
+        found = [np.float64(gathered(logits(model, part))) for part in _parts(episodes)]
         z_BTA = np.concatenate(found)[row, last_B]
         target = np.exp(z_BTA - z_BTA.max(-1, keepdims=True))
         values = off_policy_values(logged, target / target.sum(-1, keepdims=True))

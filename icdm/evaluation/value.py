@@ -14,7 +14,7 @@ from icdm.evaluation.unseen import EvaluationConfig, UnseenTasks, World
 from icdm.files import read_arrays, write_arrays
 from icdm.problems.policy import Oracle, Policy
 from icdm.readers.reader import Reader
-from icdm.sharding import place_rows
+from icdm.sharding import gathered, place_rows
 from icdm.trajectories.rollout import assess_along, rollout
 from icdm.trajectories.trajectory import Trajectories
 
@@ -158,13 +158,13 @@ def _episodes(
     policy = reader.policy(unseen.tasks, task_B, context, jax.random.fold_in(key, 1))
     episode = play(world.problem, task_B, policy, key)
     advantage_B = advantages(world, task_B, episode)
-    return advantage_B, np.asarray(_repeats(context, episode, unseen.family.n_actions), np.float64)
+    return advantage_B, np.float64(gathered(_repeats(context, episode, unseen.family.n_actions)))
 
 
 def advantages(world: World, task_B: jax.Array, episode: Trajectories) -> np.ndarray:
     """The discounted sum of Q - V along an episode of each row, (B,) float64 (see `measure`)."""
     with jax.enable_x64(True):
-        return np.asarray(_summed(world.critic, world.problem.discount, task_B, episode))
+        return gathered(_summed(world.critic, world.problem.discount, task_B, episode))
 
 
 @jax.jit

@@ -66,7 +66,7 @@ class Regimes:
 
     def grid(self, n: int) -> tuple[POMDP, jax.Array]:
         """n equally likely draws from the prior, because a regular grid of six parameters is too large."""
-        return sample_tasks(self, jax.random.key(0), n), jnp.full(n, 1 / n)
+        return sample_tasks(self, jax.random.split(jax.random.key(0), n)), jnp.full(n, 1 / n)
 
     def problem(self, mean_Y: jax.Array, deviation_Y: jax.Array, stay_Y: jax.Array) -> POMDP:
         """The task with these monthly means, standard deviations and probabilities to stay, each (Y,)."""

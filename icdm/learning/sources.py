@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from icdm.learning.objectives import LabelConfig, Lesson, target_of
 from icdm.oracles.certify import OracleConfig
 from icdm.problems.family import Family
-from icdm.sharding import place_copies, place_rows
+from icdm.sharding import join_rows, own_rows, place_copies, place_rows
 from icdm.trajectories.collect import ContextConfig, Tasks, draw_tasks, play, record, record_with_context
 from icdm.trajectories.trajectory import Trajectories, join_episodes
 
@@ -79,8 +78,9 @@ class FreshTasks:
     precision: OracleConfig
 
     def batch(self, step: int) -> tuple[Tasks, jax.Array]:
-        tasks = draw_tasks(self.family, jax.random.fold_in(self.key, step + 1), self.rows, self.precision)
-        return place_rows(self.mesh, (tasks, jnp.arange(self.rows)), self.rows)
+        key, own = jax.random.fold_in(self.key, step + 1), own_rows(self.mesh, self.rows)
+        tasks = draw_tasks(self.family, key, self.rows, self.precision, own)
+        return join_rows(self.mesh, (tasks, own.astype(np.int32)), self.rows)
 
     def lessons(self, batch: tuple[Tasks, jax.Array], key: jax.Array) -> list[Lesson]:
         return [self.recorder(self.family, *batch, key)]

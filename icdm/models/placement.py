@@ -7,6 +7,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from icdm.errors import UserError
 from icdm.models.transformer import ModelConfig
+from icdm.sharding import placed
 
 P = jax.P
 
@@ -66,4 +67,4 @@ def state_shardings(mesh: Mesh, state: Any, fsdp: bool = False):
 
 def place_state(mesh: Mesh, state: Any, fsdp: bool = False):
     """The state where `state_shardings` says."""
-    return jax.device_put(state, state_shardings(mesh, state, fsdp))
+    return jax.tree.map(placed, state, state_shardings(mesh, state, fsdp))

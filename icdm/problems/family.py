@@ -197,10 +197,10 @@ def family_names() -> list[str]:
     return sorted(_FAMILIES)
 
 
-def sample_tasks(family: Family, key: jax.Array, n: int) -> MDP | POMDP | AmbiguousPOMDP:
-    """n tasks along a leading axis; large problems are drawn one after another to save memory."""
-    batch = tasks_at_once(n, family.n_actions, family.n_states)
-    return jax.lax.map(family.sample, jax.random.split(key, n), batch_size=batch)
+def sample_tasks(family: Family, keys: jax.Array) -> MDP | POMDP | AmbiguousPOMDP:
+    """A task of each key along a leading axis; large problems are drawn one after another to save memory."""
+    batch = tasks_at_once(keys.size, family.n_actions, family.n_states)
+    return jax.lax.map(family.sample, keys, batch_size=batch)
 
 
 def midpoints(low: float, high: float, n: int) -> jax.Array:

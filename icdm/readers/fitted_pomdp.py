@@ -28,6 +28,7 @@ from icdm.problems.family import Family
 from icdm.problems.mdp import MDP
 from icdm.problems.policy import Carry, Policy
 from icdm.problems.pomdp import POMDP, silent_start
+from icdm.sharding import gathered
 from icdm.trajectories.collect import Tasks
 from icdm.trajectories.trajectory import Trajectories
 
@@ -97,7 +98,7 @@ def fit(
         episodes = context.observation, context.action, reward, context.valid
         observed = problem.observes_first, problem.shows_reward
         fitted, objective = _fit_rows(sizes, observed, restarts, iterations, episodes, key)
-        fitted = jax.tree.map(np.asarray, fitted)
+        fitted = jax.tree.map(gathered, fitted)
     n_rows, n_states = fitted.initial.shape
     bernoulli = problem.mdp.reward_noise == "bernoulli"
     mdp = MDP(
@@ -118,7 +119,7 @@ def fit(
         observes_first=problem.observes_first,
         shows_reward=problem.shows_reward and bernoulli,
     )
-    return Fitted(model, np.asarray(objective))
+    return Fitted(model, gathered(objective))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
@@ -235,4 +236,4 @@ class FittedPOMDP:
 
     def policy(self, tasks: Tasks, task_B: jax.Array, context: Trajectories, key: jax.Array) -> RowPolicy:
         model = fit(self.family, self.problem, context, key).problem
-        return RowPolicy(BeliefPolicy(model, LinearQ(np.asarray(qmdp(model)))))
+        return RowPolicy(BeliefPolicy(model, LinearQ(gathered(qmdp(model)))))

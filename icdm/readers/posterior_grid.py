@@ -25,6 +25,7 @@ from icdm.oracles.certify import OracleConfig, certify
 from icdm.problems.family import HasGrid
 from icdm.problems.policy import Carry
 from icdm.problems.pomdp import POMDP, as_pomdp
+from icdm.sharding import gathered
 from icdm.trajectories.collect import Tasks
 from icdm.trajectories.trajectory import Trajectories
 
@@ -80,7 +81,7 @@ def read(plans: Plans, context: Trajectories) -> np.ndarray:
     """
     with jax.enable_x64(True):
         arrays = context.observation, context.action, context.reward.astype(jnp.float64), context.valid
-        return np.asarray(_read(jax.tree.map(jnp.asarray, plans), arrays))
+        return gathered(_read(jax.tree.map(jnp.asarray, plans), arrays))
 
 
 @jax.jit

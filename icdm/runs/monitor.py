@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from icdm.errors import UserError
 from icdm.files import write_text
+from icdm.processes import Agreement, is_first
 
 NUMBERS = ("step", "loss", "seconds")  # of every line of metrics.jsonl
 UNSAID = ("grad_norm", "tflops_per_s")  # in the progress line
@@ -52,15 +53,16 @@ def outlive_readers() -> None:
 
 class StopRequest:
     """Turns SIGTERM, SIGINT and the signals by which a cluster announces an end, SIGUSR1 and SIGUSR2, into a question
-    that long work asks: `if stop(): ...`."""
+    that long work asks: `if stop(): ...`. In a run of several processes all ask equally often, and get the same answer
+    each time, whichever of them the signal has reached."""
 
     def __init__(self):
-        self.asked = False
+        self.asked, self.agreed = False, Agreement()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, self._ask)
 
     def __call__(self) -> bool:
-        return self.asked
+        return self.agreed(self.asked)
 
     def _ask(self, *_):
         self.asked = True
@@ -68,7 +70,7 @@ class StopRequest:
 
 class Monitor:
     """The log of one phase: `monitor(step)` says where it begins, and then that the first step is compiled;
-    `monitor(step, loss=...)` goes on.
+    `monitor(step, loss=...)` goes on. In a run of several processes only the first writes metrics.jsonl.
 
     Lines of metrics.jsonl that a killed run wrote after its last checkpoint are taken back when the
     phase begins at that checkpoint. `seconds` counts the time spent in the phase over all starts.
@@ -118,7 +120,7 @@ class Monitor:
             if line["phase"] == self.phase and line["step"] <= step:
                 self.seconds = line["seconds"]
         write_text(self.path, "".join(kept))
-        self.file = self.path.open("a")
+        self.file = (self.path if is_first() else pathlib.Path(os.devnull)).open("a")
         self.since = time.monotonic()
         if step:
             print(f"{self.phase}: going on from step {step} of {self.steps}", flush=True)

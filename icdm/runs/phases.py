@@ -17,11 +17,12 @@ from icdm.models.lora import Adapted
 from icdm.models.placement import check_divides, place_state, weight_sharding
 from icdm.models.transformer import Transformer
 from icdm.oracles.certify import OracleConfig
+from icdm.processes import are_several
 from icdm.runs.data import Data, open_data
 from icdm.runs.monitor import Monitor
 from icdm.runs.run import FINE_TUNE_KEY, PHASES, PRETRAIN_KEY, SCRATCH_KEY, Run
 from icdm.runs.trace import Trace
-from icdm.sharding import check_rows, make_mesh
+from icdm.sharding import check_rows, make_mesh, placed
 from icdm.trajectories.layouts import Layout
 
 # Oracles of hidden states that act in what is pretrained on, but do not label it.
@@ -48,11 +49,12 @@ class Phase(NamedTuple):
     held_out: Source | None
     row_length: int
 
-    def loss(self, layout: Layout) -> Callable:
-        """(model, batch, key) -> (mean loss, number of positions); pure."""
+    def loss(self, layout: Layout, mesh: jax.sharding.Mesh) -> Callable:
+        """(model, batch, key) -> (mean loss, number of positions); pure. Rows stay split over the mesh."""
 
         def loss(model: Transformer | Adapted, batch: Any, key: jax.Array):
-            return self.objective(model, layout, self.source.lessons(batch, key))
+            with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+                return self.objective(model, layout, self.source.lessons(batch, key))
 
         return loss
 
@@ -101,6 +103,8 @@ class Phases:
     def __init__(self, run: Run, stop: Callable[[], bool] = lambda: False, traced: tuple[int, int] | None = None):
         self.run, self.settings, self.stop, self.traced = run, run.settings, stop, traced
         s = run.settings
+        if s.policies and are_several():
+            raise UserError("policies: only a run of one process asks servers; leave them out, or --distributed=off")
         self.mesh = make_mesh(s.mesh_model)
         check_divides(s.model, self.mesh.shape, s.mesh_fsdp)
         self.data = open_data(run, self.mesh)
@@ -134,14 +138,14 @@ class Phases:
         return found, arrays
 
     def _placed(self, name: str, weight: np.ndarray) -> jax.Array:
-        return jax.device_put(weight, weight_sharding(self.mesh, name, weight.ndim, self.settings.mesh_fsdp))
+        return placed(weight, weight_sharding(self.mesh, name, weight.ndim, self.settings.mesh_fsdp))
 
     def _train(self, model: Transformer | Adapted, phase: Phase) -> Transformer | Adapted:
         name, config = PHASES[phase.name], phase.config
         if not config.steps:
             self.seconds[name] = 0.0
             return model
-        loss = phase.loss(self.settings.layout)
+        loss = phase.loss(self.settings.layout, self.mesh)
         batch_loss = jax.jit(loss)
 
         def validate(model: Transformer | Adapted) -> float:
@@ -154,7 +158,7 @@ class Phases:
         monitor = Monitor(self.run.directory / "metrics.jsonl", name, config.steps)
         trace = Trace(self.run.directory / "trace" / name, self.traced)
         try:
-            with monitor, trace, jax.set_mesh(self.mesh):
+            with monitor, trace:
                 trained = train(
                     model,
                     loss,

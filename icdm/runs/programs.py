@@ -20,7 +20,7 @@ from icdm.oracles.point_based import solve_at_points
 from icdm.runs.data import open_data
 from icdm.runs.phases import BEHAVING, Phase, fine_tuning, pretraining
 from icdm.runs.run import Run
-from icdm.sharding import check_rows, make_mesh, row_shardings
+from icdm.sharding import check_rows, make_mesh, row_sharding
 from icdm.trajectories.collect import draw_problems
 
 FEW = 2  # tasks that are drawn to see what shapes their arrays have
@@ -65,13 +65,12 @@ def programs(run: Run, mesh: jax.sharding.Mesh) -> dict[str, Callable[[], Progra
 
 def _training_step(run: Run, phase: Phase, mesh: jax.sharding.Mesh) -> Program:
     config, model = phase.config, run.described()
-    update = make_update(phase.loss(run.layout), config.optimizer(), config.lora)
+    update = make_update(phase.loss(run.layout, mesh), config.optimizer(), config.lora)
     state = jax.eval_shape(lambda model: fresh_state(model, config, phase.key), model)
     batch = phase.source.batch(0)
     batch = _at(batch, jax.tree.map(lambda leaf: NamedSharding(mesh, leaf.sharding.spec), batch))
     frozen = _weights_at(mesh, run, model) if config.lora_rank else None
-    with jax.set_mesh(mesh):
-        return Program.of(update.trace(_weights_at(mesh, run, state), frozen, batch))
+    return Program.of(update.trace(_weights_at(mesh, run, state), frozen, batch))
 
 
 def _rollout(run: Run, mesh: jax.sharding.Mesh) -> Program:
@@ -109,7 +108,7 @@ def _resized(tree: Any, n: int):
 
 
 def _at_rows(mesh: jax.sharding.Mesh, tree: Any, rows: int):
-    return _at(tree, row_shardings(mesh, tree, rows))
+    return _at(tree, jax.tree.map(lambda _: row_sharding(mesh, rows), tree))
 
 
 def _weights_at(mesh: jax.sharding.Mesh, run: Run, tree: Any):

@@ -19,6 +19,7 @@ from icdm.models.lora import Adapted, adapted, init_factors
 from icdm.models.transformer import Transformer, with_twins
 from icdm.problems.family import Family
 from icdm.runs.settings import Settings, as_json, completed, first_difference
+from icdm.sharding import gathered
 from icdm.trajectories.layouts import Layout
 
 # Each part of an experiment has its own random numbers, folded into the config's seed.
@@ -187,7 +188,7 @@ class Run:
 
         Of a model that is kept as adapters these alone are written.
         """
-        named = {name: np.asarray(weight) for name, weight in model.named_weights().items()}
+        named = {name: gathered(weight) for name, weight in model.named_weights().items()}
         with whole(self.directory / WEIGHTS) as fresh:
             safetensors.numpy.save_file(named, fresh)
 

@@ -56,21 +56,28 @@ class Tasks:
         return jax.tree.leaves(self.problem)[0].shape[0]
 
 
-def draw_tasks(family: Family, key: jax.Array, n: int, precision: OracleConfig = LABELLING) -> Tasks:
-    """n tasks of the family and their oracle, as exact as `precision` asks where states are hidden."""
-    problem = draw_problems(family, key, n)
+def draw_tasks(
+    family: Family, key: jax.Array, n: int, precision: OracleConfig = LABELLING, own: np.ndarray | None = None
+) -> Tasks:
+    """n tasks of the family and their oracle, as exact as `precision` asks where states are hidden.
+
+    Args:
+      own: the numbers of those that are drawn, by default all n; each is the same whichever others are drawn.
+    """
+    problem = draw_problems(family, key, n, own)
     return to_float32(Tasks(problem, oracle_of(problem, precision, jax.random.fold_in(key, n))))
 
 
-def draw_problems(family: Family, key: jax.Array, n: int):
-    """n problems of the family in float64."""
+def draw_problems(family: Family, key: jax.Array, n: int, own: np.ndarray | None = None):
+    """n problems of the family in float64, or those of them whose numbers are given."""
     with jax.enable_x64(True):
-        return _sample(family, key, n)
+        return _sample(family, key, n, own)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
-def _sample(family: Family, key: jax.Array, n: int):
-    return sample_tasks(family, key, n)
+def _sample(family: Family, key: jax.Array, n: int, own: jax.Array | None):
+    keys = jax.random.split(key, n)
+    return sample_tasks(family, keys if own is None else keys[own])
 
 
 def play(

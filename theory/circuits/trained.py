@@ -67,19 +67,22 @@ class Rows:
         return dataclasses.replace(self, episodes=dataclasses.replace(self.episodes, reward=reward_NET))
 
     @functools.cache  # noqa: B019 (rows live as long as the process: there are few, and planning is slow)
-    def reader_q(self, episode: int = -1, step: int = 0, planner: str = "", seed: int = 0) -> np.ndarray:
-        """Q(s, .) as planned from all that was recorded before that step, (N, A).
+    def planned(self, episode: int = -1, step: int = 0, planner: str = "", seed: int = 0) -> np.ndarray:
+        """Q as planned from all that was recorded before that step, (N, T, S, A).
 
         By the posterior-mean planner, the perfect reader, if the family has a posterior; or by a named planner.
         """
-        n, n_episodes, n_steps = self.episodes.action.shape
-        episode %= n_episodes
+        _, n_episodes, n_steps = self.episodes.action.shape
         order_ET = jnp.arange(n_episodes * n_steps).reshape(n_episodes, n_steps)
-        before_NET = self.episodes.valid & (order_ET < episode * n_steps + step)[None]
+        before_NET = self.episodes.valid & (order_ET < episode % n_episodes * n_steps + step)[None]
         context = dataclasses.replace(self.episodes, valid=before_NET, q=None)
         planner = planner or planners_of(self.family)[:2][-1]
-        q_NTSA = plan_from_context(self.family, self.problem, context, planner, jax.random.key(seed))
-        return np.asarray(q_NTSA)[np.arange(n), step, np.asarray(self.episodes.observation[:, episode, step])]
+        return np.asarray(plan_from_context(self.family, self.problem, context, planner, jax.random.key(seed)))
+
+    def reader_q(self, episode: int = -1, step: int = 0, planner: str = "", seed: int = 0) -> np.ndarray:
+        """`planned` at that step and in its state, (N, A)."""
+        state_N = np.asarray(self.episodes.observation[:, episode, step])
+        return self.planned(episode, step, planner, seed)[np.arange(len(state_N)), step, state_N]
 
 
 class Reading(NamedTuple):

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from theory.book import Book
 from theory.circuits import trained
+from theory.circuits.probes import difference, of_another_task, r_squared, squares
 from theory.circuits.trained import centred
 from theory.figures import BLUE, CYCLE, GREY, panels
 from theory.ledger import Claim
@@ -25,7 +26,8 @@ def check(config) -> tuple[Claim, Figure]:
     studies = trained.studies(config)
     for layout, seeds in studies.items():
         rows = seeds[0].rows
-        target, other = rows.true_q(), another_task(rows)
+        target = rows.true_q()
+        other = of_another_task(rows, target)
         found = {name: probes(seeds, name, target, config.ridges) for name in NAMES}
         other_task = probes(seeds, "fine_tuned", other, config.ridges)
         reader_NQ2 = squares(rows.reader_q(), target, config.ridges)[:, None]
@@ -54,15 +56,6 @@ def check(config) -> tuple[Claim, Figure]:
     return claim, draw(curves)
 
 
-def another_task(rows) -> np.ndarray:
-    """Q*_0(s, .) of the next row's task with the same query state s, (N, A)."""
-    target, other = rows.true_q(), np.empty(rows.true_q().shape)
-    for state in np.unique(rows.queries):
-        here = np.flatnonzero(rows.queries == state)
-        other[here] = target[np.roll(here, 1)]
-    return other
-
-
 def probes(seeds, name: str, target_NA, ridges) -> list[np.ndarray]:
     """For every stream, the squared errors of Q seeds' probes, (N / 2, Q, 2)."""
     streams = range(seeds[0].readings[name].residual.shape[0])
@@ -70,39 +63,6 @@ def probes(seeds, name: str, target_NA, ridges) -> list[np.ndarray]:
         np.stack([squares(study.readings[name].residual[x], target_NA, ridges) for study in seeds], axis=1)
         for x in streams
     ]
-
-
-def squares(stream_ND, target_NA, ridges) -> np.ndarray:
-    """Squared errors, of the second half's tasks, of the probe fitted on the first and of the first's mean, (N/2, 2).
-
-    The ridge is the one whose probe of the first quarter predicts the second quarter best.
-    """
-    half = len(stream_ND) // 2
-    x_ND, y_NA = np.asarray(stream_ND, np.float64), np.asarray(target_NA)
-
-    def score(ridge):
-        error, spread = errors(x_ND[:half], y_NA[:half], half // 2, ridge).sum(0)
-        return error / spread
-
-    return errors(x_ND, y_NA, half, min(ridges, key=score))
-
-
-def errors(x_ND, y_NA, n: int, ridge: float) -> np.ndarray:
-    """Squared errors, of the tasks after the first n, of the ridge regression on these and of their mean."""
-    spread_D = x_ND[:n].std(0)
-    x = (x_ND - x_ND[:n].mean(0)) / np.where(spread_D > 1e-6, spread_D, 1.0)
-    y = y_NA - y_NA[:n].mean(0)
-    weights_DA = np.linalg.solve(x[:n].T @ x[:n] + ridge * n * np.eye(x.shape[1]), x[:n].T @ y[:n])
-    return np.stack([((y - x @ weights_DA) ** 2).sum(-1), (y**2).sum(-1)], axis=-1)[n:]
-
-
-def r_squared(squares_NQ2) -> float:
-    error, spread = np.moveaxis(squares_NQ2.sum(0), -1, 0)
-    return float((1 - error / spread).mean())
-
-
-def difference(ours_NQ2, theirs_NQ2) -> float:
-    return r_squared(ours_NQ2) - r_squared(theirs_NQ2)
 
 
 def share(ours_NQ2, theirs_NQ2) -> float:

@@ -43,4 +43,6 @@ def get_config():
     config.influence_is_bayes = config_dict.create(**planning, distances=4)
     config.values_are_cached = config_dict.create(**planning)
     config.values_can_be_swapped = config_dict.create(**planning)
+    config.logits_by_position = config_dict.create(**planning)
+    config.layers_hold_iterates = config_dict.create(**planning, ridges=(0.01, 0.1, 1.0))
     return config

@@ -117,4 +117,6 @@ def get_config():
     config.influence_is_bayes = config_dict.create(run="tabular", tasks=128, distances=2, seed=0)
     config.values_are_cached = config_dict.create(run="tabular", tasks=64, seed=0)
     config.values_can_be_swapped = config_dict.create(run="tabular", tasks=64, seed=0)
+    config.logits_by_position = config_dict.create(run="tabular", tasks=64, seed=0)
+    config.layers_hold_iterates = config_dict.create(run="tabular", tasks=256, ridges=(0.01, 0.1, 1.0), seed=0)
     return config
