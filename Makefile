@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: demo language test test-all lint format bench-quick gpu-check clean
+.PHONY: demo language test test-all lint format docs bench-quick gpu-check clean
 
 demo: .venv
 	$(PY) -m experiments.run --config=experiments/configs/demo.py --workdir=runs/demo
@@ -29,6 +29,11 @@ format: .venv
 	$(PY) -m ruff check --fix --quiet .
 	$(PY) -m ruff format --quiet .
 
+# The documentation, in docs/_build/html; needs no network, and a warning is an error.
+docs: .venv
+	$(PY) docs/render.py --check
+	$(PY) -m sphinx -q -W --keep-going -b html docs docs/_build/html
+
 # The speed of the program beside the committed table; informs, and never fails on timing.
 bench-quick: .venv
 	$(PY) -m benchmarks.run --quick --compare benchmarks/results/cpu.json
@@ -40,8 +45,8 @@ gpu-check: .venv
 
 .venv: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install --quiet --constraint constraints.txt --editable ".[test,clinical,data,gym,language]"
+	.venv/bin/pip install --quiet --constraint constraints.txt --editable ".[test,clinical,data,docs,gym,language]"
 	touch .venv
 
 clean:
-	rm -rf .venv runs build *.egg-info
+	rm -rf .venv runs build docs/_build *.egg-info

@@ -4,6 +4,8 @@ import importlib.util
 import pathlib
 import re
 import runpy
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +27,7 @@ PLACEHOLDER = re.compile(r"\b(?:NAME|ID)\.py")  # the reader's own file
 
 
 def test_the_family_of_ones_own():
-    code = re.search(r"```python\n(.*?)```", README, re.DOTALL).group(1)
+    code = re.search(r"```python\n(.*?)```", (ROOT / "docs/families.md").read_text(), re.DOTALL).group(1)
     assert len(code.splitlines()) < 30
     exec(code, {})
     family = make_family("coin", horizon=4)
@@ -55,6 +57,32 @@ def test_fields_that_are_named_exist(name):
     fields = {field for module in modules for field in fields_of(module["get_config"]())}
     for field in set(re.findall(r"--config\.([\w.]+)=", (ROOT / name).read_text())) - {"FIELD"}:
         assert field in fields, field
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 120
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_tables_are_those_of_the_results(name):
+    text = (ROOT / name).read_text()
+    assert runpy.run_path(str(ROOT / "docs/render.py"))["rendered"](text) == text
+
+
+def test_the_api_has_every_module():
+    text = (ROOT / "docs/api.md").read_text()
+    for path in (ROOT / "icdm").glob("*/*.py"):
+        if path.stem != "__init__":
+            assert f".. automodule:: icdm.{path.parent.name}.{path.stem}\n" in text, path
+
+
+@pytest.mark.slow
+def test_the_documentation_is_built_without_a_warning(tmp_path):
+    pytest.importorskip("sphinx")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", ROOT / "docs", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    assert "Boltzmann" in (tmp_path / "api.html").read_text()
 
 
 def test_every_command_is_in_the_readme():
