@@ -8,29 +8,17 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments.policies import BLACK, GREY, shown
 from icdm import pages
-from icdm.evaluation.table import EXPLORED, cell, columns_of
+from icdm.evaluation.table import EXPLORED, PERCENT, cell, columns_of
 from icdm.problems.family import Family, HasWords
 from icdm.runs.monitor import read_metrics
 from icdm.runs.settings import Settings, as_json
 from icdm.trajectories.collect import ContextConfig
 
-COLORS = {
-    "oracle": "#2a7f62",
-    "random": "#9a9a9a",
-    "fine_tuned": "#c8553d",
-    "in_context": "#3d6bc8",
-    "no_context": "#6fb7e0",
-    "copy": "#d98cb3",
-    "memoriser": "#3f8f8a",
-    "posterior_mean": "#c9a227",
-    "certainty_equivalence": "#8e5ba6",
-    "qmdp": "#222222",
-    "most_likely_state": "#7a9a3a",
-    "nominal_oracle": "#b3537d",
-}
-OTHER = "#c9a227"
 STYLES = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"), ("-", "v"))  # one for each behavior that records contexts
+WIDTH = 5.2  # inches of every figure: readable on a phone, and two side by side in print
+LINEAR_TO = 1.0  # % of the gap, up to which its axis is linear
 
 
 def write(workdir: pathlib.Path, results: dict, config: Any, title: str) -> None:
@@ -38,10 +26,11 @@ def write(workdir: pathlib.Path, results: dict, config: Any, title: str) -> None
     settings = Settings.from_config(config)
     metrics = read_metrics(workdir / "metrics.jsonl")
     pictures = []
+    if any("normalized_gap" in own for own in results["policies"].values()):
+        pictures.append(("Normalised gap of every policy", pages.save(workdir, "gaps", gap_dots(results["policies"]))))
     if metrics:
-        pictures.append(("Learning curves", pages.save(workdir, "learning_curves", learning_curves(metrics))))
-    if any("normalized_gap" in metrics for metrics in results["policies"].values()):
-        pictures.append(("Normalised gap of every policy", pages.save(workdir, "gaps", gap_bars(results["policies"]))))
+        drawn = learning_curves(metrics, units_of(settings))
+        pictures.append(("Learning curves", pages.save(workdir, "learning_curves", drawn)))
     curves = support_curves(results["policies"], settings.context)
     if curves:
         caption = "Normalised gap against the number of episodes in the context"
@@ -92,10 +81,15 @@ def policy_table(heading: str, policies: dict, published: dict[str, str]) -> dic
     """One table of the page: a row for every policy, a column for every metric."""
     metrics = columns_of(policies)
     rows = [
-        {"name": name, "cells": [cell(m, numbers.get(m)) for m in metrics], "published": published.get(name, "")}
-        for name, numbers in policies.items()
+        {
+            "name": name,
+            "text": shown(name).text,
+            "cells": [cell(m, numbers.get(m)) for m in metrics],
+            "published": published.get(name, ""),
+        }
+        for name, numbers in sorted(policies.items(), key=lambda item: -item[1]["value"]["mean"])
     ]
-    names = [name.replace("_", " ") for name in metrics]
+    names = [name.replace("_", " ") + (", %" if name in PERCENT else "") for name in metrics]
     return {"heading": heading, "metrics": names, "rows": rows, "published": bool(published)}
 
 
@@ -143,17 +137,35 @@ def comparison_name(comparison: dict) -> str:
     return f"{comparison['first']} less {comparison['second']}" + (f" at {at}" if at else "")
 
 
-def learning_curves(metrics: list[dict]) -> Figure:
+def units_of(settings: Settings) -> dict[str, str]:
+    """What the loss of each phase is, with its unit."""
+    tuned = {
+        "advantage": "squared error of (Q - mean Q) / temperature",
+        "tokens": "cross-entropy, nats a token",
+    }.get(settings.labels.labels, "cross-entropy, nats a decision")
+    return {"pretrain": "cross-entropy, nats a token", "fine_tune": tuned, "from_scratch": tuned}
+
+
+def learning_curves(metrics: list[dict], units: dict[str, str]) -> Figure:
+    """The loss of every phase against its steps, one panel below the other; a cross where held-out tasks were looked
+    at."""
     phases = list(dict.fromkeys(line["phase"] for line in metrics))
-    figure, axes = plt.subplots(1, len(phases), figsize=(4.2 * len(phases), 3.2), squeeze=False, layout="constrained")
-    for axis, phase in zip(axes[0], phases):
+    size = (WIDTH, 2.4 * len(phases))
+    figure, axes = plt.subplots(len(phases), 1, figsize=size, squeeze=False, layout="constrained")
+    for axis, phase in zip(axes[:, 0], phases):
         lines = [line for line in metrics if line["phase"] == phase]
         losses = [line["loss"] for line in lines]
-        axis.plot([line["step"] for line in lines], losses, color="#333333", lw=1.4)
+        axis.plot([line["step"] for line in lines], losses, ".-", ms=4, color=BLACK, lw=1.4, label="training")
+        seen = [line for line in lines if "validation_loss" in line]
+        if seen:
+            held_out = [line["validation_loss"] for line in seen]
+            axis.plot([line["step"] for line in seen], held_out, "x", color=shown("copy").color, label="held-out tasks")
+            axis.legend(fontsize=8, frameon=False)
         if min(losses) > 0 and max(losses) > 10 * min(losses):
             axis.set_yscale("log")
-        axis.set(title=phase.replace("_", " "), xlabel="step", ylabel="training loss")
+        axis.set(title=phase.replace("_", " "), xlabel="step", ylabel=units[phase].replace(", ", ",\n"))
         axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
     return figure
 
 
@@ -177,50 +189,80 @@ def support_curves(policies: dict, context: ContextConfig) -> dict[tuple[str, st
 
 
 def support_figure(curves: dict[tuple[str, str], dict[int, dict]]) -> Figure:
-    figure, axis = plt.subplots(figsize=(7.6, 3.8), layout="constrained")
+    figure, axis = plt.subplots(figsize=(WIDTH, 4.2), layout="constrained")
     styles = dict(zip(dict.fromkeys(behavior for _, behavior in curves), STYLES))
     for (policy, behavior), curve in curves.items():
         x = sorted(curve)
         mean, low, high = np.array([(curve[k]["mean"], *curve[k]["ci95"]) for k in x]).T
         label = f"{policy.replace('_', ' ')}, {behavior.replace('_', ' ')} episodes"
         line, marker = styles[behavior]
-        style = dict(color=COLORS.get(policy, OTHER), ls=line, marker=marker, ms=5, capsize=2, lw=1.4)
-        axis.errorbar(x, mean, [mean - low, high - mean], label=label, **style)
+        style = dict(color=shown(policy).color, ls=line, marker=marker, ms=5, capsize=2, lw=1.4)
+        axis.errorbar(x, 100 * mean, [100 * (mean - low), 100 * (high - mean)], label=label, **style)
     axis.set_xticks(sorted({k for curve in curves.values() for k in curve}))
-    axis.set(xlabel="episodes in the context", ylabel="(OPT - value) / (OPT - RANDOM), 95 % interval")
+    axis.set(xlabel="episodes in the context", ylabel="normalised gap, % (95 % interval)")
     if all(number["mean"] > 0 for curve in curves.values() for number in curve.values()):
         axis.set_yscale("log")
     axis.grid(alpha=0.25)
-    axis.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    figure.legend(fontsize=8, frameon=False, loc="outside lower center", ncols=2)
     axis.spines[["top", "right"]].set_visible(False)
     return figure
 
 
 def exploration_figure(exploration: dict) -> Figure:
-    figure, axis = plt.subplots(figsize=(7.6, 4.2), layout="constrained")
+    """The normalised gap of each episode, from nothing; intervals at some episodes, so that bands do not blend."""
+    figure, axis = plt.subplots(figsize=(WIDTH, 4.6), layout="constrained")
     for i, (name, own) in enumerate(exploration.items()):
-        mean, low, high = np.array([(gap["mean"], *gap["ci95"]) for gap in own["by_episode"]]).T
-        x, line = np.arange(1, len(mean) + 1), ("-", "--", ":", "-.")[i // 4]
-        (drawn,) = axis.plot(x, mean, ls=line, color=f"C{i}", lw=1.4, label=name.replace("_", " "))
-        axis.fill_between(x, low, high, color=drawn.get_color(), alpha=0.12, lw=0)
-    axis.set(xlabel="episode", ylabel="(OPT - value) / (OPT - RANDOM), 95 % interval")
+        mean, low, high = 100 * np.array([(gap["mean"], *gap["ci95"]) for gap in own["by_episode"]]).T
+        x = np.arange(1, len(mean) + 1)
+        every = (i * len(x) // 40 % max(1, len(x) // 8), max(1, len(x) // 8))
+        style = shown(name.removesuffix("_sampled"))
+        line = ":" if name.endswith("_sampled") else style.line
+        axis.errorbar(
+            x,
+            mean,
+            [mean - low, high - mean],
+            errorevery=every,
+            markevery=every,
+            color=style.color if style.text else f"C{i}",
+            marker=style.marker,
+            ls=line,
+            lw=1.4,
+            ms=5,
+            capsize=2,
+            label=name.replace("_", " "),
+        )
+    axis.set(xlabel="episode", ylabel="normalised gap, % (95 % interval)")
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.grid(alpha=0.25)
-    axis.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    figure.legend(fontsize=8, frameon=False, loc="outside lower center", ncols=2)
     axis.spines[["top", "right"]].set_visible(False)
     return figure
 
 
-def gap_bars(policies: dict) -> Figure:
-    shown = {name: metrics["normalized_gap"] for name, metrics in policies.items() if "normalized_gap" in metrics}
-    figure, axis = plt.subplots(figsize=(6.4, 0.8 + 0.36 * len(shown)), layout="constrained")
-    for i, (name, number) in enumerate(reversed(shown.items())):
-        mean, (low, high) = number["mean"], number["ci95"]
-        axis.barh(i, mean, color=COLORS.get(name, OTHER), height=0.66)
-        axis.plot([low, high], [i, i], color="black", lw=1.4)
-        axis.text(max(high, mean, 0) + 0.015, i, f"{mean:.3f}", va="center", fontsize=9)
-    axis.set_yticks(range(len(shown)), [name.replace("_", " ") for name in reversed(shown)])
-    axis.set_xlim(right=1.12 * max([1.0, *(n["ci95"][1] for n in shown.values())]))
-    axis.set_xlabel("(OPT - value) / (OPT - RANDOM), 95 % interval")
+def gap_dots(policies: dict) -> Figure:
+    """The normalised gap of every policy, the best on top; the axis is linear up to LINEAR_TO, then logarithmic, so
+    that good policies can be told apart. The run's own models are filled, references hollow."""
+    own = {name: metrics["normalized_gap"] for name, metrics in policies.items() if "normalized_gap" in metrics}
+    ordered = sorted(own.items(), key=lambda item: item[1]["mean"])
+    figure, axis = plt.subplots(figsize=(WIDTH, 1.0 + 0.27 * len(ordered)), layout="constrained")
+    for y, (name, number) in enumerate(ordered):
+        style, mean = shown(name), 100 * number["mean"]
+        low, high = (100 * x for x in number["ci95"])
+        fill = style.color if style.is_learned else "white"
+        axis.plot([low, high], [y, y], color=style.color, lw=1.6)
+        axis.plot(mean, y, style.marker, color=style.color, markerfacecolor=fill, markersize=6.5)
+        axis.annotate(f"{mean:.1f}", (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=8)
+    axis.axvline(100, color=GREY, lw=0.8, ls=":")
+    axis.set_xscale("symlog", linthresh=LINEAR_TO, linscale=0.6)
+    lowest, highest = (f(end for number in own.values() for end in number["ci95"]) for f in (min, max))
+    ticks = [-100, -10, -1, 0, 1, 3, 10, 30, 100, 300, 1000]
+    shown_ticks = [x for x in ticks if min(0, 200 * lowest) <= x <= max(100, 100 * highest)]
+    axis.set_xticks(shown_ticks, [str(x) for x in shown_ticks])
+    axis.minorticks_off()
+    axis.set_xlim(min(-0.15, 110 * lowest), 1.3 * max(100, 100 * highest))
+    axis.set_yticks(range(len(ordered)), [name.replace("_", " ") for name, _ in ordered], fontsize=9)
+    axis.invert_yaxis()
+    axis.set_xlabel("normalised gap, % of OPT - RANDOM (95 % interval)")
+    axis.grid(axis="x", alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
     return figure

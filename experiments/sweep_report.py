@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from experiments import report
 from experiments.grid import Point, parameters
+from experiments.policies import shown
 from icdm import pages
 from icdm.evaluation.summary import normalized_gaps, summaries
 from icdm.evaluation.table import gap_is_clear
@@ -266,9 +267,9 @@ def curves(axis: Axes, entries: list[tuple[Point, dict]], name: str, metric: str
         own = [value for value in values if value in points]
         mean, low, high = 100 * np.maximum(np.array([np.mean(points[v], axis=0) for v in own]).T, LOWEST)
         x = [place[value] for value in own]
-        color = report.COLORS[policy]
-        axis.plot(x, mean, marker="o", ms=4, color=color, label=policy.replace("_", " "))
-        axis.fill_between(x, low, high, color=color, alpha=0.18, lw=0)
+        style, label = shown(policy), policy.replace("_", " ")
+        axis.plot(x, mean, style.line, marker=style.marker, ms=5, color=style.color, label=label)
+        axis.vlines(x, low, high, color=style.color, alpha=0.6, lw=1)
         if metric == "gap":
             _published(axis, entries, name, policy)
     axis.grid(alpha=0.25)
@@ -281,4 +282,4 @@ def _published(axis: Axes, entries: list[tuple[Point, dict]], name: str, policy:
         figures = [float(x) for x in re.findall(r"[\d.]+", entry.get("published", {}).get(policy, ""))]
         if figures:
             ends = [point[name]] * 2, [min(figures), max(figures)]
-            axis.plot(*ends, marker="x", ms=6, lw=1.4, ls=":", color=report.COLORS[policy], label=label)
+            axis.plot(*ends, marker="x", ms=6, lw=1.4, ls=":", color=shown(policy).color, label=label)
