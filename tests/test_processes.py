@@ -44,18 +44,20 @@ def alone(tmp_path_factory):
     return workdir
 
 
-def assert_same_numbers(workdir, other):
+def assert_same_numbers(workdir, other, was_stopped=False):
+    """The mean loss of the lines in which a run was stopped is that of fewer steps."""
     for policy, measures in Run.open(other).results()["policies"].items():
         for measure, wanted in measures.items():
             found = Run.open(workdir).results()["policies"][policy][measure]
             np.testing.assert_allclose(found["mean"], wanted["mean"], atol=1e-5, err_msg=f"{policy} {measure}")
             np.testing.assert_allclose(found["ci95"], wanted["ci95"], atol=1e-5, err_msg=f"{policy} {measure}")
-    losses = [
+    one, two = (
         {(line["phase"], line["step"]): line["loss"] for line in map(json.loads, lines)}
         for lines in ((path / "metrics.jsonl").read_text().splitlines() for path in (workdir, other))
-    ]
-    assert losses[0].keys() == losses[1].keys()
-    np.testing.assert_allclose(list(losses[0].values()), list(losses[1].values()), rtol=1e-5)
+    )
+    assert one.keys() == two.keys()
+    differing = [place for place in one if not np.isclose(one[place], two[place], rtol=1e-5)]
+    assert len(differing) <= was_stopped, differing
 
 
 @pytest.mark.slow
@@ -94,7 +96,7 @@ def test_when_one_is_killed_the_other_ends_and_the_same_command_goes_on(killed, 
     first, second = outputs(again)
     assert [process.returncode for process in again] == [0, 0], first + second
     assert "going on from step" in first
-    assert_same_numbers(tmp_path, alone)
+    assert_same_numbers(tmp_path, alone, was_stopped=True)
 
 
 @pytest.mark.slow
@@ -108,7 +110,7 @@ def test_a_signal_to_one_stops_all_at_the_same_step_and_one_process_goes_on(numb
     assert "stopped at step" in first
     resumed = run("experiments.run", *TINY, f"--workdir={tmp_path}")
     assert resumed.returncode == 0 and "going on from step" in resumed.stdout, resumed.stderr
-    assert_same_numbers(tmp_path, alone)
+    assert_same_numbers(tmp_path, alone, was_stopped=True)
 
 
 @pytest.mark.slow
