@@ -26,6 +26,12 @@ what a repair drops is counted."""
 DESCRIBE = """Says what a file of recorded steps holds: episodes and their lengths, how often each action was taken,
 rewards, which state-action pairs were seen, and every kind of defect with its number of rows and the first row."""
 
+LIST = """Names the families of problems with their parameters and sources, the configs with what they ask and take, and
+the runs with how far they have come."""
+
+COMPARE = """Prints the fields in which the configs of two finished runs differ, and the normalised gaps of the policies
+that both have measured. Where both have met the same tasks the difference, second less first, is paired over them."""
+
 EXPORT = """Writes what RUN, the directory of a run or a config file, fine-tunes on as supervised examples for other
 programs: JSON lines in a form that TRL reads, each decision labelled with the oracle's action. prompt-completion and
 messages are one line a decision, tokens one line a row of episodes. A stopped export goes on when it is started again;
@@ -98,6 +104,19 @@ def reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--missing-reward", choices=("zero",), help="a step without a reward paid 0")
 
 
+def list_(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", nargs="?", choices=("families", "configs", "runs"), help="(all of them)")
+    parser.add_argument("--configs", default="experiments/configs", metavar="DIR", help="(%(default)s)")
+    parser.add_argument("--runs", default="runs", metavar="DIR", help="(%(default)s)")
+
+
+def compare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("one", metavar="RUN", help="directory of a finished run")
+    parser.add_argument("other", metavar="RUN", help="another")
+    parser.add_argument("--figure", metavar="FILE", help="draw the gaps into a .png, .pdf or .svg")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
 FORMS = ("prompt-completion", "messages", "tokens")
 
 
@@ -116,10 +135,12 @@ def export(parser: argparse.ArgumentParser) -> None:
 
 
 COMMANDS = {  # its parser, its module, one line, more lines
+    "compare": (compare, "icdm.runs.compare", "in what two runs differ, task by task", COMPARE),
     "convert": (convert, "icdm.logs.convert", "make a table of recorded steps, or other files of a table", CONVERT),
     "decide": (decide, "icdm.runs.decide", "the next action of a trained run, for the task at hand", DECIDE),
     "describe": (describe, "icdm.logs.describe", "what a file of recorded steps holds", DESCRIBE),
     "export": (export, "icdm.runs.export", "training rows or a trained model, in files of other programs", EXPORT),
+    "list": (list_, "icdm.runs.listing", "the families, configs and runs that there are", LIST),
     "solve": (solve, "icdm.oracles.solve", "value and first action of a .POMDP file, with its bracket", SOLVE),
 }
 

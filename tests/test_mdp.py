@@ -18,7 +18,7 @@ from icdm.oracles.backward_induction import (
     policy_value,
     until_absorption,
 )
-from icdm.problems.family import family_names, make_family
+from icdm.problems.family import families, make_family
 from icdm.problems.mdp import draw, expected_reward, make_mdp
 from icdm.trajectories.collect import draw_problems
 
@@ -162,4 +162,4 @@ def test_unknown_names_are_answered_with_the_nearest():
         make_family("enrgy")
     with pytest.raises(UserError, match="did you mean 'horizon'"):
         make_family("energy", horizn=3)
-    assert {"energy", "random_mdp", "icu_sepsis", "icu_sepsis_hospitals"} <= set(family_names())
+    assert {"energy", "random_mdp", "icu_sepsis", "icu_sepsis_hospitals"} <= set(families())

@@ -4,6 +4,8 @@
 
 Rows are exchangeable steps of a uniform policy, so attention is blind to order. The labels carry the Q-values.
 The reference is the posterior-mean planner, which reads the same context exactly.
+
+Some 10 minutes of two cores.
 """
 
 from experiments.configs import base

@@ -4,6 +4,8 @@
 
 The references are the oracle, which knows the model, and a planner that fits the likeliest POMDP to the same context
 by expectation-maximisation (`certainty_equivalence`).
+
+Some 18 minutes of one core.
 """
 
 from experiments.configs import base

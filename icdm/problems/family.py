@@ -191,10 +191,10 @@ def parse_parameters(text: str) -> tuple[str, dict]:
     return name, parameters
 
 
-def family_names() -> list[str]:
-    """The names of all families, sorted."""
+def families() -> dict[str, type]:
+    """The classes of all families by their names, sorted."""
     _import_all()
-    return sorted(_FAMILIES)
+    return dict(sorted(_FAMILIES.items()))
 
 
 def sample_tasks(family: Family, keys: jax.Array) -> MDP | POMDP | AmbiguousPOMDP:
