@@ -1,10 +1,12 @@
 """The flags --config=FILE and --config.field=VALUE, with one line for a mistake in them."""
 
+import ast
 import os
 import pathlib
 import re
 import runpy
 import sys
+from collections.abc import Callable, Iterable, Iterator
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -31,12 +33,17 @@ def keep_programs() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
-def parse(argv: list[str], program: str) -> list[str]:
-    """Parses the command line; a mistake ends the program with one line and exit code 2."""
+def parse(argv: list[str], program: str, further: Callable[[], Iterable[str]] = tuple) -> list[str]:
+    """Parses the command line; a mistake ends the program with one line and exit code 2.
+
+    Args:
+      further: the lines that --help prints after the flags.
+    """
     logging.set_verbosity(logging.ERROR)  # the program reports mistakes itself
     with one_line_errors(program):
         if any(argument in ("--help", "-help", "-h", "--helpfull", "--helpshort") for argument in argv):
             app.usage(shorthelp=True, writeto_stdout=True)
+            print("", *further(), sep="\n")
             sys.exit(0)
         try:
             rest = flags.FLAGS(argv)
@@ -50,6 +57,24 @@ def parse(argv: list[str], program: str) -> list[str]:
         if rest[1:]:
             raise UserError(f"unexpected argument {rest[1]!r}: give flags as --name=value")
         return rest
+
+
+def configs_and_fields() -> Iterator[str]:
+    """The configs of the project, and every field with its default, read from files: nothing slow is imported."""
+    from icdm.runs.listing import configs_of
+
+    root = pathlib.Path(__file__).parent
+    yield "configs, experiments/configs/NAME.py:"
+    yield from (f"  {line}" for line in configs_of(root / "configs"))
+    yield "\nfields, --config.FIELD=VALUE, a field of a group as --config.GROUP.FIELD=VALUE:"
+    source = (root.parent / "icdm/runs/settings.py").read_text()
+    tree = ast.parse(source)
+    defaults = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "defaults")
+    yield from (line for statement in defaults.body[1:] for line in _lines_of(source, statement))
+
+
+def _lines_of(source: str, statement: ast.stmt) -> list[str]:
+    return source.splitlines()[statement.lineno - 1 : statement.end_lineno]
 
 
 def _explained(argv: list[str], error: Exception) -> UserError:

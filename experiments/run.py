@@ -10,7 +10,7 @@ import pathlib
 
 from absl import app, flags
 
-from experiments.flags import define_cache, define_config, keep_programs, parse
+from experiments.flags import configs_and_fields, define_cache, define_config, keep_programs, parse
 from icdm.errors import UserError, one_line_errors
 from icdm.memory import keep_freed_memory
 from icdm.processes import AUTO, OFF, joined
@@ -55,4 +55,4 @@ def steps_of(given: list[str] | None) -> tuple[int, int] | None:
 
 if __name__ == "__main__":
     keep_freed_memory()  # before JAX starts its threads
-    app.run(main, flags_parser=lambda argv: parse(argv, "experiments.run"))
+    app.run(main, flags_parser=lambda argv: parse(argv, "experiments.run", configs_and_fields))

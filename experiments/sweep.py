@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from absl import app, flags
 
-from experiments.flags import define_config, parse
+from experiments.flags import configs_and_fields, define_config, parse
 from icdm.errors import UserError, one_line_errors
 from icdm.memory import keep_freed_memory
 
@@ -281,4 +281,4 @@ def _sweep(grid: Grid, wide: bool) -> dict:
 
 if __name__ == "__main__":
     keep_freed_memory()  # before JAX starts its threads
-    app.run(main, flags_parser=lambda argv: parse(argv, "experiments.sweep"))
+    app.run(main, flags_parser=lambda argv: parse(argv, "experiments.sweep", configs_and_fields))

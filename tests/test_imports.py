@@ -108,4 +108,6 @@ def test_help_answers_without_importing_jax(command):
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout
+    if command != "icdm":
+        assert "Some 12 minutes of two cores." in done.stdout and "checkpoint_every=250" in done.stdout
     assert time.monotonic() - began < 10

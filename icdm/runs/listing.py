@@ -9,9 +9,6 @@ import re
 
 from icdm.errors import UserError
 from icdm.files import is_locked
-from icdm.problems.family import families
-from icdm.runs.monitor import read_metrics
-from icdm.runs.run import Run
 
 COST = re.compile(r"[A-Z][^.]*\b(?:minutes|hours|s) of [^.]*\bcores?\b[^.]*\.")  # "Some 12 minutes of two cores."
 COMMAND = re.compile(r"^ {4}.*$", re.MULTILINE)
@@ -31,6 +28,8 @@ def main(arguments: argparse.Namespace) -> None:
 
 def _families(_: argparse.Namespace) -> list[str]:
     """Every family: its parameters with their defaults, what it is, and where it comes from."""
+    from icdm.problems.family import families  # imports JAX, which --help goes without
+
     found = []
     for name, family in families().items():
         fields = [f"{field.name}={field.default}" for field in dataclasses.fields(family) if field.repr]
@@ -42,8 +41,15 @@ def _families(_: argparse.Namespace) -> list[str]:
 
 
 def _configs(arguments: argparse.Namespace) -> list[str]:
-    """Every config of a directory: what it asks and what it takes, as its file says. The files are not run."""
-    directory = pathlib.Path(arguments.configs)
+    return configs_of(pathlib.Path(arguments.configs))
+
+
+def configs_of(directory: pathlib.Path) -> list[str]:
+    """Every config of a directory: what it asks and what it takes, as its file says. The files are not run.
+
+    Raises:
+      UserError: there is no such directory.
+    """
     if not directory.is_dir():
         raise UserError(f"{directory} is no directory: give that of the configs with --configs")
     found = []
@@ -63,6 +69,9 @@ def _runs(arguments: argparse.Namespace) -> list[str]:
 
 def state_of(directory: pathlib.Path) -> str:
     """How far the run of a directory has come: its gap, or its last step."""
+    from icdm.runs.monitor import read_metrics
+    from icdm.runs.run import Run
+
     try:
         run = Run.open(directory)
         results = run.results()
