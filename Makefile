@@ -45,7 +45,7 @@ gpu-check: .venv
 
 .venv: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install --quiet --constraint constraints.txt --editable ".[test,clinical,data,docs,gym,language]"
+	.venv/bin/pip install --quiet --constraint constraints.txt --editable ".[test,clinical,data,docs,gym,language,tensorboard]"
 	touch .venv
 
 clean:

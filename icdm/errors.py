@@ -12,6 +12,7 @@ EXTRAS = {
     "h5py": "data",
     "tokenizers": "language",
     "gguf": "language",
+    "tensorboardX": "tensorboard",
 }  # which extra brings a package
 STOPPED = 143  # exit code
 

@@ -6,7 +6,18 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).parent.parent
-EXTRAS = ["grain", "pyarrow", "h5py", "icu_sepsis", "tokenizers", "gguf", "pytest", "hypothesis", "chex"]
+EXTRAS = [
+    "grain",
+    "pyarrow",
+    "h5py",
+    "icu_sepsis",
+    "tokenizers",
+    "gguf",
+    "tensorboardX",
+    "pytest",
+    "hypothesis",
+    "chex",
+]
 
 
 def run(module, *arguments, timeout=300, devices=1):

@@ -170,6 +170,22 @@ def test_the_progress_says_compiling_until_the_first_step_is_done(tmp_path, caps
         assert "compiling" not in capsys.readouterr().out
 
 
+def test_the_same_numbers_go_to_tensorboard(tmp_path):
+    pytest.importorskip("tensorboardX")
+    from tensorboardX.proto.event_pb2 import Event
+
+    with Monitor(tmp_path / "metrics.jsonl", "pretrain", 10, tmp_path / "events") as monitor:
+        monitor(0)
+        monitor(5, loss=2.5, tokens_per_s=100.0)
+    [file] = (tmp_path / "events").iterdir()
+    found, content = {}, file.read_bytes()
+    while content:  # records: length (8 bytes), checksum (4), event, checksum (4)
+        length = int.from_bytes(content[:8], "little")
+        event, content = Event.FromString(content[12 : 12 + length]), content[16 + length :]
+        found |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
+    assert found == {("pretrain/loss", 5): 2.5, ("pretrain/tokens_per_s", 5): 100.0}
+
+
 def test_work_outlives_the_reader_of_its_output(tmp_path):
     """As in `... | head -1`, in an ASCII locale."""
     code = f"""

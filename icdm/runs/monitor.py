@@ -74,12 +74,15 @@ class Monitor:
 
     Lines of metrics.jsonl that a killed run wrote after its last checkpoint are taken back when the
     phase begins at that checkpoint. `seconds` counts the time spent in the phase over all starts.
+
+    Args:
+      events: a directory for TensorBoard's event files with the same numbers; None for none.
     """
 
-    def __init__(self, path: pathlib.Path, phase: str, steps: int):
-        self.path, self.phase, self.steps = path, phase, steps
+    def __init__(self, path: pathlib.Path, phase: str, steps: int, events: pathlib.Path | None = None):
+        self.path, self.phase, self.steps, self.events = path, phase, steps, events
         self.seconds = 0.0
-        self.file = None
+        self.file = self.writer = None
 
     def __enter__(self):
         self.terminal = sys.stdout.isatty()
@@ -100,6 +103,8 @@ class Monitor:
         self.progress.stop()
         if self.file:
             self.file.close()
+        if self.writer:
+            self.writer.close()
 
     def __call__(self, step: int, **numbers: float) -> None:
         if self.file is None:
@@ -110,6 +115,8 @@ class Monitor:
             line = {"phase": self.phase, "step": step, **numbers, "seconds": self.seconds}
             self.file.write(json.dumps(line) + "\n")
             self.file.flush()
+            for name, value in numbers.items() if self.writer else ():
+                self.writer.add_scalar(f"{self.phase}/{name}", value, step)
         self._show(step, numbers)
 
     def _begin(self, step: int):
@@ -121,6 +128,10 @@ class Monitor:
                 self.seconds = line["seconds"]
         write_text(self.path, "".join(kept))
         self.file = (self.path if is_first() else pathlib.Path(os.devnull)).open("a")
+        if self.events and is_first():
+            from tensorboardX import SummaryWriter  # the extra `tensorboard`
+
+            self.writer = SummaryWriter(str(self.events), purge_step=step + 1)
         self.since = time.monotonic()
         if step:
             print(f"{self.phase}: going on from step {step} of {self.steps}", flush=True)

@@ -155,7 +155,8 @@ class Phases:
             return sum(x.item() for x in losses) / VALIDATION_BATCHES
 
         checkpoints = Checkpoints(self.run.directory / "checkpoints" / name)
-        monitor = Monitor(self.run.directory / "metrics.jsonl", name, config.steps)
+        events = self.run.directory / "tensorboard" / name if self.settings.tensorboard else None
+        monitor = Monitor(self.run.directory / "metrics.jsonl", name, config.steps, events)
         trace = Trace(self.run.directory / "trace" / name, self.traced)
         try:
             with monitor, trace:

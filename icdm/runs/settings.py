@@ -24,7 +24,7 @@ from icdm.trajectories.layouts import Layout, make_layout
 from icdm.trajectories.layouts.text import Phrases, phrases_of, text_layout
 
 A_DAY = 86_400.0  # seconds
-DISPLAYED = ("published",)  # fields that change nothing of what is computed
+DISPLAYED = ("published", "tensorboard")  # fields that change nothing of what is computed
 
 
 def defaults() -> dict[str, Any]:
@@ -112,6 +112,7 @@ def defaults() -> dict[str, Any]:
         endpoint=dict(timeout=60.0, tries=3, at_once=4),
         mesh_model=1,  # devices that share one copy of the weights
         mesh_fsdp=False,  # whether those that share a batch share the weights too
+        tensorboard=False,  # metrics also as event files, in DIR/tensorboard (extra `tensorboard`)
         # Gaps in % as a paper prints them, {"FAMILY:horizon=T": {policy: text}}, shown beside ours.
         published=dict(),
     )
@@ -173,6 +174,7 @@ class Settings:
     endpoint: EndpointConfig
     mesh_model: int
     mesh_fsdp: bool
+    tensorboard: bool
     data: str
     data_labels: str
     published: dict[str, str]
@@ -229,6 +231,7 @@ class Settings:
             endpoint=EndpointConfig(**c["endpoint"]),
             mesh_model=c["mesh_model"],
             mesh_fsdp=c["mesh_fsdp"],
+            tensorboard=c["tensorboard"],
             data=c["data"],
             data_labels=c["data_labels"],
             published=c["published"].get(f"{c['family']}:horizon={c['horizon']}", {}),
