@@ -13,7 +13,6 @@ import markupsafe
 import numpy as np
 
 from icdm import pages
-from icdm.intervals import mean_interval
 from icdm.problems.family import HasGrid
 from icdm.runs.run import Run
 from icdm.trajectories.prompt import encode
@@ -27,13 +26,13 @@ from theory.circuits.headlines import (
     head_reads_q,
     influence_is_bayes,
     logits_are_q,
+    measured,
     regret,
     regret_rises,
 )
 from theory.circuits.heads import mean_and_half
 from theory.circuits.trained import centred
 from theory.circuits.view import View
-from theory.ledger import number
 
 CONTEXTS = {"best": 5, "worst": 5, "random": 10}
 DECISIONS = 4  # in each, spread over the episode
@@ -74,7 +73,6 @@ def write(run: Run, layer: int | None, head: int | None, tasks: int) -> pathlib.
         view=view,
         tasks=tasks,
         headlines=headlines,
-        number=number,
         data=markupsafe.Markup(data.replace("<", "\\u003c")),
         versions=", ".join(f"{name} {version}" for name, version in pages.versions().items()),
     )
@@ -179,11 +177,11 @@ def page_data(view: View, head: Head, heads: list[Head], rises_NI: np.ndarray) -
         )
         return texts | {
             "kind": kind,
-            "error": number(error),
+            "error": f"{error:.2g}",
             "state": own.observation[:, :-1].ravel().tolist(),
             "arrival": own.observation[:, 1:].ravel().tolist(),
             "action": own.action.ravel().tolist(),
-            "reward": [float(number(r)) for r in own.reward.ravel().tolist()],
+            "reward": [float(f"{r:.3g}") for r in own.reward.ravel().tolist()],
             "valid": own.valid.ravel().astype(int).tolist(),
             "pieces": view.step_L[pieces].tolist(),
             "decisions": [decision(n, w, moved, exact, pieces) for w in range(len(view.steps))],
@@ -204,7 +202,7 @@ def page_data(view: View, head: Head, heads: list[Head], rises_NI: np.ndarray) -
         "correlation": np.round(means_WXH, 3).tolist(),
         "half": np.round(half_WXH, 3).tolist(),
         "removed": [list(each) for each in heads],
-        "rises": [rounded(*mean_interval(rises_N)) for rises_N in rises_NI.T],
+        "rises": [rise_of(rises_N) for rises_N in rises_NI.T],
         "contexts": [context(n, kind, error) for n, (kind, _, error) in enumerate(chosen)],
     }
 
@@ -246,5 +244,7 @@ def ten_thousandths(shares: np.ndarray) -> list:
     return np.rint(10000 * shares).astype(int).tolist()
 
 
-def rounded(mean: float, interval: list[float]) -> list[float]:
-    return [float(number(x)) for x in (mean, *interval)]
+def rise_of(rises_N: np.ndarray) -> list[float]:
+    """The mean and the ends of its interval, as the headline has them."""
+    _, value, interval, _ = measured("", np.mean, rises_N)
+    return [float(f"{x:.3g}") for x in (value, *interval)]

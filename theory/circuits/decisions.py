@@ -97,8 +97,8 @@ def replaced(family: Family, episodes: Trajectories, chosen_NET: np.ndarray, sig
     """The episodes with one signal of each chosen step replaced.
 
     Args:
-      signal: "reward", r by lowest + highest - r; or "observation", that after the step, o by the next one, o + 1 modulo
-        the number of observations.
+      signal: "reward", r by lowest + highest - r; or "observation", that after the step, o by the next one, which is
+        o + 1 modulo the number of observations.
     """
     if signal == "reward":
         reward_NET = np.asarray(episodes.reward)

@@ -69,7 +69,7 @@ def head_reads_q(view: View, start: View, head: Head) -> Headline:
 def logits_are_q(view: View, start: View) -> list[Headline]:
     """R2 of logit differences on differences of the planner's Q, and of the task's Q*."""
     shuffled_NA = view.logits(shuffle_actions(view.rows.episodes, np.random.default_rng(0)))[:, 0]
-    against = {} if view.planner_NWA is None else {f"the {view.planner}'s Q": view.planner_NWA[:, 0]}
+    against = {} if view.planner_NWA is None else {f"the Q of the {view.planner}": view.planner_NWA[:, 0]}
     found = []
     for name, q_NA in (against | {"the task's own Q*": view.true_NWA[:, 0]}).items():
         sums = {

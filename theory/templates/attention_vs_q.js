@@ -35,6 +35,9 @@ function fill(id, ...children) {
   byId(id).replaceChildren(...children);
 }
 
+/** One entry of a key: a colour and what it stands for. */
+const swatch = (ink, name) => make("b", {}, make("span", { style: `background:${ink}` }), name);
+
 function text(x, y, content, attributes = {}) {
   return make("svg:text", { x, y, ...attributes }, content);
 }
@@ -77,8 +80,7 @@ function setUp() {
   }
   byId("controls").addEventListener("submit", (event) => event.preventDefault());
   byId("strip").addEventListener("keydown", moveInStrip);
-  fill("attention-key", ...[0, 100, 1000, 10000].flatMap((share) => [
-    make("span", { style: `background:${shade(share)};border:1px solid var(--line)` }), `${share / 100} %`]));
+  fill("attention-key", ...[0, 100, 1000, 10000].map((share) => swatch(shade(share), `${share / 100} %`)));
   let width = window.innerWidth;
   window.addEventListener("resize", () => {
     if (window.innerWidth !== width) show(false);
@@ -110,7 +112,7 @@ function buildStrip() {
   picked.step = largest(strengths());
 }
 
-const rewardText = (reward) => (reward === 1 ? "●" : reward === 0 ? "○" : `${reward}`);
+const rewardText = (reward) => (reward === 1 ? "●" : reward === 0 ? "○" : `${Number(reward.toPrecision(2))}`);
 
 /** How much each step moves the planner's Q, or the logits where there is no planner. */
 function strengths() {
@@ -201,7 +203,7 @@ function showValues() {
   for (const end of [-limit, 0, limit]) svg.append(text(middle + end * scale, floor + 14, value(end), { "text-anchor": "middle" }));
   svg.append(text(width, floor + 14, "reward", { "text-anchor": "end" }));
   fill("values", svg);
-  fill("values-key", ...rows.flatMap(([name, ink]) => [make("span", { style: `background:var(${ink})` }), name]));
+  fill("values-key", ...rows.map(([name, ink]) => swatch(`var(${ink})`, name)));
 }
 
 // ---- which heads Q can be read from
@@ -230,7 +232,7 @@ function pickHead(layer, head) {
 // ---- what one signal of the context changes
 
 function matrix(title, changes, limit) {
-  const c = context(), cell = 16, left = 30, width = left + data.steps * cell, height = data.episodes * cell + 34;
+  const c = context(), cell = 16, left = 30, width = Math.max(190, left + data.steps * cell), height = data.episodes * cell + 34;
   const svg = make("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": title, style: `max-width:${width * 1.6}px` });
   changes.forEach((each, i) => {
     if (!c.valid[i]) return;
@@ -250,7 +252,7 @@ function matrix(title, changes, limit) {
 }
 
 function scatter(limit) {
-  const size = 300, left = 46, plot = size - left - 40, at = (v) => left + (v / limit + 1) / 2 * plot, up = (v) => plot + 8 - (v / limit + 1) / 2 * plot;
+  const size = 300, left = 58, plot = size - left - 40, at = (v) => left + (v / limit + 1) / 2 * plot, up = (v) => plot + 8 - (v / limit + 1) / 2 * plot;
   const { moved, exact } = decision();
   const svg = make("svg", { viewBox: `0 0 ${size} ${size}`, role: "img", "aria-label": "changes of all actions by every step", style: "max-width:26rem" });
   svg.append(make("svg:rect", { x: left, y: 8, width: plot, height: plot, fill: "none", stroke: "var(--line)" }),
@@ -268,7 +270,7 @@ function scatter(limit) {
   svg.append(text(left + plot / 2, plot + 38, "change of the planner's Q, reward", { "text-anchor": "middle", "font-size": 11 }),
     text(0, 0, "change of temperature x logit, reward", { transform: `translate(11 ${plot / 2 + 8}) rotate(-90)`, "text-anchor": "middle", "font-size": 11 }));
   const fit = xx && yy ? `slope ${(xy / xx).toFixed(2)}, R² ${(xy * xy / xx / yy).toFixed(2)}` : "nothing moves";
-  return make("div", {}, make("h3", {}, `all actions (by colour): ${fit}`), svg);
+  return make("div", {}, make("h3", {}, `all actions, by colour: ${fit}`), svg);
 }
 
 function showInfluence() {
@@ -313,7 +315,7 @@ function showBeliefs() {
       make("svg:rect", { x: left, y: s * group + k * line + 2, width: Math.max(1, belief[s] * scale), height: line - 3, style: `fill:var(${inks[k]})` }),
       text(left + belief[s] * scale + 5, s * group + k * line + 13, percent(belief[s]), { "font-size": 11 })));
   }
-  fill("beliefs", make("div", { class: "key note" }, ...beliefs.flatMap(([name], k) => [make("span", { style: `background:var(${inks[k]})` }), `of a decider ${name}`])), svg);
+  fill("beliefs", make("div", { class: "key note" }, ...beliefs.map(([name], k) => swatch(`var(${inks[k]})`, `of a decider ${name}`))), svg);
 }
 
 function show(isAnotherDecision) {
