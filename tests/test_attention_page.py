@@ -6,18 +6,19 @@ import json
 
 import chromium
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments.configs import tiger
 from icdm.errors import UserError
 from icdm.families.tiger import Tiger
-from icdm.oracles.certify import OracleConfig
 from icdm.runs.phases import Phases
 from icdm.runs.run import Run
-from icdm.trajectories.collect import ContextConfig, draw_tasks, record_with_context
+from icdm.trajectories.collect import draw_problems, to_float32
 from icdm.trajectories.layouts import LAYOUTS
 from icdm.trajectories.layouts.transition import TransitionLayout
+from icdm.trajectories.trajectory import Trajectories
 from theory import attention_vs_q
 from theory.circuits import attention_page, decisions, heads, trained
 from theory.circuits.beliefs import beliefs_in_the_task, posterior
@@ -50,7 +51,7 @@ def view_of(layout):
     return View(run, trained.unseen_rows(run, 5, 0), STEPS, run.start())
 
 
-@pytest.mark.parametrize("layout", ["transition", "interleaved"])
+@pytest.mark.parametrize("layout", [pytest.param("transition", marks=pytest.mark.slow), "interleaved"])
 def test_a_view_sees_what_a_reading_sees(layout):
     """At the first decision, attention and logits are those of `trained.read`; heads are removed as it removes them."""
     view = view_of(layout)
@@ -66,9 +67,9 @@ def test_a_view_sees_what_a_reading_sees(layout):
     np.testing.assert_allclose(view.values_NWXHA[:, 0], np.moveaxis(values, 0, 1), atol=1e-5)
 
 
-def test_values_at_a_later_decision_count_the_returns_so_far(rng=np.random.default_rng(0)):
-    view = view_of("transition")
-    episodes, attention = view.rows.episodes, rng.random((1, 5, 1, 4, 2))
+def test_values_at_a_later_decision_count_the_returns_so_far():
+    episodes = view_of("transition").rows.episodes
+    attention = np.random.default_rng(0).random((1, 5, 1, 4, 2))
     found = heads.values_read(attention, episodes, 1.0, step=1)
     reward, action = np.asarray(episodes.reward), np.asarray(episodes.action)
     for n, a in np.ndindex(5, 2):
@@ -107,18 +108,17 @@ def test_a_layout_that_does_not_show_what_is_replaced_is_refused(monkeypatch):
 
 
 def test_beliefs_are_those_of_bayes_rule():
-    """A listener hears the tiger's side with the task's accuracy; the posterior's belief lies between those of tasks."""
-    family = Tiger(horizon=3)
-    tasks = draw_tasks(family, jax.random.key(0), 4, OracleConfig(points=4))
-    context = ContextConfig(episodes=1, behavior="oracle")
-    episodes = record_with_context(family, tasks, np.arange(4), jax.random.key(1), context, "oracle")
-    found = beliefs_in_the_task(tasks.problem, episodes, (0, 1))
-    accuracy_N = np.asarray(tasks.problem.emission)[:, 0, 0, 0]
-    heard_N = np.asarray(episodes.observation)[:, -1, 1]
+    """A listener hears the tiger's side with the task's accuracy, and learns nothing from what its reward is."""
+    problem = to_float32(draw_problems(Tiger(horizon=3), jax.random.key(0), 4))
+    heard_N = np.array([0, 1, 1, 0])
+    observation = np.stack([0 * heard_N, heard_N, heard_N, heard_N], -1)[:, None]
+    nothing = np.zeros((4, 1, 3), int)
+    episodes = Trajectories(*map(jnp.asarray, (observation, nothing, nothing - 1.0, nothing == 0)))
+    found = beliefs_in_the_task(problem, episodes, (0, 2))
+    accuracy_N = np.asarray(problem.emission)[:, 0, 0, 0]
     np.testing.assert_allclose(found[:, 0], 0.5)
-    listened = np.asarray(episodes.action)[:, -1, 0] == 0
-    assert listened.any()
-    np.testing.assert_allclose(found[np.arange(4), 1, heard_N][listened], accuracy_N[listened], atol=1e-6)
+    twice_N = accuracy_N**2 / (accuracy_N**2 + (1 - accuracy_N) ** 2)
+    np.testing.assert_allclose(found[np.arange(4), 1, heard_N], twice_N, atol=1e-6)
 
 
 def test_the_page_offers_decisions_that_are_reached_and_fits(monkeypatch):

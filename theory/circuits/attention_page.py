@@ -102,10 +102,8 @@ def offered_steps(run: Run, valid_NET: np.ndarray) -> tuple[int, ...]:
 def offered_heads(view: View, shown: Head) -> list[Head]:
     """The heads whose removal the page offers: the one that is shown first, and the best readers of Q."""
     means_XH = view.correlation_NWXH[:, 0].mean(0)
-    order = [
-        tuple(int(i) for i in np.unravel_index(index, means_XH.shape)) for index in np.argsort(-means_XH, axis=None)
-    ]
-    return [shown, *(head for head in order if head != shown)][:ABLATED]
+    order_N2 = np.stack(np.unravel_index(np.argsort(-means_XH, axis=None), means_XH.shape), 1)
+    return [shown, *(head for head in map(tuple, order_N2.tolist()) if head != shown)][:ABLATED]
 
 
 def offered_contexts(view: View, rng: np.random.Generator) -> list[tuple[str, int, float]]:
@@ -133,59 +131,53 @@ def page_data(view: View, head: Head, heads: list[Head], rises_NI: np.ndarray) -
     attention = view.attention(episodes)
     without = {head: view.logits(episodes, (head,)) for head in heads}
     beliefs = known_beliefs(view, index_N)
+    regret_NW = regret(view.logits_NWA, view.true_NWA)
     means_WXH, half_WXH = correlations(view)
     layers, per_layer = means_WXH.shape[1:]
 
     def whole(values: np.ndarray) -> list:
         return np.rint(values / quantum).astype(int).tolist()
 
-    def decision(n: int, w: int, moved: np.ndarray, exact: np.ndarray | None, pieces: np.ndarray) -> dict:
+    def decision(n: int, w: int, moved_IWA: np.ndarray, exact_IWA: np.ndarray | None, pieces: np.ndarray) -> dict:
         row, step = index_N[n], view.steps[w]
         before = (episodes.action.shape[1] - 1) * episodes.action.shape[2] + step
-        planner = (
-            {}
-            if exact is None
-            else {
-                "planner": whole(centred(view.planner_NWA[row, w])),
-                "exact": whole(exact[:before, w]),
-            }
-        )
-        return planner | {
+        found = {
             "happens": bool(view.took_place_NW[row, w]),
             "state": int(episodes.observation[n, -1, step]),
             "q": whole(centred(view.true_NWA[row, w])),
             "logits": whole(view.logits_NWA[row, w]),
-            "regret": whole(regret(view.logits_NWA[row][None], view.true_NWA[row][None])[0, w]),
+            "regret": whole(regret_NW[row, w]),
             "attention": ten_thousandths(attention[n, w][..., pieces]),
             "head": whole(centred(view.values_NWXHA[row, w])),
             "without": [whole(without[head][n, w]) for head in heads],
-            "moved": whole(moved[:before, w]),
+            "moved": whole(moved_IWA[:before, w]),
             "beliefs": {name: ten_thousandths(belief[n, w]) for name, belief in beliefs.items()},
         }
+        if exact_IWA is not None:
+            found |= {"planner": whole(centred(view.planner_NWA[row, w])), "exact": whole(exact_IWA[:before, w])}
+        return found
 
     def context(n: int, kind: str, error: float) -> dict:
         own = jax.tree.map(lambda x: x[n], episodes)
         many = each_replaced(family, own, view.signal)
-        moved = view.logits(many) - view.logits_NWA[index_N[n]][None]
-        exact = None if view.planner_NWA is None else centred(view.planned(many) - view.planner_NWA[index_N[n]][None])
+        moved_IWA, exact_IWA = view.logits(many) - view.logits_NWA[index_N[n]][None], None
+        if view.planner_NWA is not None:
+            exact_IWA = centred(view.planned(many) - view.planner_NWA[index_N[n]][None])
         prompt = encode(layout, jax.tree.map(lambda x: x[None], own))
         pieces = np.flatnonzero(np.asarray(prompt.tokens.valid)[0, : prompt.acting[-1, view.steps[-1]] + 1])
-        texts = (
-            {"tokens": token_texts(view.run, np.asarray(prompt.tokens.id)[0, pieces, 0])}
-            if layout.positions > 1
-            else {}
-        )
-        return texts | {
+        found = {
             "kind": kind,
             "error": f"{error:.2g}",
             "state": own.observation[:, :-1].ravel().tolist(),
-            "arrival": own.observation[:, 1:].ravel().tolist(),
             "action": own.action.ravel().tolist(),
             "reward": [float(f"{r:.3g}") for r in own.reward.ravel().tolist()],
             "valid": own.valid.ravel().astype(int).tolist(),
             "pieces": view.step_L[pieces].tolist(),
-            "decisions": [decision(n, w, moved, exact, pieces) for w in range(len(view.steps))],
+            "decisions": [decision(n, w, moved_IWA, exact_IWA, pieces) for w in range(len(view.steps))],
         }
+        if layout.positions > 1:
+            found["tokens"] = token_texts(view.run, np.asarray(prompt.tokens.id)[0, pieces, 0])
+        return found
 
     return {
         "quantum": quantum,

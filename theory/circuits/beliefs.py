@@ -15,6 +15,7 @@ from icdm.evaluation.references import GRID
 from icdm.oracles.belief import first_belief, updated_belief
 from icdm.oracles.certify import OracleConfig
 from icdm.problems.family import HasGrid
+from icdm.problems.policy import Carry
 from icdm.readers.posterior_grid import Plans, PosteriorGrid, plan_grid, read
 from icdm.trajectories.trajectory import Trajectories
 
@@ -30,15 +31,19 @@ def posterior(family: HasGrid, episodes: Trajectories, steps: tuple[int, ...]) -
     plans = plans_of(family)
     context, own = (jax.tree.map(lambda x, part=part: x[:, part], episodes) for part in (slice(None, -1), -1))
     policy = PosteriorGrid(plans, read(plans, context))
-    act = jax.jit(policy.act)
     carry, found = policy.init(jnp.zeros(len(episodes.action), jnp.int32)), {}
     for t in range(max(steps) + 1):
-        _, q_NA, carry = act(carry, jnp.asarray(own.observation[:, t]), None)
+        q_NA, carry = _acted(policy, carry, jnp.asarray(own.observation[:, t]))
         _, belief_NGS, log_NG, *_ = carry
         found[t] = q_NA, jnp.einsum("ng,ngs->ns", jnp.exp(log_NG), belief_NGS)
         carry = policy.observe(carry, jnp.asarray(own.action[:, t]), jnp.asarray(own.reward[:, t]))
     q, belief = zip(*(found[t] for t in steps))
     return np.stack(q, 1).astype(np.float64), np.stack(belief, 1).astype(np.float64)
+
+
+@jax.jit
+def _acted(policy: PosteriorGrid, carry: Carry, observation_N: jax.Array):
+    return policy.act(carry, observation_N, None)[1:]
 
 
 def beliefs_in_the_task(problem, episodes: Trajectories, steps: tuple[int, ...]) -> np.ndarray:
