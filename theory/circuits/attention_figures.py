@@ -65,7 +65,7 @@ def heat_map(axis: Axes, correlation_XNH: np.ndarray, title: str) -> None:
     """
     means_XH, half_XH = mean_and_half(np.moveaxis(correlation_XNH, 1, 0))
     clear_XH = np.abs(means_XH) > half_XH
-    axis.imshow(np.where(clear_XH, means_XH, 0), cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
+    axis.imshow(np.where(clear_XH, means_XH, 0), cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
     for layer, head in np.ndindex(means_XH.shape):
         color = GREY if not clear_XH[layer, head] else "w" if abs(means_XH[layer, head]) > 0.6 else "k"
         axis.text(head, layer, f"{means_XH[layer, head]:.2f}", ha="center", va="center", color=color)
@@ -88,7 +88,7 @@ def draw_scatter(values: Values, x: int, h: int) -> Figure:
         correlation = np.corrcoef(theirs_NA.ravel(), ours_NA.ravel())[0, 1] if ours_NA.any() else 0.0
         equal_axes(axis, limit)
         axis.set(xlabel="Q*(s, a) less its mean, reward", title=f"{titles[name]}: correlation {correlation:.2f}")
-    axes[0].set(ylabel="value less its mean, reward")
+        axis.set(ylabel="value less its mean, reward")
     if theirs_NA.shape[1] <= 6:
         axes[0].legend(markerscale=2)
     return figure
@@ -98,7 +98,7 @@ def draw_influence(moved: dict[str, Moved], signal: str) -> Figure:
     """What one replaced signal of each context does to the logits, against what it does to the planner's Q."""
     figure, axes = panels(len(moved), height=4.0)
     for axis, (place, (exact_NA, ours_NA)) in zip(axes, moved.items()):
-        axis.plot(exact_NA.ravel(), ours_NA.ravel(), ".", alpha=0.35, markersize=4, markeredgewidth=0)
+        axis.plot(exact_NA.ravel(), ours_NA.ravel(), ".", alpha=0.5, markersize=5, markeredgewidth=0)
         equal_axes(axis, 1.05 * max(np.abs(exact_NA).max(), np.abs(ours_NA).max()))
         axis.set(xlabel="change of the planner's Q, reward", ylabel="change of temperature x logit, reward")
         axis.set_title(f"one {signal} {place} replaced", fontsize=9)

@@ -7,6 +7,8 @@ const picked = { context: 0, decision: 0, layer: data.head[0], head: data.head[1
 const ACTION_COLORS = ["#0072B2", "#B36200", "#00785A", "#C0392B", "#7D4FA8", "#666666"];
 const digits = Math.max(0, Math.min(3, Math.ceil(-Math.log10(data.quantum))));
 
+const signalOf = data.signal === "observation" ? "observation after" : "reward of"; // a step
+
 const byId = (id) => document.getElementById(id);
 const value = (whole) => (whole * data.quantum).toFixed(digits).replace(/^-(0\.?0*)$/, "$1");
 const percent = (share) => (share / 100).toFixed(share < 1000 ? 1 : 0) + " %";
@@ -94,7 +96,7 @@ function buildStrip() {
   const c = context(), columns = `1.9rem repeat(${data.steps}, minmax(1.25rem, 3rem))`;
   fill("strip", ...times(data.episodes).map((e) => {
     const isLast = e === data.episodes - 1;
-    const row = make("div", { class: "episode", style: `grid-template-columns:${columns}` }, make("span", {}, isLast ? "now" : `${e + 1}`));
+    const row = make("div", { class: "episode", style: `grid-template-columns:${columns}` }, make("span", {}, isLast ? "now" : `${e}`));
     for (const t of times(data.steps)) {
       const i = e * data.steps + t;
       if (isLast && t === data.decisions[picked.decision]) {
@@ -132,7 +134,7 @@ function paintStrip() {
     box.classList.toggle("strong", shares[i] > 3600);
     box.setAttribute("aria-pressed", i === picked.step);
     box.tabIndex = i === picked.step ? 0 : -1;
-    box.setAttribute("aria-label", `episode ${Math.floor(i / data.steps) + 1}, step ${i % data.steps}: ` +
+    box.setAttribute("aria-label", `episode ${Math.floor(i / data.steps)}, step ${i % data.steps}: ` +
       `${data.hidden ? "observation" : "state"} ${c.state[i]}, action ${c.action[i]}, reward ${c.reward[i]}; attention ${percent(shares[i])}`);
     box.title = box.getAttribute("aria-label");
   }
@@ -239,15 +241,15 @@ function matrix(title, changes, limit) {
     const e = Math.floor(i / data.steps), t = i % data.steps, change = each[picked.action];
     svg.append(make("svg:rect", { x: left + t * cell, y: e * cell, width: cell - 1, height: cell - 1,
       style: `fill:${signed(change / limit)};stroke:${i === picked.step ? "var(--ink)" : "var(--line)"};stroke-width:${i === picked.step ? 2 : 0.5}` },
-      make("svg:title", {}, `episode ${e + 1}, step ${t}: ${value(change)}`)));
+      make("svg:title", {}, `episode ${e}, step ${t}: ${value(change)}`)));
   });
   for (const e of times(data.episodes)) {
-    if (e % 5 === 0 || data.episodes < 12) svg.append(text(left - 5, e * cell + 12, e === data.episodes - 1 ? "now" : `${e + 1}`, { "text-anchor": "end", "font-size": 9 }));
+    if (e % 5 === 0 || data.episodes < 12) svg.append(text(left - 5, e * cell + 12, e === data.episodes - 1 ? "now" : `${e}`, { "text-anchor": "end", "font-size": 9 }));
   }
   for (const t of times(data.steps)) {
     if (t % 5 === 0 || data.steps < 8) svg.append(text(left + t * cell + 7, data.episodes * cell + 10, `${t}`, { "text-anchor": "middle", "font-size": 9 }));
   }
-  svg.append(text(left, height - 6, "step of the episode; lines: episodes", { "font-size": 10 }));
+  svg.append(text(left, height - 6, "step (lines: episodes)", { "font-size": 10 }));
   return make("div", {}, make("h3", {}, title), svg);
 }
 
@@ -278,7 +280,7 @@ function showInfluence() {
   const limit = Math.max(1, ...[...moved, ...(exact ?? [])].flat().map(Math.abs));
   const model = matrix("the model's logits", moved, limit);
   fill("influence", model, ...(exact ? [matrix(`the exact change: ${data.planner}`, exact, limit), scatter(limit)] : []));
-  fill("influence-note", `Each box: what replacing the ${data.signal} of that step changes, from -${value(limit)} (orange) to ${value(limit)} (blue) of reward, on one scale` +
+  fill("influence-note", `Each box: what replacing the ${signalOf} that step changes, from -${value(limit)} (orange) to ${value(limit)} (blue) of reward, on one scale` +
     (exact ? "." : "; no exact posterior is known for this family."));
 }
 
@@ -287,10 +289,10 @@ function showInfluence() {
 function showChanges() {
   const d = decision(), removed = data.removed.findIndex(([x, h]) => x === picked.layer && h === picked.head);
   const add = (list, changes) => list.map((v, a) => v + changes[a]);
-  const step = picked.step, at = `episode ${Math.floor(step / data.steps) + 1}, step ${step % data.steps}`;
+  const step = picked.step, at = `episode ${Math.floor(step / data.steps)}, step ${step % data.steps}`;
   const rows = [["as it is", d.logits]];
   if (removed >= 0) rows.push([`without layer ${picked.layer}, head ${picked.head}`, d.without[removed]]);
-  if (d.moved[step]) rows.push([`${data.signal} of ${at} replaced`, add(d.logits, d.moved[step])]);
+  if (d.moved[step]) rows.push([`${signalOf} ${at} replaced`, add(d.logits, d.moved[step])]);
   if (d.planner) rows.push([data.planner, d.planner]);
   if (d.planner && d.exact[step]) rows.push([`${data.planner}, ${data.signal} replaced`, add(d.planner, d.exact[step])]);
   const head = make("tr", {}, make("th", {}, ""), ...times(data.actions).map((a) => make("th", {}, `action ${a}`)));
