@@ -238,5 +238,5 @@ def ten_thousandths(shares: np.ndarray) -> list:
 
 def rise_of(rises_N: np.ndarray) -> list[float]:
     """The mean and the ends of its interval, as the headline has them."""
-    _, value, interval, _ = measured("", np.mean, rises_N)
+    _, value, interval, _ = measured("", np.mean, rises_N, {})
     return [float(f"{x:.3g}") for x in (value, *interval)]

@@ -36,10 +36,10 @@ class Moved(NamedTuple):
     model: np.ndarray
 
 
-def measured(name: str, statistic: Callable, *samples: np.ndarray, **controls: float) -> Headline:
+def measured(name: str, statistic: Callable, sample_N: np.ndarray, controls: dict[str, float]) -> Headline:
     """The statistic of N tasks with its bootstrap interval."""
-    interval = bootstrap_interval(statistic, *samples, rng=np.random.default_rng(0))
-    return Headline(name, float(statistic(*samples)), interval, {k.replace("_", " "): v for k, v in controls.items()})
+    interval = bootstrap_interval(statistic, sample_N, rng=np.random.default_rng(0))
+    return Headline(name, float(statistic(sample_N)), interval, controls)
 
 
 def head_reads_q(view: View, start: View, head: Head) -> Headline:
@@ -53,17 +53,16 @@ def head_reads_q(view: View, start: View, head: Head) -> Headline:
     def mean(values_NA: np.ndarray) -> float:
         return float(spearman(values_NA, true_NA)[second].mean())
 
-    planned = {} if view.planner_NWA is None else {"planner": mean(view.planner_NWA[:, 0])}
-    return measured(
-        f"layer {layer}, head {number}: rank correlation of its values with Q*",
-        np.mean,
-        view.correlation_NWXH[second, 0, layer, number],
-        before_training=mean(start.values_NWXHA[:, 0, layer, number]),
-        actions_of_the_context_shuffled=mean(shuffled[:, 0, layer, number]),
-        equal_attention_to_all_steps=mean(equal[0, :, 0]),
-        **planned,
-        logits=mean(view.logits_NWA[:, 0]),
-    )
+    controls = {
+        "before training": mean(start.values_NWXHA[:, 0, layer, number]),
+        "actions of the context shuffled": mean(shuffled[:, 0, layer, number]),
+        "equal attention to all steps": mean(equal[0, :, 0]),
+        "logits": mean(view.logits_NWA[:, 0]),
+    }
+    if view.planner_NWA is not None:
+        controls["planner"] = mean(view.planner_NWA[:, 0])
+    name = f"layer {layer}, head {number}: rank correlation of its values with Q*"
+    return measured(name, np.mean, view.correlation_NWXH[second, 0, layer, number], controls)
 
 
 def logits_are_q(view: View, start: View) -> list[Headline]:
@@ -73,14 +72,14 @@ def logits_are_q(view: View, start: View) -> list[Headline]:
     found = []
     for name, q_NA in (against | {"the task's own Q*": view.true_NWA[:, 0]}).items():
         sums = {
-            "before_training": pair_products(start.logits_NWA[:, 0], q_NA),
-            "actions_of_the_context_shuffled": pair_products(shuffled_NA, q_NA),
+            "before training": pair_products(start.logits_NWA[:, 0], q_NA),
+            "actions of the context shuffled": pair_products(shuffled_NA, q_NA),
         }
         if against and name not in against:
             sums["planner"] = pair_products(view.planner_NWA[:, 0], q_NA)
         controls = {key: r_squared(each_N3[:, None]) for key, each_N3 in sums.items()}
         own_N13 = pair_products(view.logits_NWA[:, 0], q_NA)[:, None]
-        found.append(measured(f"logits: R2 against {name}", r_squared, own_N13, **controls))
+        found.append(measured(f"logits: R2 against {name}", r_squared, own_N13, controls))
     return found
 
 
@@ -89,27 +88,36 @@ def influence_is_bayes(view: View, start: View) -> tuple[list[Headline], dict[st
     if view.planner_NWA is None:
         return [], {}
     family, found, pictures = view.rows.family, [], {}
+    views = {"own": view, "before training": start}
     is_exact = isinstance(family, HasPosterior) and not family.hides_state
     for place, (episodes, kept_N) in view.replaced_once(np.random.default_rng(0)).items():
         view.check_is_read(episodes)
         exact_NA = centred(view.planned(episodes) - view.planner_NWA)[kept_N, 0]
-        if np.abs(exact_NA).max() <= LEAST_CHANGE:
+        moves_N = np.abs(exact_NA).max(-1) > LEAST_CHANGE
+        if moves_N.sum() < 2:
             continue
-        own_NA, before_NA = ((x.logits(episodes) - x.logits_NWA)[kept_N, 0] for x in (view, start))
-        controls = {"before_training": slope(pair_products(before_NA, exact_NA)[:, None])}
+        changes = {name: (x.logits(episodes) - x.logits_NWA)[kept_N, 0] for name, x in views.items()}
         if is_exact:  # its horizon is that of the posterior's model
             rows = dataclasses.replace(view.rows, family=dataclasses.replace(family, horizon=1))
             other = dataclasses.replace(rows, episodes=episodes)
-            myopic_NA = centred(other.reader_q() - rows.reader_q())[kept_N]
-            controls["myopic_reader"] = slope(pair_products(myopic_NA, exact_NA)[:, None])
-        sums_N13 = pair_products(own_NA, exact_NA)[:, None]
-        name = f"one {view.signal} {place} replaced"
-        found.append(
-            measured(f"{name}: slope of the change of the logits on the exact one", slope, sums_N13, **controls)
-        )
-        found.append(measured(f"{name}: R2", r_squared, sums_N13))
-        pictures[place] = Moved(exact_NA, own_NA)
+            changes["myopic reader"] = centred(other.reader_q() - rows.reader_q())[kept_N]
+        sums = {name: pair_products(change_NA, exact_NA)[:, None] for name, change_NA in changes.items()}
+        own_N13 = sums.pop("own")
+        what = f"one {view.signal} {place} replaced"
+        # Rows in which the planner's Q stays add nothing to a slope; a resample of them alone has none.
+        for statistic, name, kept in (
+            (slope, "slope of the change of the logits on the exact one", moves_N),
+            (explained, "R2", slice(None)),
+        ):
+            controls = {control: statistic(each_N13) for control, each_N13 in sums.items()}
+            found.append(measured(f"{what}: {name}", statistic, own_N13[kept], controls))
+        pictures[place] = Moved(exact_NA, changes["own"])
     return found, pictures
+
+
+def explained(sums_N13: np.ndarray) -> float:
+    """R2, which is 0 where nothing moves."""
+    return r_squared(sums_N13) if sums_N13[..., 1].any() and sums_N13[..., 2].any() else 0.0
 
 
 def regret_rises(view: View, heads: list[Head]) -> np.ndarray:
@@ -128,6 +136,6 @@ def regret(logits_NWA: np.ndarray, q_NWA: np.ndarray) -> np.ndarray:
 def head_is_needed(rises_NI: np.ndarray, heads: list[Head], head: Head) -> Headline:
     """The rise without one head, beside the mean of the others'. I heads that were removed one at a time."""
     i = heads.index(head)
-    others = {"mean_of_the_other_heads": float(np.delete(rises_NI, i, 1).mean())} if len(heads) > 1 else {}
+    others = {"mean of the other heads": float(np.delete(rises_NI, i, 1).mean())} if len(heads) > 1 else {}
     name = f"rise of regret without layer {head[0]}, head {head[1]}, in units of reward"
-    return measured(name, np.mean, rises_NI[:, i], **others)
+    return measured(name, np.mean, rises_NI[:, i], others)
