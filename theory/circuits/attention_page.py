@@ -1,7 +1,7 @@
 """The data of the page: some contexts of a run, with whatever a person can pick in them computed beforehand.
 
-Values are whole numbers of thousandths of the reward range, attention and beliefs of ten-thousandths: the page stays
-small. Axis letters: N tasks, W decisions, E episodes, T steps, A actions, L positions, X layers, H heads, I = E T steps
+Values are whole ten-thousandths of the reward range, attention and beliefs whole ten-thousandths: the page stays small.
+Axis letters: N tasks, W decisions, E episodes, T steps, A actions, L positions, X layers, H heads, I = E T steps
 one after another.
 """
 
@@ -124,7 +124,7 @@ def page_data(view: View, head: Head, heads: list[Head], rises_NI: np.ndarray) -
     """Everything that the page's program shows (`theory/templates/attention_vs_q.js`), for JSON."""
     family, layout = view.rows.family, view.run.layout
     low, high = family.reward_range
-    quantum = (high - low) / 1000
+    quantum = (high - low) / 10_000
     chosen = offered_contexts(view, np.random.default_rng(0))
     index_N = np.array([row for _, row, _ in chosen])
     episodes = jax.tree.map(lambda x: np.asarray(x)[index_N], view.rows.episodes)

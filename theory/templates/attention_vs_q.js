@@ -217,7 +217,7 @@ function showGrid() {
     const mean = means[x][h], isClear = Math.abs(mean) > halves[x][h];
     const cell = make("button", { type: "button", "aria-pressed": x === picked.layer && h === picked.head,
       style: isClear ? `background:${signed(mean)}` : "", class: !isClear ? "pale" : Math.abs(mean) > 0.6 ? "strong" : "",
-      title: `${mean} ± ${halves[x][h]}`, "aria-label": `layer ${x}, head ${h}: ${mean} ± ${halves[x][h]}` }, mean.toFixed(2));
+      title: `${mean} ± ${halves[x][h]}`, "aria-label": `layer ${x}, head ${h}: ${mean} ± ${halves[x][h]}` }, mean.toFixed(2).replace("-0.00", "0.00"));
     cell.addEventListener("click", () => pickHead(x, h));
     return make("td", {}, cell);
   }))));
