@@ -1,6 +1,7 @@
 """The page of attention against Q: its numbers against their definitions, and its controls in a real browser."""
 
 import dataclasses
+import functools
 import itertools
 import json
 
@@ -136,11 +137,10 @@ def written(config, directory):
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory):
-    return {
-        name: written(config, tmp_path_factory.mktemp(name))
-        for name, config in {"observed": small(), "tokens": small("interleaved"), "hidden": small_tiger()}.items()
-    }
+def page_of(tmp_path_factory):
+    """The page of a run by its name; it is trained when it is asked for."""
+    configs = {"observed": small(), "tokens": small("interleaved"), "hidden": small_tiger()}
+    return functools.cache(lambda name: written(configs[name], tmp_path_factory.mktemp(name)))
 
 
 @pytest.fixture(scope="module")
@@ -154,9 +154,9 @@ def browser(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("name", ["observed", "tokens", "hidden"])
-def test_every_control_works_and_nothing_overflows(pages, browser, name, width):
+def test_every_control_works_and_nothing_overflows(page_of, browser, name, width):
     browser.errors.clear()
-    browser.open(pages[name], width)
+    browser.open(page_of(name), width)
 
     def shown(id):
         return browser.value(f"document.getElementById('{id}').innerHTML")
@@ -190,11 +190,11 @@ def test_every_control_works_and_nothing_overflows(pages, browser, name, width):
 
 
 @pytest.mark.slow
-def test_what_the_page_says_of_a_picked_step_is_what_was_computed(pages, browser):
+def test_what_the_page_says_of_a_picked_step_is_what_was_computed(page_of, browser):
     """The exact changes that the page holds are those of the posterior computed anew with the step replaced."""
-    directory = pages["hidden"].parent
-    browser.open(pages["hidden"], 1280)
-    run = trained.load(directory)
+    page = page_of("hidden")
+    browser.open(page, 1280)
+    run = trained.load(page.parent)
     rows = trained.unseen_rows(run, 12, 0)
     data = json.loads(browser.value("document.getElementById('data').textContent"))
     view = View(run, rows, tuple(data["decisions"]), run.model("fine_tuned"))

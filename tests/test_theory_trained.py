@@ -428,6 +428,7 @@ def test_swaps_are_measured_beside_the_whole_other_context(directory):
         values_can_be_swapped.check(config)
 
 
+@pytest.mark.slow
 def test_attention_vs_q_writes_a_page_with_its_pictures(directory, capsys):
     attention_vs_q.main(["--run", str(directory), "--tasks", "16", "--head", "1"])
     page = (directory / "attention_vs_q.html").read_text()
