@@ -1,11 +1,17 @@
 """The book of a claim: values, intervals, limits and controls, each entered on one line."""
 
+import pathlib
+
 import numpy as np
 import pytest
 from ml_collections import config_dict
 
 from icdm.intervals import bootstrap_interval, mean_interval
+from theory import ledger
 from theory.book import Book
+from theory.wording import in_words
+
+RESULTS = pathlib.Path(ledger.__file__).parent / "results"
 
 
 def empty_book(**options):
@@ -90,3 +96,14 @@ def test_controls_decide_nothing():
     book.control("error_of_the_wrong_form", np.float64(2.0))
     claim = closed(book)
     assert claim.control == {"error_of_the_wrong_form": 2.0} and list(claim.measured) == ["error"] and claim.holds
+
+
+def test_numbers_are_named_in_words():
+    assert in_words("share_of_reader_transition") == "share of the perfect reader's R2 for Q*, transition layout"
+    assert in_words("share_left_1_layer_2") == (
+        "share of the slope that is left, reward 1 steps away, cut in layer 2 alone"
+    )
+    assert in_words("a_key_of_tomorrow_interleaved") == "a key of tomorrow, interleaved layout"
+    for claim in ledger.read(RESULTS / "planning.json"):
+        for key in (claim.measured | claim.control).keys() - {"tasks", "tasks_whose_best_action_changes"}:
+            assert in_words(key) != key.replace("_", " "), key

@@ -442,6 +442,13 @@ def test_patched_runs_are_those_of_the_source_or_of_the_target(directory, rng):
     assert np.abs(patched(other, valid_NET) - own).max() > 1e-4
 
 
+def test_claims_about_states_refuse_runs_that_hide_them(directory, tmp_path):
+    config = json.loads((directory / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"family": "tiger", "problem": {}}))
+    with pytest.raises(UserError, match="hides its state"):
+        trained.load_observed(tmp_path)
+
+
 def test_values_are_swapped_at_the_steps_that_touch_the_state(rng):
     _, rows = random_mdp_rows(problem=dict(states=6, actions=2, concentration=0.05))
     state_N, kept_N = values_can_be_swapped.neighbours(rows, rng)
@@ -470,12 +477,17 @@ def test_swaps_are_measured_beside_the_whole_other_context(directory):
         values_can_be_swapped.check(config)
 
 
+@pytest.mark.slow
 def test_attention_vs_q_writes_a_page_with_its_pictures(directory, capsys):
-    attention_vs_q.main(["--run", str(directory), "--tasks", "64", "--head", "1"])
+    attention_vs_q.main(["--run", str(directory), "--tasks", "16", "--head", "1"])
     page = (directory / "attention_vs_q.html").read_text()
-    assert page.count("data:image/png;base64,") == 3 and 'src="http' not in page and "head 1" in page
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", "") and "head 1: rank correlation" in page
+    data = json.loads(page.split('<script type="application/json" id="data">')[1].split("</script>")[0])
+    assert [each["kind"] for each in data["contexts"]] == ["best"] * 4 + ["worst"] * 4 + ["random"] * 8
+    errors = [float(each["error"]) for each in data["contexts"]]
+    assert max(errors[:4]) <= min(errors[8:]) and max(errors[8:]) <= min(errors[4:8])
     pictures = {p.name for p in (directory / "attention_vs_q").iterdir()}
-    assert pictures == {f"{n}.{k}" for n in ("scatter", "heat_map", "context") for k in ("png", "pdf")}
+    assert pictures == {f"{n}.{k}" for n in ("scatter", "heat_map", "context", "influence") for k in ("png", "pdf")}
     assert "attention_vs_q.html" in capsys.readouterr().out
 
 
@@ -500,10 +512,10 @@ def test_directories_without_a_trained_model(directory, tmp_path, capsys):
     begun = tmp_path / "begun"
     begun.mkdir()
     (begun / "config.json").write_text(json.dumps(config))
-    hidden = tmp_path / "hidden"
-    hidden.mkdir()
-    (hidden / "config.json").write_text(json.dumps(config | {"family": "tiger", "problem": {}}))
-    for run, words in ((tmp_path, "is not a run"), (begun, "has not got there yet"), (hidden, "hides its state")):
+    untuned = tmp_path / "untuned"
+    untuned.mkdir()
+    (untuned / "config.json").write_text(json.dumps(config | {"fine_tune": config["fine_tune"] | {"steps": 0}}))
+    for run, words in ((tmp_path, "is not a run"), (begun, "has not got there yet"), (untuned, "was not fine-tuned")):
         with pytest.raises(SystemExit) as exit:
             attention_vs_q.main(["--run", str(run)])
         (line,) = capsys.readouterr().err.splitlines()

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from icdm.errors import UserError
 from icdm.files import read_json, write_json
+from theory.wording import in_words
 
 VERDICTS = ("fails", "undecided", "holds")  # from the worst to the best
 
@@ -140,7 +141,7 @@ def sentence(claim: Claim) -> str:
     if claim.holds:
         return "Every number meets its threshold, with its whole interval where it has one."
     found = [name for name, verdict in claim.verdicts.items() if verdict == claim.verdict]
-    named = ", ".join(f"{name.replace('_', ' ')} ({claim.threshold[name]})" for name in found)
+    named = ", ".join(f"{in_words(name)} ({claim.threshold[name]})" for name in found)
     meaning = {"fails": "Outside the threshold", "undecided": "On both sides of the threshold"}
     return f"{meaning[claim.verdict]}: {named}."
 
@@ -151,7 +152,7 @@ def lines(claim: Claim) -> list[tuple[str, str, str, str, str]]:
     verdicts = claim.verdicts
     return [
         (
-            name.replace("_", " "),
+            in_words(name),
             number(claim.measured[name]),
             " .. ".join(map(number, claim.ci95[name])) if name in claim.ci95 else "",
             claim.threshold.get(name, ""),

@@ -8,6 +8,7 @@ import rich.table
 
 from icdm import pages
 from theory.ledger import VERDICTS, Claim, lines, number, sentence
+from theory.wording import in_words
 
 COLORS = dict(zip(VERDICTS, ("red", "yellow", "green")))  # on the console
 
@@ -24,7 +25,7 @@ def print_claim(out: rich.console.Console, claim: Claim, place: str) -> None:
     for line in lines(claim):
         table.add_row(*line)
     for name, value in claim.control.items():
-        table.add_row(f"[dim]control: {name.replace('_', ' ')}[/dim]", f"[dim]{number(value)}[/dim]")
+        table.add_row(f"[dim]control: {in_words(name)}[/dim]", f"[dim]{number(value)}[/dim]")
     out.print(table)
 
 
@@ -40,7 +41,7 @@ def write(path: pathlib.Path, claims: list[Claim], figures: pathlib.Path) -> Non
     claims = sorted(claims, key=lambda claim: VERDICTS.index(claim.verdict))
     pictures = {claim.id: pages.as_source((figures / f"{claim.id}.png").read_bytes()) for claim in claims}
     made_with = ", ".join(f"{name} {version}" for name, version in pages.versions().items())
-    content = dict(lines=lines, number=number, sentence=sentence, marked=marked, versions=made_with)
+    content = dict(lines=lines, number=number, sentence=sentence, in_words=in_words, marked=marked, versions=made_with)
     pages.render(path, "theory", "report.html", claims=claims, pictures=pictures, **content)
 
 

@@ -1,6 +1,6 @@
 """The value that attention heads give every action, and how well these values rank the actions.
 
-The query is the first decision after the context. A head's attention to the steps i of the context gives
+The query is a decision of the last episode, mostly its first. A head's attention to the steps i of the context gives
 
     value(a) = sum_i attention_i [a_i = a] G_i / sum_i attention_i [a_i = a],
 
@@ -11,23 +11,38 @@ actions of these values with Q*(s, .). Axis letters: N tasks, E episodes, T step
 import numpy as np
 from scipy.stats import rankdata
 
+from icdm.intervals import NORMAL_95
 from icdm.trajectories.trajectory import Trajectories
 from theory.circuits.trained import Study, centred
 
 
-def values_read(attention_XNHET: np.ndarray, episodes: Trajectories, gamma: float) -> np.ndarray:
-    """value(a) of each head, (X, N, H, A); an action that does not occur in the context has the mean over all."""
-    weight_XNHET = attention_XNHET[:, :, :, :-1]
-    action_NET, valid_NET = (np.asarray(x)[:, :-1] for x in (episodes.action, episodes.valid))
-    reward_NET = np.where(valid_NET, np.asarray(episodes.reward)[:, :-1], 0.0)
+def values_read(attention_XNHET: np.ndarray, episodes: Trajectories, gamma: float, step: int = 0) -> np.ndarray:
+    """value(a) of each head, (X, N, H, A); an action that does not occur in the context has the mean over all.
+
+    Args:
+      step: of the last episode, at which the query stands; the steps before it are read too, with the returns so far.
+    """
+    taken_NETA = taken_before(episodes, step)
+    reward_NET = np.where(taken_NETA.any(-1), np.asarray(episodes.reward), 0.0)
     return_NET, total = np.zeros(reward_NET.shape), 0.0
     for t in reversed(range(reward_NET.shape[-1])):
         return_NET[..., t] = total = reward_NET[..., t] + gamma * total
-    taken_NETA = valid_NET[..., None] & (action_NET[..., None] == np.arange(episodes.q.shape[-1]))
-    weighted = np.einsum("xnhet,neta->xnha", weight_XNHET, taken_NETA * return_NET[..., None])
-    mass = np.einsum("xnhet,neta->xnha", weight_XNHET, taken_NETA)
+    weighted = np.einsum("xnhet,neta->xnha", attention_XNHET, taken_NETA * return_NET[..., None])
+    mass = np.einsum("xnhet,neta->xnha", attention_XNHET, taken_NETA)
     overall = weighted.sum(-1, keepdims=True) / np.maximum(mass.sum(-1, keepdims=True), 1e-12)
     return np.where(mass > 1e-12, weighted / np.maximum(mass, 1e-12), overall)
+
+
+def taken_before(episodes: Trajectories, step: int = 0) -> np.ndarray:
+    """Whether a step took place before that step of the last episode, and its action was a, (N, E, T, A)."""
+    known_NET = np.array(episodes.valid)
+    known_NET[:, -1, step:] = False
+    return known_NET[..., None] & (np.asarray(episodes.action)[..., None] == np.arange(episodes.q.shape[-1]))
+
+
+def mean_and_half(correlation_NXH: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means over N tasks, and half their normal 95 % intervals, (X, H) both."""
+    return correlation_NXH.mean(0), NORMAL_95 * correlation_NXH.std(0, ddof=1) / np.sqrt(len(correlation_NXH))
 
 
 def ranked_heads(study: Study) -> list[tuple[int, int]]:

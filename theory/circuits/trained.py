@@ -19,7 +19,7 @@ from icdm.errors import UserError
 from icdm.files import locked
 from icdm.models.taps import reading
 from icdm.models.transformer import Transformer
-from icdm.problems.family import Family
+from icdm.problems.family import CanSample, Family
 from icdm.readers.counts_planners import plan_from_context, planners_of
 from icdm.runs.phases import Phases
 from icdm.runs.pretrained import of_package
@@ -156,23 +156,35 @@ def examined(config: Any) -> list[Run]:
     """The runs of a claim's settings: `run`, a directory or the name of a model of the package, or those it trains."""
     if "run" in config:
         path = pathlib.Path(config.run)
-        return [load(of_package(path) or path)]
-    return [load(directory) for directory, _ in sum(experiments_of(config).values(), [])]
+        return [load_observed(of_package(path) or path)]
+    return [load_observed(directory) for directory, _ in sum(experiments_of(config).values(), [])]
+
+
+def load_observed(directory: str | pathlib.Path) -> Run:
+    """The run of a directory, for claims about states that are observed.
+
+    Raises:
+      UserError: as `load`, or a partially observed family.
+    """
+    run = load(directory)
+    if run.family.hides_state:
+        raise UserError(f"{directory}: family {run.settings.family_name} hides its state, on which Q* would depend")
+    return run
 
 
 def load(directory: str | pathlib.Path) -> Run:
     """The run of a directory.
 
     Raises:
-      UserError: no run, none that was fine-tuned, a partially observed family, a family with one task, or contexts
-        that are not episodes.
+      UserError: no run, none that was fine-tuned, a family without a simulator or with one task, or contexts that are
+        not episodes.
     """
     run = Run.open(directory)
     name = run.settings.family_name
     if run.settings.context.episodes < 1 or run.layout.independent_steps:
         raise UserError(f"{directory}: its contexts are not episodes, so there are no returns to attend to")
-    if run.family.hides_state:
-        raise UserError(f"{directory}: family {name} hides its state, on which Q* would depend")
+    if not isinstance(run.family, CanSample):
+        raise UserError(f"{directory}: family {name} has no simulator, so there are no unseen tasks with a known Q*")
     if run.family.n_tasks == 1:
         raise UserError(f"{directory}: family {name} has one task, so its Q* does not depend on a context")
     if "fine_tuned" not in run.trained:
@@ -197,7 +209,7 @@ def unseen_rows(run: Run, n: int, seed: int) -> Rows:
 
 @functools.cache
 def _study(directory: pathlib.Path, n: int, seed: int) -> Study:
-    run = load(directory)
+    run = load_observed(directory)
     rows = unseen_rows(run, n, seed)
     shuffled = shuffle_actions(rows.episodes, np.random.default_rng(seed))
     fine_tuned = run.model("fine_tuned")
