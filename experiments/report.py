@@ -77,13 +77,17 @@ def render(
     )
 
 
-def policy_table(heading: str, policies: dict, published: dict[str, str]) -> dict:
-    """One table of the page: a row for every policy, a column for every metric."""
+def policy_table(heading: str, policies: dict, published: dict[str, str], explains: bool = True) -> dict:
+    """One table of the page: a row for every policy, the best on top, and a column for every metric.
+
+    Args:
+      explains: says what each policy is.
+    """
     metrics = columns_of(policies)
     rows = [
         {
             "name": name,
-            "text": shown(name).text,
+            "text": shown(name).text if explains else "",
             "cells": [cell(m, numbers.get(m)) for m in metrics],
             "published": published.get(name, ""),
         }

@@ -166,7 +166,7 @@ def write(workdir: pathlib.Path, results: dict, config: Any) -> None:
             heading += f" (oracle {entry['oracle']['method']}, bracket {100 * entry['bracket']['mean']:.2f} %)"
         place = f"{entry['family']}:horizon={entry['point'].get('horizon', config.horizon)}"
         published = config.published.to_dict().get(place, {})
-        tables.append(report.policy_table(heading, entry["policies"], published))
+        tables.append(report.policy_table(heading, entry["policies"], published, explains=not tables))
         entries.append(entry | {"published": published})
     pictures = [
         (caption, pages.save(workdir, name, figure))
