@@ -43,6 +43,7 @@ def get_config():
     config.influence_is_bayes = config_dict.create(**planning, distances=4)
     config.values_are_cached = config_dict.create(**planning)
     config.values_can_be_swapped = config_dict.create(**planning)
+    planning |= dict(seed=1)  # these two were tried out on tasks of seed 0
     config.logits_by_position = config_dict.create(**planning)
     config.layers_hold_iterates = config_dict.create(**planning, ridges=(0.01, 0.1, 1.0))
     return config
