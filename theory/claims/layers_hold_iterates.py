@@ -35,14 +35,14 @@ def check(config) -> tuple[Claim, Figure]:
     counted = [squares(counts(rows), target, config.ridges)[:, None] for target in targets]
     book = Book(config)
     book.measure("tau", tau, found, at_least=0.8)
-    book.measure("selectivity", least_selectivity, found, others, at_least=0.3)
+    book.measure("least_selectivity", least_selectivity, found, others, at_least=0.3)
     for j in range(len(targets)):
         best = best_layer(found, j)
-        book.measure(f"r2_{j + 1}", r_squared, found[:, :, j, best])
-        book.measure(f"layer_{j + 1}", best_layer, found, np.full(len(found), j))
-        book.control(f"r2_{j + 1}_of_another_task", r_squared(others[:, :, j, best]))
-        book.control(f"r2_{j + 1}_counted", r_squared(counted[j]))
-        book.control(f"r2_{j + 1}_random_weights", max(map(r_squared, np.moveaxis(at_random[:, :, j], 2, 0))))
+        book.measure(f"probe_r2_{j + 1}", r_squared, found[:, :, j, best])
+        book.measure(f"probe_layer_{j + 1}", best_layer, found, np.full(len(found), j))
+        book.control(f"probe_r2_{j + 1}_of_another_task", r_squared(others[:, :, j, best]))
+        book.control(f"probe_r2_{j + 1}_counted", r_squared(counted[j]))
+        book.control(f"probe_r2_{j + 1}_random_weights", max(map(r_squared, np.moveaxis(at_random[:, :, j], 2, 0))))
     claim = book.close(
         id="layers_hold_iterates",
         claim="what each iterate of value iteration adds to the ones before it is found in a later layer than what the "

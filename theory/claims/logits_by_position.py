@@ -55,7 +55,7 @@ def check(config) -> tuple[Claim, Figure]:
     whole, *by_layer = np.array(partial).transpose(1, 2, 0, 3, 4)
     book.measure("partial_r2", partial_r2, whole, at_least=0.5)
     for i in layers:
-        book.measure(f"partial_r2_layer_{i}", partial_r2, by_layer[i])
+        book.measure(f"partial_r2_written_by_{i}", partial_r2, by_layer[i])
     book.measure("path_r2", r_squared, np.stack(paths, 1), at_least=0.9)
     book.measure("partial_r2_of_another_task", partial_r2, np.stack(unrelated, 1), at_most=0.1)
     start = terms(runs[0].layout, runs[0].model("start"), rows.episodes)
