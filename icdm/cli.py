@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import math
 import sys
 
 from icdm import __version__
@@ -25,6 +26,13 @@ what a repair drops is counted."""
 
 DESCRIBE = """Says what a file of recorded steps holds: episodes and their lengths, how often each action was taken,
 rewards, which state-action pairs were seen, and every kind of defect with its number of rows and the first row."""
+
+OPE = """What POLICY would earn in an episode, estimated from LOG, recorded episodes of another policy: per-decision
+weighted importance sampling, doubly robust, weighted doubly robust and fitted-Q, with bootstrap intervals over
+episodes. The behaviour's probabilities come from the column behavior_probability (or pscore), else from the frequencies
+of the actions in each observation, which is said. POLICY is the directory of a run, whose model draws its actions;
+uniform; behavior; or a .csv or .parquet file of a table with the columns observation, action, probability, one row for
+each pair that is possible. An effective sample size below 30 is refused."""
 
 EXPORT = """Writes what RUN, the directory of a run or a config file, fine-tunes on as supervised examples for other
 programs: JSON lines in a form that TRL reads, each decision labelled with the oracle's action. prompt-completion and
@@ -88,6 +96,18 @@ def describe(parser: argparse.ArgumentParser) -> None:
     reading(parser)
 
 
+def ope(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("log", metavar="LOG")
+    which = "directory of a run, uniform, behavior, or a file of action probabilities"
+    parser.add_argument("--policy", required=True, metavar="POLICY", help=which)
+    parser.add_argument("--task", help="which task_id of LOG; needed if it holds several")
+    parser.add_argument("--discount", type=float, default=1.0, help="of a reward per step (%(default)s)")
+    clip = "largest weight of an episode; above it weights are cut, which biases the estimates (none)"
+    parser.add_argument("--clip", type=float, default=math.inf, metavar="WEIGHT", help=clip)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    reading(parser)
+
+
 def reading(parser: argparse.ArgumentParser) -> None:
     """How a file of recorded steps is to be read."""
     column = dict(action="append", default=[], metavar="COLUMN")
@@ -120,6 +140,7 @@ COMMANDS = {  # its parser, its module, one line, more lines
     "decide": (decide, "icdm.runs.decide", "the next action of a trained run, for the task at hand", DECIDE),
     "describe": (describe, "icdm.logs.describe", "what a file of recorded steps holds", DESCRIBE),
     "export": (export, "icdm.runs.export", "training rows or a trained model, in files of other programs", EXPORT),
+    "ope": (ope, "icdm.runs.ope", "what a policy is worth, from a log of another's episodes", OPE),
     "solve": (solve, "icdm.oracles.solve", "value and first action of a .POMDP file, with its bracket", SOLVE),
 }
 

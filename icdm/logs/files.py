@@ -30,6 +30,7 @@ REMEDIES = {  # of cells that are missing or not of their column's kind
     "t": "icdm convert --sort orders rows by time stamps",
     "reward": "icdm convert --missing-reward zero counts it as 0",
 }
+ALIASES = {"behavior_probability": "pscore"}  # names of columns in other libraries
 NEAR = 0.75  # similarity of a column's name to an absent one's that is taken for a slip
 
 
@@ -65,6 +66,9 @@ class Reading:
             raise unknown("--missing-reward", self.missing_reward, MISSING_REWARD)
 
 
+AS_IT_IS = Reading()
+
+
 class Source(NamedTuple):
     """A file that can be read several times.
 
@@ -86,7 +90,7 @@ class Source(NamedTuple):
     remedies: dict[str, str] = REMEDIES
 
 
-def open_source(path: str | pathlib.Path, reading: Reading = Reading()) -> Source:
+def open_source(path: str | pathlib.Path, reading: Reading = AS_IT_IS) -> Source:
     """The raw rows of a file or Minari directory; what its columns hold is found in one pass over it.
 
     Raises:
@@ -97,8 +101,10 @@ def open_source(path: str | pathlib.Path, reading: Reading = Reading()) -> Sourc
     if not path.exists():
         raise UserError(f"{path}: no such file")
     names, raw, notes = _opened(path, reading)
-    notes = notes + _notes_of_names(path, names)
-    batches = functools.partial(_plain_batches, path, raw, [name for name in names if name in REQUIRED + OPTIONAL])
+    columns = {name: name for name in REQUIRED + OPTIONAL if name in names}
+    columns |= {name: alias for name, alias in ALIASES.items() if alias in names and name not in names}
+    notes = notes + _notes_of_names(path, names, columns)
+    batches = functools.partial(_plain_batches, path, raw, columns)
     if reading.sort:
         batches = functools.partial(in_order, path, batches, ROW_GROUP)
         notes.append("rows are sorted by task, episode and t, and counted in that order")
@@ -116,8 +122,9 @@ def open_source(path: str | pathlib.Path, reading: Reading = Reading()) -> Sourc
     return Source(path, batches, kinds, start, reading.missing_reward, notes)
 
 
-def _opened(path: pathlib.Path, reading: Reading) -> tuple[list[str], Callable[[], Iterator[pa.RecordBatch]], list]:
-    """(names of the columns, a function that starts a pass over the batches, notes) of a file by its kind."""
+def _opened(path: pathlib.Path, reading: Reading) -> tuple[list[str], Callable[..., Iterator[pa.RecordBatch]], list]:
+    """(names of the columns, a function that starts a pass over the batches, which may omit other columns than those
+    that it is given, notes) of a file by its kind."""
     if path.is_dir():
         return _named(path, minari.reader(path))
     if path.suffix == ".jsonl":
@@ -131,46 +138,49 @@ def _opened(path: pathlib.Path, reading: Reading) -> tuple[list[str], Callable[[
         batches, notes = delimited.reader(path)
         return *_named(path, batches)[:2], notes
     if path.suffix in (".parquet", ".pq"):
-        names = parquet_columns(path)
-        return names, functools.partial(parquet_batches, path, [x for x in names if x in REQUIRED + OPTIONAL]), []
+        return parquet_columns(path), functools.partial(parquet_batches, path), []
     raise UserError(f"{path}: give a .parquet, .csv, .tsv (also .gz), .npz or .jsonl file, or a Minari directory")
 
 
-def _named(path: pathlib.Path, batches: Callable) -> tuple[list[str], Callable[[], Iterator[pa.RecordBatch]], list]:
+def _named(path: pathlib.Path, batches: Callable) -> tuple[list[str], Callable[..., Iterator[pa.RecordBatch]], list]:
     first = next(iter(batches()), None)
     if first is None:
         raise UserError(f"{path} holds no rows")
-    return first.schema.names, batches, []
+    return first.schema.names, lambda columns: batches(), []
 
 
-def _notes_of_names(path: pathlib.Path, names: list[str]) -> list[str]:
-    """What is said of columns that are not read.
+def _notes_of_names(path: pathlib.Path, names: list[str], columns: dict[str, str]) -> list[str]:
+    """What is said of columns that are not read, or read under another name.
+
+    Args:
+      columns: the names in the file of the table's columns.
 
     Raises:
       UserError: a column is missing, twice there, or nearly named as one that is absent.
     """
     for name in REQUIRED:
-        if name not in names:
+        if name not in columns:
             raise UserError(
                 f"{path}: column {name} is missing (it has {', '.join(names)[:200]}): give one column of integers, "
                 "words or real numbers, not several features"
             )
-    for name in REQUIRED + OPTIONAL:
+    for name in columns.values():
         if names.count(name) > 1:
             raise UserError(f"{path}: column {name} is there {names.count(name)} times")
-    absent = [name for name in OPTIONAL if name not in names]
-    spare = [name for name in names if name not in REQUIRED + OPTIONAL]
+    absent = [name for name in OPTIONAL if name not in columns]
+    spare = [name for name in names if name not in columns.values()]
     for name in spare:
         if difflib.get_close_matches(name.lower(), absent, n=1, cutoff=NEAR):
             raise unknown(f"column of {path}", name, absent)
-    return [f"columns that are not read: {', '.join(spare)[:200]}"] if spare else []
+    notes = [f"column {theirs} is read as {ours}" for ours, theirs in columns.items() if ours != theirs]
+    return notes + ([f"columns that are not read: {', '.join(spare)[:200]}"] if spare else [])
 
 
-def _plain_batches(path: pathlib.Path, raw: Callable, names: list[str]) -> Iterator[pa.RecordBatch]:
-    for batch in raw():
+def _plain_batches(path: pathlib.Path, raw: Callable, columns: dict[str, str]) -> Iterator[pa.RecordBatch]:
+    for batch in raw(list(columns.values())):
         place = {name: i for i, name in enumerate(batch.schema.names)}
-        columns = [plain(path, name, batch.column(place[name])) for name in names]
-        yield pa.RecordBatch.from_arrays(columns, names)
+        cells = [plain(path, ours, batch.column(place[theirs])) for ours, theirs in columns.items()]
+        yield pa.RecordBatch.from_arrays(cells, list(columns))
 
 
 def _survey(path: pathlib.Path, batches: Callable) -> tuple[dict[str, Seen], int, int]:

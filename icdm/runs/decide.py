@@ -1,7 +1,6 @@
 """`icdm decide`: what to do next, from a trained run and the trajectories of the task at hand."""
 
 import argparse
-import functools
 import json
 import pathlib
 from typing import NamedTuple
@@ -14,12 +13,11 @@ import pyarrow as pa
 from icdm.errors import UserError
 from icdm.logs.codings import UNKNOWN, Coding
 from icdm.logs.columns import raw_values
-from icdm.logs.files import coded_parts, fit_codings, open_source
 from icdm.logs.log import Log, log_of
 from icdm.logs.sequences import as_one_episode, assemble
-from icdm.logs.table import Report, Rows, checked, is_table, join, open_table, plain_codings
 from icdm.runs.decider import Decider
 from icdm.runs.run import Run
+from icdm.runs.task_rows import TaskRows, read_rows, run_codings
 from icdm.trajectories.layouts import Layout
 from icdm.trajectories.prompt import encode_going_on
 from icdm.trajectories.trajectory import Trajectories
@@ -93,7 +91,7 @@ class Episode(NamedTuple):
 
 
 def begun(
-    recorded: "Recorded", codings: dict[str, Coding], history: str | pathlib.Path | None, observation: str | None
+    recorded: TaskRows, codings: dict[str, Coding], history: str | pathlib.Path | None, observation: str | None
 ) -> Episode:
     if history is None:
         return Episode([], _present(observation, codings["observation"]))
@@ -140,67 +138,13 @@ def _action_names(coding: Coding, n: int) -> list[str]:
     return [str(coding.decode(np.array([code]))[0]) if code < coding.n else str(code) for code in range(n)]
 
 
-def run_codings(run: Run) -> dict[str, Coding]:
-    """What codes stand for in a run: as in the table that it learned from, else the family's own integers."""
-    learned = [run.directory / "data.parquet", pathlib.Path(run.settings.data)]
-    tables = [path for path in learned if path.suffix == ".parquet" and is_table(path)]
-    plain = plain_codings(run.family.observation_space.n, run.family.n_actions)
-    if not tables:
-        return plain
-    return plain | {name: open_table(tables[0]).codings[name] for name in ("observation", "action")}
-
-
 def _end(run: Run, codings: dict[str, Coding]) -> int:
     """The code of an observation that was not recorded: in learning from a record the first after its own, else none
     that the layout has."""
     return codings["observation"].n if run.settings.data else run.layout.n_observations
 
 
-class Recorded(NamedTuple):
-    """The checked rows of one task of a file, coded as in the run, and the t from which the file counts steps."""
-
-    path: pathlib.Path
-    rows: Rows
-    start: int
-
-
-def read_rows(path: str | pathlib.Path, codings: dict[str, Coding], task: str | None) -> Recorded:
-    path, start = pathlib.Path(path), 0
-    if is_table(path):
-        table = open_table(path)
-        for name in ("observation", "action"):
-            kinds = {table.codings[name].kind, codings[name].kind}
-            if table.codings[name] != codings[name] and kinds != {"integers"}:
-                raise UserError(f"{path}: column {name} is coded in another way than the run's data: give it as .csv")
-        own, parts = table.codings, list(table.chunks())
-    else:
-        source = open_source(path)
-        kinds = {name: codings[name].kind for name in ("observation", "action")}
-        ids = {name: source.kinds[name] for name in ("task_id", "episode_id")}
-        own = fit_codings(source._replace(kinds=ids), 2, "uniform") | {name: codings[name] for name in kinds}
-        passes = functools.partial(coded_parts, source._replace(kinds=ids | kinds, remedies={}), own)
-        parts, start = list(checked(path, passes, repair=None, report=Report())), source.start
-    if not parts:
-        raise UserError(f"{path} holds no rows")
-    rows = join(parts)
-    for name, code in (("observation", rows.observation), ("action", rows.action)):
-        if code.max() >= codings[name].n:
-            row = int(code.argmax())
-            raise UserError(
-                f"{path}: row {row + 1}, column {name}: {code[row]}, the run has those from 0 to {codings[name].n - 1}"
-            )
-    ids = np.unique(rows.task_id)
-    if task is not None:
-        names = [str(name) for name in own["task_id"].decode(ids)]
-        if task not in names:
-            raise UserError(f"{path} has no task {task}: it has {', '.join(names[:8])}")
-        rows = rows[rows.task_id == ids[names.index(task)]]
-    elif len(ids) > 1:
-        raise UserError(f"{path} holds {len(ids)} tasks: name one with --task")
-    return Recorded(path, rows, start)
-
-
-def _check_lengths(recorded: Recorded, horizon: int) -> None:
+def _check_lengths(recorded: TaskRows, horizon: int) -> None:
     late = recorded.rows.acted & (recorded.rows.t >= horizon)
     if late.any():
         episode = recorded.rows.episode_id[late][0]
