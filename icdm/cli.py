@@ -115,6 +115,8 @@ def reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--words", **column, help="its values are words, whatever they look like; may be repeated")
     parser.add_argument("--reals", **column, help="its values are real numbers, to be binned although they are whole")
     parser.add_argument("--sort", action="store_true", help="sort rows by episode and t, which may be a time stamp")
+    columns = "which columns of FILE are meant, such as observation=hr action=dose episode_id=stay; others are not read"
+    parser.add_argument("--columns", nargs="+", default=[], metavar="NAME=COLUMN", help=columns)
     parser.add_argument("--missing-reward", choices=("zero",), help="a step without a reward paid 0")
 
 

@@ -135,10 +135,7 @@ def test_a_run_is_valued_from_the_episodes_that_it_has_not_learned_from(untraine
     monkeypatch.setattr("icdm.runs.ope.LEAST_SAMPLE", 2)  # random weights may act far from the log's policy
     found = ope(log, str(untrained.directory))
     assert found["episodes"] == 60 and any("held-out episodes" in note for note in found["notes"])
-    (tmp_path / "other.csv").write_text(log.read_text() + "0,999,0,calm,go,1,0.6\n")
-    other = ope(tmp_path / "other.csv", str(untrained.directory))
-    assert other["episodes"] == 601
-    assert 0 < other["estimates"]["fqe"]["mean"] < 3
+    assert 0 < found["estimates"]["fqe"]["mean"] < T
     (tmp_path / "long.csv").write_text(log.read_text() + LONG)
     with pytest.raises(UserError, match="horizon 3"):
         ope(tmp_path / "long.csv", str(untrained.directory))

@@ -6,6 +6,7 @@ product up to step t. Q counts bootstrap samples.
 """
 
 import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -68,6 +69,18 @@ class LoggedEpisodes:
     def last(self) -> np.ndarray:
         """Whether each step is the last of its episode, (E, T) bool."""
         return self.valid & ~np.pad(self.valid[:, 1:], [(0, 0), (0, 1)])
+
+    @functools.cached_property
+    def transitions(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Of the I steps that took place: the pair (s, a) of each; whether it is known what followed it; the distinct
+        (s, a, s') of those where it is, pair (S + 1) + s', in which S is the end; and which of these each is."""
+        S, T = self.n_observations, self.action.shape[1]
+        pair_I = (self.observation[:, :-1] * self.n_actions + self.action)[self.valid]
+        next_I = np.where(self.terminal, S, self.observation[:, 1:])[self.valid]
+        unknown = self.last & ~self.terminal & (self.observation[:, 1:] == S) & (np.arange(T) == T - 1)
+        known_I = ~unknown[self.valid]
+        key, place = np.unique(pair_I[known_I].astype(np.int64) * (S + 1) + next_I[known_I], return_inverse=True)
+        return pair_I, known_I, key, place
 
     def _seemingly_terminal(self) -> np.ndarray:
         early = self.last & (np.arange(self.valid.shape[1]) < self.valid.shape[1] - 1)
@@ -236,27 +249,23 @@ def fitted_q(log: LoggedEpisodes, target_TSA: np.ndarray | None, weight_E: np.nd
     ones. Without a target pi is the behaviour, as estimated from the log. `weight_E` counts each episode so many times.
     """
     S, A, T = log.n_observations, log.n_actions, log.action.shape[1]
+    pair_I, known_I, key, place = log.transitions
     weight_I = np.broadcast_to(weight_E[:, None], log.valid.shape)[log.valid].astype(np.float64)
-    pair_I = (log.observation[:, :-1] * A + log.action)[log.valid]
-    next_I = np.where(log.terminal, S, log.observation[:, 1:])[log.valid]
     n_C = np.bincount(pair_I, weight_I, S * A)
-    reward_C = np.bincount(pair_I, weight_I * log.reward[log.valid], S * A) / np.maximum(n_C, 1e-300)
-    unknown = log.last & ~log.terminal & (log.observation[:, 1:] == S) & (np.arange(T) == T - 1)
-    known_I = ~unknown[log.valid]
-    key, place = np.unique(pair_I[known_I].astype(np.int64) * (S + 1) + next_I[known_I], return_inverse=True)
+    reward_C = np.bincount(pair_I, weight_I * log.reward[log.valid], S * A) / np.maximum(n_C, TINY)
     count_I, (from_I, to_I) = np.bincount(place, weight_I[known_I], len(key)), np.divmod(key, S + 1)
-    some_C = np.maximum(np.bincount(pair_I, weight_I * known_I, S * A), 1e-300)
+    some_C = np.maximum(np.bincount(pair_I, weight_I * known_I, S * A), TINY)
     n_SA = n_C.reshape(S, A)
     n_S1 = n_SA.sum(1, keepdims=True)
     if target_TSA is None:
-        target_TSA = (n_SA / np.maximum(n_S1, 1e-300))[None]
+        target_TSA = (n_SA / np.maximum(n_S1, TINY))[None]
     target_TSA = np.broadcast_to(target_TSA, (T, S, A))
     q_TSA, v_S = np.empty((T, S, A)), np.zeros(S + 1)
     for t in reversed(range(T)):
         future_C = np.bincount(from_I, count_I * v_S[to_I], S * A) / some_C
         q_SA = (reward_C + log.discount * future_C).reshape(S, A)
         total_S1 = (n_SA * q_SA).sum(1, keepdims=True)
-        mean_S1 = np.where(n_S1 > 0, total_S1 / np.maximum(n_S1, 1e-300), total_S1.sum() / n_S1.sum())
+        mean_S1 = np.where(n_S1 > 0, total_S1 / np.maximum(n_S1, TINY), total_S1.sum() / n_S1.sum())
         q_TSA[t] = np.where(n_SA > 0, q_SA, mean_S1)
         v_S[:S] = (target_TSA[t] * q_TSA[t]).sum(-1)
     return q_TSA

@@ -195,7 +195,7 @@ def read_policy(path: str | pathlib.Path, codings: dict[str, Coding]) -> np.ndar
     path = pathlib.Path(path)
     if not path.exists():
         raise UserError(f"--policy {path}: neither a run, uniform, behavior, nor a file")
-    batches = parquet_batches(path) if path.suffix == ".parquet" else delimited.reader(path)[0]()
+    batches = parquet_batches(path) if path.suffix == ".parquet" else delimited.reader(path, FORM)[0]()
     table = pa.Table.from_batches(batches)
     for name in FORM:
         if name not in table.column_names:
