@@ -31,7 +31,8 @@ from icdm.trajectories.collect import draw_problems, to_float32
 from icdm.trajectories.rollout import rollout
 
 SIZES = (250, 1000, 5000, 20_000)
-MDP = dict(states=10, actions=4, horizon=10)
+PROBLEMS = {"random_mdp": dict(states=10, actions=4, horizon=10), "icu_sepsis": dict(horizon=20)}
+MOST_LOGS = 100  # of one size
 STRENGTHS = {"random_mdp": (-1.0, 0.5, 1.0, 2.0, 4.0), "icu_sepsis": (-25.0, 12.5, 25.0, 50.0, 100.0)}  # k
 
 
@@ -46,12 +47,11 @@ class Case(NamedTuple):
 
 def case_of(name: str, seed: int) -> Case:
     with jax.enable_x64(True):
+        family = make_family(name, **PROBLEMS[name])
         if name == "random_mdp":
-            family = make_family(name, **MDP)
             problem = draw_problems(family, jax.random.key(seed), 1)
             behavior_SA = np.full((family.n_states, family.n_actions), 1 / family.n_actions)
         else:
-            family = make_family(name, horizon=20)
             problem = jax.tree.map(lambda x: jnp.asarray(x)[None], nominal_mdp(family.horizon))
             behavior_SA = family.expert
         q_SA = np.asarray(plan(problem))[0, 0]
@@ -115,31 +115,32 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=15.0, help="of CPU time, all logs together (%(default)s)")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("benchmarks/results/off_policy.json"))
     arguments = parser.parse_args()
-    settings = [(name, kind) for name in STRENGTHS for kind in ("recorded", "estimated")]
-    found = {(*setting, n): [] for setting in settings for n in SIZES}
+    found = {(name, kind, n): [] for n in SIZES for kind in ("recorded", "estimated") for name in STRENGTHS}
     spent = dict.fromkeys(found, 0.0)
-    share = 60 * arguments.minutes / len(found)
-    for seed in range(100):
+    for seed in range(MOST_LOGS):
         for name, kind, n in found:
-            if spent[name, kind, n] >= share:
+            if spent[name, kind, n] >= 60 * arguments.minutes / len(found):
                 continue
             began = time.process_time()
             case = case_of(name, seed)
-            log = log_of(case, n, 1000 + seed, kind == "recorded")
+            log = log_of(case, n, MOST_LOGS + seed, kind == "recorded")
             found[name, kind, n].append((case, measure(case, log)))
             spent[name, kind, n] += time.process_time() - began
-    tables = {}
-    for (name, kind, n), cases in found.items():
-        tables.setdefault(f"{name}, {kind} behaviour probabilities", {})[str(n)] = summary(cases)
-    truths = {name: case_of(name, 0).truth_W.tolist() for name in STRENGTHS}
-    sizes = {"random_mdp": MDP, "icu_sepsis": {"horizon": 20}}
-    write_json(arguments.out, {"problems": sizes, "strengths": STRENGTHS, "truth_of_seed_0": truths, "tables": tables})
-    for title, rows in tables.items():
+            write_json(arguments.out, content(found))  # a study that is stopped leaves what it has
+    for title, rows in content(found)["tables"].items():
         print(f"\n{title}\n| episodes | logs | refused | " + " | ".join(ESTIMATES.values()) + " |")
         for n, row in rows.items():
-            print(
-                f"| {n} | {row['logs']} | {row['refused']:.0%} | " + " | ".join(_cell(row[x]) for x in ESTIMATES) + " |"
-            )
+            cells = " | ".join(_cell(row[name]) for name in ESTIMATES)
+            print(f"| {n} | {row['logs']} | {row['refused']:.0%} | {cells} |")
+
+
+def content(found: dict[tuple[str, str, int], list[tuple[Case, dict]]]) -> dict:
+    """What the file of results holds."""
+    tables = {}
+    for (name, kind, n), cases in found.items():
+        if cases:
+            tables.setdefault(f"{name}, {kind} behaviour probabilities", {})[str(n)] = summary(cases)
+    return {"problems": PROBLEMS, "strengths": STRENGTHS, "tables": tables}
 
 
 def _cell(estimate: dict) -> str:

@@ -13,11 +13,11 @@ values are always to be maximised. Without --method: the exact belief tree where
 bounds by trials that follow them. A file without observations is an MDP."""
 
 DECIDE = """The next action of a trained run, from the trajectories of the task at hand. CONTEXT holds recorded episodes
-of the task (a table, .csv or .parquet). HISTORY holds the episode that is going on, in the same form: its last row has
-no action, and is what is observed now. Without a history an episode begins, on the given observation. Prints the best
-action, the probability of each action, and their values if the model carries them. With --model a model of
-many families decides, on any record whose states and actions it has names for, and what certainty equivalence would do
-is printed beside it."""
+of the task (a table, .csv or .parquet); without it a run decides by what it has learned alone. HISTORY holds the
+episode that is going on, in the same form: its last row has no action, and is what is observed now. Without a history
+an episode begins, on the given observation. Prints the best action, the probability of each action, and their values if
+the model carries them. With --model a model of many families decides, on any record whose states and actions it has
+names for, and what certainty equivalence would do is printed beside it."""
 
 CONVERT = """Makes a table of recorded steps out of another file, or a Minari data set or CSV file out of a table. IN:
 .csv, .parquet, a Minari directory, or a .npz of the Decision-Pretrained Transformer. OUT: .parquet (the table), .csv
@@ -68,7 +68,7 @@ def decide(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--run", metavar="DIR", help="work directory of a trained run")
     model = "a model that needs no training on CONTEXT: tabular, or a directory of icdm export --model"
     which.add_argument("--model", metavar="NAME|DIR", help=model)
-    parser.add_argument("--context", required=True, metavar="FILE", help="recorded episodes of the task")
+    parser.add_argument("--context", metavar="FILE", help="recorded episodes of the task; needed with --model")
     parser.add_argument("--history", metavar="FILE", help="the episode so far, up to what is observed now")
     parser.add_argument("--observation", help="what is observed now, at the start of an episode")
     parser.add_argument("--task", help="which task_id of CONTEXT; needed if it holds several")

@@ -45,7 +45,7 @@ def reader(path: pathlib.Path, known: Collection[str]) -> tuple[Callable[[], Ite
     except (OSError, EOFError, zlib.error, UnicodeError, csv.Error) as error:
         raise unreadable(path, error) from None
     names = {mark: [_plain_name(name, known) for name in header] for mark, header in found.items()}
-    delimiter = max(DELIMITERS, key=lambda mark: sum(name in known for name in names[mark]))
+    delimiter = max(DELIMITERS, key=lambda mark: (sum(name in known for name in names[mark]), len(names[mark])))
     notes = [] if encoding == "utf-8" else [f"read as {encoding}"]
     if delimiter != ",":
         notes.append(f"cells are separated by {DELIMITERS[delimiter]}")

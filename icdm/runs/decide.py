@@ -13,6 +13,7 @@ import pyarrow as pa
 from icdm.errors import UserError
 from icdm.logs.codings import UNKNOWN, Coding
 from icdm.logs.columns import raw_values
+from icdm.logs.files import AS_IT_IS, Reading
 from icdm.logs.log import Log, log_of
 from icdm.logs.sequences import as_one_episode, assemble
 from icdm.runs.decider import Decider
@@ -43,7 +44,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 def decide(
     run: str | pathlib.Path,
-    context: str | pathlib.Path,
+    context: str | pathlib.Path | None = None,
     history: str | pathlib.Path | None = None,
     observation: str | None = None,
     task: str | None = None,
@@ -52,6 +53,7 @@ def decide(
     """{"action", "probabilities", "values", "context_episodes", "step"}, actions as they are named in the data.
 
     Args:
+      context: None decides without a context.
       show_prompt: adds "prompt", the text that a language model has read.
 
     Raises:
@@ -62,12 +64,12 @@ def decide(
     if show_prompt and not opened.settings.weights:
         raise UserError(f"{run} reads no text: --show-prompt is for runs of a language model (config.weights)")
     decider, codings = Decider(opened), run_codings(opened)
-    recorded = read_rows(context, codings, task)
-    if not opened.layout.independent_steps:
+    how = Reading(columns=opened.settings.columns)
+    recorded = None if context is None else read_rows(context, codings, task, how)
+    if recorded and not opened.layout.independent_steps:
         _check_lengths(recorded, opened.family.horizon)
-    episode = begun(recorded, codings, history, observation)
-    log = log_of([recorded.rows], _end(opened, codings))
-    read = context_of(log, opened.layout)
+    episode = begun(recorded, codings, history, observation, how)
+    read = recorded and context_of(log_of([recorded.rows], _end(opened, codings)), opened.layout)
     answer = decided(decider, codings, read, episode, history)
     return answer | {"prompt": _prompt(opened, read, episode)} if show_prompt else answer
 
@@ -91,11 +93,15 @@ class Episode(NamedTuple):
 
 
 def begun(
-    recorded: TaskRows, codings: dict[str, Coding], history: str | pathlib.Path | None, observation: str | None
+    recorded: TaskRows | None,
+    codings: dict[str, Coding],
+    history: str | pathlib.Path | None,
+    observation: str | None,
+    how: Reading = AS_IT_IS,
 ) -> Episode:
     if history is None:
         return Episode([], _present(observation, codings["observation"]))
-    *before, (now, _, _) = _live(history, codings, recorded.start)
+    *before, (now, _, _) = _live(history, codings, recorded and recorded.start, how)
     return Episode(before, now)
 
 
@@ -154,17 +160,22 @@ def _check_lengths(recorded: TaskRows, horizon: int) -> None:
         )
 
 
-def _live(path: str | pathlib.Path, codings: dict[str, Coding], start: int) -> list[tuple[int, int, float]]:
+def _live(
+    path: str | pathlib.Path, codings: dict[str, Coding], start: int | None, how: Reading = AS_IT_IS
+) -> list[tuple[int, int, float]]:
     """(observation, action, reward) of each row of the episode that is going on; the last is only observed.
+
+    Args:
+      start: the t from which the context counts steps, if there is a context.
 
     Raises:
       UserError: several episodes, one that is over, one whose beginning is missing, or one that ends in an action.
     """
-    live = read_rows(path, codings, None)
+    live = read_rows(path, codings, None, how)
     rows = live.rows
     if len(rows.starts) != 1:
         raise UserError(f"{path} holds {len(rows.starts)} episodes: give the one that is going on")
-    if live.start != start:
+    if start is not None and live.start != start:
         raise UserError(f"{path}: t begins at {live.start}, in the context at {start}: give the episode from its start")
     if rows.terminal.any():
         row = int(rows.terminal.argmax())

@@ -25,7 +25,7 @@ from icdm.trajectories.trajectory import Trajectories
 
 def decide_by_model(
     model: str | pathlib.Path,
-    context: str | pathlib.Path,
+    context: str | pathlib.Path | None,
     history: str | pathlib.Path | None = None,
     observation: str | None = None,
     task: str | None = None,
@@ -41,8 +41,10 @@ def decide_by_model(
       horizon: decisions in an episode; as many as in the longest episode by default.
 
     Raises:
-      UserError: as `decide`, or the record has more states or actions than the model.
+      UserError: as `decide`, there is no context, or the record has more states or actions than the model.
     """
+    if context is None:
+        raise UserError(f"model {model} was trained on other problems: give a record of this one, --context FILE")
     codings = own_codings(pathlib.Path(context))
     recorded = read_rows(context, codings, task)
     episode = begun(recorded, codings, history, observation)

@@ -67,7 +67,7 @@ def ope(
       task: which task_id of the log; needed if it holds several.
       discount: of a reward per step.
       clip: the largest weight rho_{0:t} (see `off_policy_values`).
-      reading: the fields of `Reading`, for a log that is not a table.
+      reading: the fields of `Reading`, for a log that is not a table; the columns of a run's own data by default.
 
     Raises:
       UserError: a file or a policy that cannot be read or does not fit the other, or weights whose effective sample
@@ -77,10 +77,13 @@ def ope(
         raise UserError(f"--discount {discount:g}: give a number above 0, at most 1")
     if not clip >= 1:
         raise UserError(f"--clip {clip:g}: give the largest weight, at least 1")
-    path, how = pathlib.Path(log), Reading(**reading)
+    path = pathlib.Path(log)
     if not path.exists():
         raise UserError(f"{path}: no such file")
     run = Run.open(policy) if pathlib.Path(policy).is_dir() else None
+    if run and not reading.get("columns"):
+        reading["columns"] = run.settings.columns
+    how = Reading(**reading)
     codings = run_codings(run) if run else own_codings(path, how)
     rows = read_rows(path, codings, task, how)
     recorded, notes = log_of([rows.rows], codings["observation"].n), rows.notes + remarks(codings)
