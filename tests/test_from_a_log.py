@@ -10,6 +10,7 @@ from experiments.experiment import run
 from icdm.cli import main
 from icdm.errors import UserError
 from icdm.runs.decide import decide
+from icdm.runs.decide_by_model import decide_by_model
 from icdm.runs.ope import ope
 from icdm.runs.run import Run
 from icdm.runs.sizes import with_sizes_of_data
@@ -92,6 +93,8 @@ def test_mistakes_in_what_a_config_says_of_its_log_are_told(log, tmp_path):
         c.family = "energy"
         run(c, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+    with pytest.raises(UserError, match="give a record of this one, --context FILE"):
+        decide_by_model("tabular", None, observation="low")
 
 
 def test_the_run_is_valued_in_the_columns_that_it_learned_from(log, trained):

@@ -56,11 +56,12 @@ def open_dataset(
     Raises:
       UserError: the file does not exist, has a defect, or does not fit the family.
     """
-    _check_exists(path)
+    if not path.exists():
+        raise UserError(f"--config.data={path}: no such file")
     if path.suffix == ".npz" and not d3rlpy.holds(read_npz(path)):
         train, test, problem, contexts = dpt.split(path, family, workdir, seed, episodes)
         return DataSet(train, test, problem, contexts, names_best_actions=True)
-    table = table_of(path, workdir, columns)
+    table = open_table(path) if is_table(path) else _as_table(path, workdir, columns)
     train, test = hold_out(load(table))
     problem = None
     if isinstance(family, CanSample):
@@ -68,21 +69,8 @@ def open_dataset(
     return DataSet(train, test, problem, None, names_best_actions=False)
 
 
-def table_of(path: pathlib.Path, workdir: pathlib.Path, columns: tuple[str, ...] = ()) -> Table:
-    """The data file as a table; what is none is converted in the work directory, and how it was understood is printed.
-
-    Raises:
-      UserError: the file does not exist, or has a defect.
-    """
-    _check_exists(path)
-    if is_table(path):
-        return open_table(path)
+def _as_table(path: pathlib.Path, workdir: pathlib.Path, columns: tuple[str, ...]) -> Table:
     table, report = to_table(path, workdir / "data.parquet", columns=columns)
     for note in report.notes:
         print(f"{path}: {note}")
     return table
-
-
-def _check_exists(path: pathlib.Path) -> None:
-    if not path.exists():
-        raise UserError(f"--config.data={path}: no such file")

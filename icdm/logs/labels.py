@@ -69,14 +69,15 @@ def pessimistic_q(log: Log, episodes: np.ndarray, reward_low: float, reward_high
 
         Q_t(s, a) = mean of y - z sigma_t / sqrt(n(s, a)),   y = r + V_{t+1}(s') of the n(s, a) steps from (s, a),
 
-    where sigma_t is the standard deviation of y over all steps, which is at least that of the steps from one pair, and
-    z the normal quantile of 1 - DOUBT / (A T). Q is clipped to the range of a sum of T - t rewards; an untried action
-    has the lowest value. V is 0 after a terminal step (where no step is marked so, after an episode that stops before
-    step T). A last step whose next observation was not recorded says nothing of what follows earlier ones; a pair known
-    from such steps alone is followed by the lowest value. Undiscounted.
+    where z is the normal quantile of 1 - DOUBT / (A T), and sigma_t^2 the mean square of y less its pair's mean, to
+    which each pair adds one step with the variance of all y, since what was tried once has none of its own. An untried
+    action has the value -inf. V is clipped to the range of a sum of T - t rewards, and 0 after a terminal step (where
+    no step is marked so, after an episode that stops before step T). A last step whose next observation was not
+    recorded says nothing of what follows earlier ones; a pair known from such steps alone is followed by the lowest
+    value. Undiscounted.
 
-    Source: Jin, Yang, Wang, "Is Pessimism Provably Efficient for Offline RL?" (ICML 2021), algorithm 1, with the
-    standard error in place of Hoeffding's bound, which at practical sizes of logs leaves nothing but the lowest value.
+    Source: Jin, Yang, Wang, "Is Pessimism Provably Efficient for Offline RL?" (ICML 2021), algorithm 1, with standard
+    errors in place of Hoeffding's bound.
     """
     T, S, A = log.longest, log.end, int(log.action.max()) + 1
     rows, t = _rows(log, episodes)
@@ -90,17 +91,19 @@ def pessimistic_q(log: Log, episodes: np.ndarray, reward_low: float, reward_high
     known = over | closed | ~last
     next_I = np.where(over, S, log.observation[np.minimum(rows + 1, len(log.action) - 1)])  # S: the end
     known_C = np.bincount(pair_I[known], minlength=S * A)
+    n_pairs = np.count_nonzero(n_C)
     z = statistics.NormalDist().inv_cdf(1 - DOUBT / (A * T))
     q_TSA, v_S = np.empty((T, S, A)), np.zeros(S + 1)
     for step in reversed(range(T)):
         left = T - step
         future_C = np.bincount(pair_I[known], v_S[next_I[known]], S * A) / np.maximum(known_C, 1)
         future_C = np.where(known_C > 0, future_C, (left - 1) * reward_low)
-        sigma = np.std(reward_I + np.where(known, v_S[next_I], future_C[pair_I]))
+        y_I = reward_I + np.where(known, v_S[next_I], future_C[pair_I])
+        within = np.sum((y_I - (reward_C + future_C)[pair_I]) ** 2)
+        sigma = np.sqrt((within + n_pairs * y_I.var()) / (len(y_I) + n_pairs))
         q_C = reward_C + future_C - z * sigma / np.sqrt(np.maximum(n_C, 1))
-        q_C = np.clip(q_C, left * reward_low, left * reward_high)
-        q_TSA[step] = np.where(n_C > 0, q_C, left * reward_low - 1).reshape(S, A)
-        v_S[:S] = np.maximum(q_TSA[step].max(-1), left * reward_low)
+        q_TSA[step] = np.where(n_C > 0, q_C, -np.inf).reshape(S, A)
+        v_S[:S] = np.clip(q_TSA[step].max(-1), left * reward_low, left * reward_high)
     return q_TSA
 
 
