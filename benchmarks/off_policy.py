@@ -5,7 +5,7 @@
 Logs of ICU-Sepsis (extra `clinical`; the clinicians' policy, 20 decisions) and of random MDPs, a new one for each log,
 have 250 to 20,000 episodes. Five policies are valued from each, pi_k(a|s) ~ b(a|s) exp(k Q_0(s, a)), where Q is the
 optimum: their truth is exact. Estimates whose effective sample size is below the one that `icdm ope` refuses are
-counted and left out. Logs of all sizes take turns until the time is over.
+counted and left out. Each size and kind of log has the same time, small logs first.
 
 Axis letters as in docs/axes.md; W counts the five policies.
 """
@@ -33,7 +33,6 @@ from icdm.trajectories.rollout import rollout
 
 SIZES = (250, 1000, 5000, 20_000)
 PROBLEMS = {"random_mdp": dict(states=10, actions=4, horizon=10), "icu_sepsis": dict(horizon=20)}
-MOST_LOGS = 100  # of one size
 STRENGTHS = {"random_mdp": (-1.0, 0.5, 1.0, 2.0, 4.0), "icu_sepsis": (-25.0, 12.5, 25.0, 50.0, 100.0)}  # k
 
 
@@ -118,16 +117,13 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("benchmarks/results/off_policy.json"))
     arguments = parser.parse_args()
     found = {(name, kind, n): [] for n in SIZES for kind in ("recorded", "estimated") for name in STRENGTHS}
-    spent = dict.fromkeys(found, 0.0)
-    for seed in range(MOST_LOGS):
-        for name, kind, n in found:
-            if spent[name, kind, n] >= 60 * arguments.minutes / len(found):
-                continue
-            began = time.process_time()
+    for (name, kind, n), cases in found.items():
+        end = time.process_time() + 60 * arguments.minutes / len(found)
+        while time.process_time() < end:
+            seed = len(cases)
             case = case_of(name, seed if name == "random_mdp" else 0)
-            log = log_of(case, n, MOST_LOGS + seed, kind == "recorded")
-            found[name, kind, n].append((case, measure(case, log)))
-            spent[name, kind, n] += time.process_time() - began
+            log = log_of(case, n, 10**6 + seed, kind == "recorded")
+            cases.append((case, measure(case, log)))
             write_json(arguments.out, content(found))  # a study that is stopped leaves what it has
     for title, rows in content(found)["tables"].items():
         print(f"\n{title}\n| episodes | logs | refused | " + " | ".join(ESTIMATES.values()) + " |")

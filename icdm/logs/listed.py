@@ -42,10 +42,10 @@ def reader(
       lists: as `list_columns` found them.
     """
     renamed = {theirs: named.get(ours, ours) for ours, theirs in lists.items()}
-    ids = {named.get(name, name): name for name in IDS if named.get(name, name) in names}
+    ids = [named.get(name, name) for name in IDS if named.get(name, name) in names]
     here = [renamed.get(name, name) for name in names]
     made = [name for name in ("episode_id", "t") if name not in here]
-    return [*here, *made], lambda columns: _batches(path, renamed, list(ids))
+    return [*here, *made], lambda columns: _batches(path, renamed, ids)
 
 
 def _batches(path: pathlib.Path, lists: dict[str, str], ids: list[str]) -> Iterator[pa.RecordBatch]:

@@ -18,7 +18,7 @@ from icdm.logs.log import Log, log_of
 from icdm.logs.sequences import as_one_episode, assemble
 from icdm.runs.decider import Decider
 from icdm.runs.run import Run
-from icdm.runs.task_rows import TaskRows, read_rows, run_codings
+from icdm.runs.task_rows import TaskRows, end_code, read_rows, run_codings
 from icdm.trajectories.layouts import Layout
 from icdm.trajectories.prompt import encode_going_on
 from icdm.trajectories.trajectory import Trajectories
@@ -69,7 +69,7 @@ def decide(
     if recorded and not opened.layout.independent_steps:
         _check_lengths(recorded, opened.family.horizon)
     episode = begun(recorded, codings, history, observation, how)
-    read = recorded and context_of(log_of([recorded.rows], _end(opened, codings)), opened.layout)
+    read = recorded and context_of(log_of([recorded.rows], end_code(opened, codings)), opened.layout)
     answer = decided(decider, codings, read, episode, history)
     return answer | {"prompt": _prompt(opened, read, episode)} if show_prompt else answer
 
@@ -142,12 +142,6 @@ def _prompt(run: Run, context: Trajectories | None, episode: Episode) -> str:
 def _action_names(coding: Coding, n: int) -> list[str]:
     """The names of n actions; those that the data do not have are named by their codes."""
     return [str(coding.decode(np.array([code]))[0]) if code < coding.n else str(code) for code in range(n)]
-
-
-def _end(run: Run, codings: dict[str, Coding]) -> int:
-    """The code of an observation that was not recorded: in learning from a record the first after its own, else none
-    that the layout has."""
-    return codings["observation"].n if run.settings.data else run.layout.n_observations
 
 
 def _check_lengths(recorded: TaskRows, horizon: int) -> None:

@@ -30,7 +30,7 @@ from icdm.logs.log import Log, hold_out, log_of
 from icdm.logs.table import parquet_batches
 from icdm.runs.data import CHECKSUM
 from icdm.runs.run import Run
-from icdm.runs.task_rows import TaskRows, own_codings, read_rows, run_codings
+from icdm.runs.task_rows import TaskRows, end_code, own_codings, read_rows, run_codings
 
 LEAST_SAMPLE = 30  # effective sample size below which estimates by weights are refused
 UNTRIED = 0.01  # share of untried actions from which the policies are said not to overlap
@@ -86,15 +86,15 @@ def ope(
     how = Reading(**reading)
     codings = run_codings(run) if run else own_codings(path, how)
     rows = read_rows(path, codings, task, how)
-    recorded, notes = log_of([rows.rows], codings["observation"].n), rows.notes + remarks(codings)
     sizes = codings["observation"].n, codings["action"].n
     if run:
-        target = _of_run(run, rows, recorded, sizes, discount)
+        target = _of_run(run, rows, log_of([rows.rows], end_code(run, codings)), sizes, discount)
     else:
-        target = _of_table(policy, codings, recorded, sizes, discount)
-    logged, behavior = target.logged, target.behavior
-    weight_E = np.minimum(cumulative_ratios(logged, target.chance_ETA), clip)
-    ess = effective_sample_size(weight_E[:, -1])
+        target = _of_table(policy, codings, log_of([rows.rows], sizes[0]), sizes, discount)
+    logged = target.logged
+    ratio_ET = cumulative_ratios(logged, target.chance_ETA)
+    whole_E = np.minimum(ratio_ET[:, -1], clip)
+    ess = effective_sample_size(whole_E)
     if ess < LEAST_SAMPLE:
         raise UserError(
             f"{path}: of {logged.n} episodes the weights for {policy} leave an effective sample size of {ess:.1f}, at "
@@ -108,16 +108,16 @@ def ope(
         "episodes": logged.n,
         "steps": int(logged.valid.sum()),
         "discount": discount,
-        "behavior_probabilities": behavior,
+        "behavior_probabilities": target.behavior,
         "behavior": interval(returns(logged)),
         "estimates": {name: {k: values[name][k] for k in ("mean", "ci95")} for name in ESTIMATES},
         "effective_sample_size": ess,
-        "mean_weight": float(weight_E[:, -1].mean()),
+        "mean_weight": float(whole_E.mean()),
         "clip": clip if math.isfinite(clip) else None,
-        "clipped": float((cumulative_ratios(logged, target.chance_ETA) > clip)[logged.valid].mean()),
+        "clipped": float((ratio_ET > clip)[logged.valid].mean()),
         "untried": float(untried_S.sum()),
         "warnings": _warnings(untried_S, codings["observation"]),
-        "notes": target.notes + notes,
+        "notes": target.notes + rows.notes + remarks(codings),
     }
 
 

@@ -25,6 +25,12 @@ def run_codings(run: Run) -> dict[str, Coding]:
     return plain | {name: open_table(tables[0]).codings[name] for name in ("observation", "action")}
 
 
+def end_code(run: Run, codings: dict[str, Coding]) -> int:
+    """The code of an observation that was not recorded: in learning from a record the first after its own, else none
+    that the layout has."""
+    return codings["observation"].n if run.settings.data else run.layout.n_observations
+
+
 def own_codings(path: pathlib.Path, how: Reading = AS_IT_IS) -> dict[str, Coding]:
     """The codings of a table, or those that the values of another file suggest; real numbers are put into BINS
     intervals."""
