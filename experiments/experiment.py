@@ -13,7 +13,7 @@ from icdm.runs.monitor import StopRequest, outlive_readers
 from icdm.runs.phases import Phases
 from icdm.runs.run import Run
 from icdm.runs.settings import Settings, as_json, completed, config_hash, first_difference
-from icdm.runs.sizes import check_sizes
+from icdm.runs.sizes import check_sizes, with_sizes_of_data
 
 
 def run(config: Any, workdir: pathlib.Path, wide: bool = False, traced: tuple[int, int] | None = None) -> dict:
@@ -31,6 +31,7 @@ def run(config: Any, workdir: pathlib.Path, wide: bool = False, traced: tuple[in
     """
     if "sweep" in config:
         raise UserError("this config holds a sweep: run it with python -m experiments.sweep")
+    config = with_sizes_of_data(config)
     s = Settings.from_config(config)
     check_sizes(s)
     outlive_readers()

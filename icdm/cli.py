@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import math
 import sys
 
 from icdm import __version__
@@ -12,11 +13,11 @@ values are always to be maximised. Without --method: the exact belief tree where
 bounds by trials that follow them. A file without observations is an MDP."""
 
 DECIDE = """The next action of a trained run, from the trajectories of the task at hand. CONTEXT holds recorded episodes
-of the task (a table, .csv or .parquet). HISTORY holds the episode that is going on, in the same form: its last row has
-no action, and is what is observed now. Without a history an episode begins, on the given observation. Prints the best
-action, the probability of each action, and their values if the model carries them. With --model a model of
-many families decides, on any record whose states and actions it has names for, and what certainty equivalence would do
-is printed beside it."""
+of the task (a table, .csv or .parquet); without it a run decides by what it has learned alone. HISTORY holds the
+episode that is going on, in the same form: its last row has no action, and is what is observed now. Without a history
+an episode begins, on the given observation. Prints the best action, the probability of each action, and their values if
+the model carries them. With --model a model of many families decides, on any record whose states and actions it has
+names for, and what certainty equivalence would do is printed beside it."""
 
 CONVERT = """Makes a table of recorded steps out of another file, or a Minari data set or CSV file out of a table. IN:
 .csv, .parquet, a Minari directory, or a .npz of the Decision-Pretrained Transformer. OUT: .parquet (the table), .csv
@@ -31,6 +32,13 @@ the runs with how far they have come."""
 
 COMPARE = """Prints the fields in which the configs of two finished runs differ, and the normalised gaps of the policies
 that both have measured. Where both have met the same tasks the difference, second less first, is paired over them."""
+
+OPE = """What POLICY would earn in an episode, estimated from LOG, recorded episodes of another policy: per-decision
+weighted importance sampling, doubly robust, weighted doubly robust and fitted-Q, with bootstrap intervals over
+episodes. The behaviour's probabilities come from the column behavior_probability (or pscore), else from the frequencies
+of the actions in each observation, which is said. POLICY is the directory of a run, whose model draws its actions;
+uniform; behavior; or a .csv or .parquet file of a table with the columns observation, action, probability, one row for
+each pair that is possible. An effective sample size below 30 is refused."""
 
 EXPORT = """Writes what RUN, the directory of a run or a config file, fine-tunes on as supervised examples for other
 programs: JSON lines in a form that TRL reads, each decision labelled with the oracle's action. prompt-completion and
@@ -66,7 +74,7 @@ def decide(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--run", metavar="DIR", help="work directory of a trained run")
     model = "a model that needs no training on CONTEXT: tabular, or a directory of icdm export --model"
     which.add_argument("--model", metavar="NAME|DIR", help=model)
-    parser.add_argument("--context", required=True, metavar="FILE", help="recorded episodes of the task")
+    parser.add_argument("--context", metavar="FILE", help="recorded episodes of the task; needed with --model")
     parser.add_argument("--history", metavar="FILE", help="the episode so far, up to what is observed now")
     parser.add_argument("--observation", help="what is observed now, at the start of an episode")
     parser.add_argument("--task", help="which task_id of CONTEXT; needed if it holds several")
@@ -94,6 +102,18 @@ def describe(parser: argparse.ArgumentParser) -> None:
     reading(parser)
 
 
+def ope(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("log", metavar="LOG")
+    which = "directory of a run, uniform, behavior, or a file of action probabilities"
+    parser.add_argument("--policy", required=True, metavar="POLICY", help=which)
+    parser.add_argument("--task", help="which task_id of LOG; needed if it holds several")
+    parser.add_argument("--discount", type=float, default=1.0, help="of a reward per step (%(default)s)")
+    clip = "largest weight of an episode; above it weights are cut, which biases the estimates (none)"
+    parser.add_argument("--clip", type=float, default=math.inf, metavar="WEIGHT", help=clip)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    reading(parser)
+
+
 def reading(parser: argparse.ArgumentParser) -> None:
     """How a file of recorded steps is to be read."""
     column = dict(action="append", default=[], metavar="COLUMN")
@@ -101,6 +121,8 @@ def reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--words", **column, help="its values are words, whatever they look like; may be repeated")
     parser.add_argument("--reals", **column, help="its values are real numbers, to be binned although they are whole")
     parser.add_argument("--sort", action="store_true", help="sort rows by episode and t, which may be a time stamp")
+    columns = "which columns of FILE are meant, such as observation=hr action=dose episode_id=stay; others are not read"
+    parser.add_argument("--columns", nargs="+", default=[], metavar="NAME=COLUMN", help=columns)
     parser.add_argument("--missing-reward", choices=("zero",), help="a step without a reward paid 0")
 
 
@@ -141,6 +163,7 @@ COMMANDS = {  # its parser, its module, one line, more lines
     "describe": (describe, "icdm.logs.describe", "what a file of recorded steps holds", DESCRIBE),
     "export": (export, "icdm.runs.export", "training rows or a trained model, in files of other programs", EXPORT),
     "list": (list_, "icdm.runs.listing", "the families, configs and runs that there are", LIST),
+    "ope": (ope, "icdm.runs.ope", "what a policy is worth, from a log of another's episodes", OPE),
     "solve": (solve, "icdm.oracles.solve", "value and first action of a .POMDP file, with its bracket", SOLVE),
 }
 

@@ -8,7 +8,7 @@ import sys
 import jax
 import pytest
 
-from benchmarks import gpu
+from benchmarks import gpu, off_policy
 from benchmarks.cases import row
 from benchmarks.run import main
 from benchmarks.timing import alternating
@@ -77,3 +77,16 @@ print(faults())
         for how in ("keep", "")
     )
     assert kept < 100 < 1000 < given_back
+
+
+@pytest.mark.slow
+def test_the_study_of_off_policy_estimates_keeps_what_it_has_found(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(off_policy, "SIZES", (1000,))
+    monkeypatch.setattr(off_policy, "STRENGTHS", {"random_mdp": off_policy.STRENGTHS["random_mdp"]})
+    monkeypatch.setattr(sys, "argv", ["off_policy", "--minutes", "0.1", "--out", str(tmp_path / "x.json")])
+    off_policy.main()
+    (recorded, estimated) = json.loads((tmp_path / "x.json").read_text())["tables"].values()
+    for table in (recorded, estimated):
+        assert table["1000"]["logs"] >= 1 and 0 < table["1000"]["refused"] < 1  # the strongest policy is too far away
+        assert table["1000"]["wdr"]["absolute_error"] < 0.5 and table["1000"]["wdr"]["rank_correlation"] > 0.5
+    assert "| 1000 |" in capsys.readouterr().out

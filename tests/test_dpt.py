@@ -320,7 +320,8 @@ def test_a_log_without_a_simulator_is_learned_from_and_valued(tmp_path, rng):
     behavior, learned = (results["policies"][k]["value"]["mean"] for k in ("behavior", "fine_tuned_sampled"))
     assert learned > behavior + 0.3
     assert results["off_policy"]["behavior_probabilities"] == "recorded"
-    assert set(results["off_policy"]["estimates"]["fine_tuned_sampled"]) == {"is", "pdis", "wis", "dr"}
+    estimates = {"is", "pdis", "wis", "pdwis", "dr", "wdr"}
+    assert set(results["off_policy"]["estimates"]["fine_tuned_sampled"]) == estimates
     report = (tmp_path / "run" / "report.html").read_text()
     assert "learned from the recorded actions of the best quarter" in report
     assert "valued from the log (recorded behaviour probabilities)" in report and "effective sample size" in report

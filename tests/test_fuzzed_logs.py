@@ -19,8 +19,8 @@ from recorded_files import GOOD, HEADER, random_rows
 from icdm.logs.convert import convert, to_table
 from icdm.logs.describe import describe
 from icdm.logs.table import open_table, plain_codings, write_table
-from icdm.runs.decide import _live, _present, read_rows
-from icdm.runs.decide_by_model import _own_codings
+from icdm.runs.decide import _live, _present
+from icdm.runs.task_rows import own_codings, read_rows
 
 SETTINGS = dict(deadline=None, database=None, suppress_health_check=list(HealthCheck))
 QUICK = settings(max_examples=500, **SETTINGS)
@@ -140,7 +140,7 @@ def fuzz_decide(seed):
 
 def _record(path):
     """A record in the codings that its own values suggest."""
-    _context(path, _own_codings(path))
+    _context(path, own_codings(path))
 
 
 def _context(path, codings):

@@ -1,6 +1,7 @@
 """Labels of logs that have no oracle."""
 
 import dataclasses
+import statistics
 
 import numpy as np
 import pytest
@@ -47,6 +48,36 @@ def test_pessimism_distrusts_what_was_tried_once():
 def test_pessimistic_values_approach_the_truth_with_data():
     q = pessimistic_q(log_from([[(0, 0, 0.6), (1, 0, 0.5)]] * 50_000), np.arange(50_000), 0.0, 1.0)
     assert q[0, 0, 0] == pytest.approx(1.1, abs=0.03) and q[0, 0, 0] < 1.1
+
+
+def test_pessimistic_values_are_their_formula_pair_by_pair():
+    """Value iteration over lists of steps; episodes of 1 to 3 steps of which the shorter ones have ended."""
+    rng, T, S, A = np.random.default_rng(0), 3, 3, 2
+    episodes = [
+        [(int(rng.integers(S)), int(rng.integers(A)), float(rng.random())) for _ in range(rng.integers(1, T + 1))]
+        for _ in range(40)
+    ]
+    episodes.append([(0, 1, 0.5)] * T)
+    found = pessimistic_q(log_from(episodes), np.arange(len(episodes)), 0.0, 1.0)
+    steps = [  # (s, a, r, s'), in which None is the end and "?" was not recorded
+        (*step, episode[t + 1][0] if t + 1 < len(episode) else None if len(episode) < T else "?")
+        for episode in episodes
+        for t, step in enumerate(episode)
+    ]
+    z, v = statistics.NormalDist().inv_cdf(1 - 0.1 / (A * T)), dict.fromkeys([*range(S), None], 0.0)
+    for t in reversed(range(T)):
+        y, mean = {}, {}
+        for s, a in {step[:2] for step in steps}:
+            mine = [step for step in steps if step[:2] == (s, a)]
+            future = np.mean([v[after] for *_, after in mine if after != "?"])
+            y[s, a] = [r + (future if after == "?" else v[after]) for _, _, r, after in mine]
+            mean[s, a] = np.mean([r for _, _, r, _ in mine]) + future
+        every = np.concatenate(list(y.values()))
+        within = sum(((np.array(y[pair]) - mean[pair]) ** 2).sum() for pair in y)
+        sigma = np.sqrt((within + len(y) * every.var()) / (len(every) + len(y)))
+        for (s, a), values in y.items():
+            assert found[t, s, a] == pytest.approx(mean[s, a] - z * sigma / np.sqrt(len(values)), abs=1e-6)
+        v |= {s: float(np.clip(max(found[t, s]), 0, T - t)) for s in range(S)}
 
 
 def test_recording_that_stops_is_not_an_end():

@@ -12,10 +12,13 @@ from icdm.errors import UserError
 from icdm.evaluation.off_policy import (
     LoggedEpisodes,
     cumulative_ratios,
-    doubly_robust_terms,
+    doubly_robust_steps,
     estimated_behavior,
     fitted_q,
+    mean_by_observation,
     off_policy_values,
+    self_normalised,
+    untried,
 )
 from icdm.families.icu_sepsis import nominal_mdp
 from icdm.oracles.backward_induction import evaluate, plan, policy_value
@@ -66,7 +69,13 @@ def test_estimators_are_unbiased(tiny):
     paid = log.reward * 0.9 ** np.arange(3)
     assert p @ (weight[:, -1] * paid.sum(1)) == pytest.approx(truth, abs=1e-12)
     assert p @ (weight * paid).sum(1) == pytest.approx(truth, abs=1e-12)
-    assert p @ doubly_robust_terms(log, target_ETA, weight, target) == pytest.approx(truth, abs=1e-12)
+    residual, expected = doubly_robust_steps(log, target_ETA, target)
+    before = np.concatenate([np.ones((log.n, 1)), weight[:, :-1]], 1)
+    assert p @ (weight * residual + before * expected).sum(1) == pytest.approx(truth, abs=1e-12)
+    # With every trajectory as often as it occurs the weights add up to 1: the self-normalised estimates are exact too.
+    assert self_normalised(p[None], weight, paid)[0] == pytest.approx(truth, abs=1e-12)
+    both = self_normalised(p[None], weight, residual) + self_normalised(p[None], before, expected)
+    assert both[0] == pytest.approx(truth, abs=1e-12)
     assert abs(p @ paid.sum(1) - truth) > 1e-3  # the behaviour's own value is another
 
 
@@ -96,6 +105,64 @@ def test_behaviour_is_estimated_by_frequencies(tiny):
     log, _ = every_trajectory(mdp, behavior)
     found = estimated_behavior(log.observation, log.action, log.valid, 2, 2)
     np.testing.assert_allclose(found, 0.5)
+
+
+def random_log(rng, n=60, T=4, S=3, A=3):
+    """Episodes of different lengths, some of which only stopped being recorded."""
+    valid = np.arange(T) < rng.integers(1, T + 1, (n, 1))
+    log = LoggedEpisodes(
+        np.where(np.arange(T + 1) <= valid.sum(1, keepdims=True), rng.integers(0, S, (n, T + 1)), S),
+        rng.integers(0, A, (n, T)),
+        rng.normal(size=(n, T)),
+        valid,
+        np.where(valid, rng.uniform(0.1, 1, (n, T)), 1.0),
+        *(S, A, 0.9),
+        terminal=valid & ~np.pad(valid[:, 1:], [(0, 0), (0, 1)]) & (rng.random((n, 1)) < 0.5),
+    )
+    return log, rng.dirichlet(np.ones(A), (n, T))
+
+
+def test_estimates_are_their_formulas_step_by_step():
+    """The sums of the docstring, written out for one episode and one step at a time."""
+    log, target = random_log(np.random.default_rng(0))
+    q = [fitted_q(log[1 - fold :: 2], None, np.ones(30)) for fold in range(2)]
+    for clip in (np.inf, 1.5):
+        found = off_policy_values(log, target, clip=clip)
+        n, T = log.action.shape
+        weight = np.ones((n, T + 1))  # rho_{0:t} stands at t + 1
+        sums = dict.fromkeys(("pdis", "pdwis", "dr", "wdr"), 0.0)
+        for i, t in itertools.product(range(n), range(T)):
+            ratio = target[i, t, log.action[i, t]] / log.behavior[i, t] if log.valid[i, t] else 1.0
+            weight[i, t + 1] = weight[i, t] * ratio
+        weight = np.minimum(weight, np.where(np.arange(T + 1) == 0, 1.0, clip))
+        for i, t in itertools.product(range(n), range(T)):
+            if not log.valid[i, t]:
+                continue
+            w, before = weight[i, t + 1] / n, weight[i, t] / n
+            own, own_before = weight[i, t + 1] / weight[:, t + 1].sum(), weight[i, t] / weight[:, t].sum()
+            state, reward = log.observation[i, t], 0.9**t * log.reward[i, t]
+            value = target[i, t] @ q[i % 2][t, state]
+            left = log.reward[i, t] - q[i % 2][t, state, log.action[i, t]]
+            if log.last[i, t] and not log.terminal[i, t] and t + 1 < T and log.observation[i, t + 1] < 3:
+                left += 0.9 * target[i, t + 1] @ q[i % 2][t + 1, log.observation[i, t + 1]]
+            sums["pdis"] += w * reward
+            sums["pdwis"] += own * reward
+            sums["dr"] += 0.9**t * (w * left + before * value)
+            sums["wdr"] += 0.9**t * (own * left + own_before * value)
+        for name, value in sums.items():
+            assert found[name]["mean"] == pytest.approx(value, abs=1e-12), name
+            assert found[name]["ci95"][0] < value < found[name]["ci95"][1]
+        whole = weight[:, -1]
+        assert found["pdwis"]["effective_sample_size"] == pytest.approx(whole.sum() ** 2 / (whole @ whole))
+
+
+def test_a_policy_of_the_past_is_averaged_and_what_was_never_tried_is_counted():
+    observation, valid = np.array([[0, 0, 1], [1, 0, 2]]), np.array([[True, True], [True, False]])
+    chance = np.array([[[0.2, 0.8], [0.6, 0.4]], [[1.0, 0.0], [0.5, 0.5]]])
+    mean = mean_by_observation(observation, valid, chance, 3)
+    np.testing.assert_allclose(mean, [[0.4, 0.6], [1, 0], [0.5, 0.5]])
+    log = LoggedEpisodes(observation, np.array([[1, 1], [1, 0]]), valid * 1.0, valid, np.ones((2, 2)), 3, 2)
+    np.testing.assert_allclose(untried(log, chance), [0.8 / 3, 1 / 3, 0])
 
 
 def test_bad_logs_are_refused(tiny):
@@ -148,8 +215,10 @@ def test_recording_that_stops_is_no_end():
     def values(log):
         of_steps = np.concatenate([target, [[0.5, 0.5]]])[log.observation[:, :-1]]
         q = fitted_q(log, target[None], np.ones(16))
-        terms = doubly_robust_terms(log, of_steps, cumulative_ratios(log, of_steps), target[None])
-        return (target[0] * q[0, 0]).sum(), terms.mean()
+        residual, expected = doubly_robust_steps(log, of_steps, target[None])
+        weight = cumulative_ratios(log, of_steps)
+        before = np.concatenate([np.ones((16, 1)), weight[:, :-1]], 1)
+        return (target[0] * q[0, 0]).sum(), (weight * residual + before * expected).sum(1).mean()
 
     whole = values(log(np.full(16, T), False))
     assert whole == pytest.approx((whole[0], whole[0]), abs=1e-12)

@@ -17,6 +17,7 @@ from experiments.grid import fields_of
 from icdm.cli import COMMANDS
 from icdm.problems.family import make_family
 from icdm.runs.settings import Settings
+from icdm.runs.sizes import with_sizes_of_data
 from icdm.trajectories.collect import draw_tasks, record
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -97,5 +98,8 @@ def test_every_config_can_be_run(name, tmp_path):
     if name.startswith("language"):
         config.weights = str(tmp_path / "small.gguf")  # in place of what `make language` installs
         write_language_model(tmp_path / "small.gguf")
-    settings = Settings.from_config(config)
+    if name == "log":
+        config.data = str(tmp_path / "log.csv")
+        (tmp_path / "log.csv").write_text("episode_id,t,observation,action,reward\n0,0,0,1,1\n0,1,1,0,0\n")
+    settings = Settings.from_config(with_sizes_of_data(config))
     assert settings.layout.size > 0

@@ -183,7 +183,7 @@ def test_what_is_no_text_or_no_single_column_is_refused_in_one_line(tmp_path):
         tmp_path / "sheet.csv": "is a zip archive, such as a spreadsheet",
         tmp_path / "raw.csv": "is no text",
         twice: "column t is there 2 times",
-        CASES / "L13_features" / "log.csv": "column observation is missing .*one column of integers, words or real",
+        CASES / "L13_features" / "log.csv": "column observation is missing .* --columns observation=",
         CASES / "P02_list_obs" / "log.parquet": r"column observation is of the type list<.*fixed-size lists of numbers",
     }
     for path, message in refused.items():
@@ -311,3 +311,75 @@ def test_describe_prints_json_whatever_the_defects(tmp_path, capsys):
     for case in ("L05_t_from_1/log.csv", "L06_interleaved/log.csv", "L17_sparse/log.csv"):
         main(["describe", str(CASES / case), "--json"])
         assert json.loads(capsys.readouterr().out)["rows"] > 0
+
+
+OWN_NAMES = "Stay;day;HR;dose given;payoff;spare\ns1;0;low;a;0,5;x\ns1;1;high;b;1;x\ns2;0;low;a;0,25;y\n"
+OWN_COLUMNS = ["episode_id=Stay", "t=day", "observation=HR", "action=dose given", "reward=payoff"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "latin-1"])
+def test_columns_of_ones_own_are_named_and_others_left_out(encoding, tmp_path, capsys):
+    (tmp_path / "log.csv").write_bytes(OWN_NAMES.replace("low", "tief\u00e4").encode(encoding))
+    said, codings, rows = rows_of(tmp_path / "log.csv", tmp_path, columns=OWN_COLUMNS)
+    assert "columns that are not read: spare" in said and "no column task_id: all rows are of one task" in said
+    assert codings["observation"] == Words(("high", "tief\u00e4")) and codings["action"] == Words(("a", "b"))
+    assert rows.reward.tolist() == [0.5, 1, 0.25] and rows.t.tolist() == [0, 1, 0] and set(rows.task_id) == {0}
+    main(["describe", str(tmp_path / "log.csv"), "--json", "--columns", *OWN_COLUMNS])
+    assert json.loads(capsys.readouterr().out)["episodes"] == 2
+
+
+@pytest.mark.parametrize(
+    "columns,said",
+    [
+        (["observation"], "--columns observation: give NAME=COLUMN"),
+        (["observaton=HR"], "unknown --columns name 'observaton': did you mean 'observation'"),
+        (["observation=HRT"], "unknown column of .* 'HRT'"),
+        (["observation=HR", "observation=day"], "names observation twice: HR and day"),
+        (["observation=HR"], "column episode_id is missing .* name it by --columns episode_id="),
+    ],
+)
+def test_a_column_map_that_does_not_fit_is_refused(columns, said, tmp_path):
+    with pytest.raises(UserError, match=said):
+        describe(write(tmp_path / "log.csv", OWN_NAMES), columns=columns)
+
+
+def test_a_named_column_stands_before_one_of_the_tables_own_name(tmp_path):
+    source = write(tmp_path / "log.csv", COLUMNS.replace("reward", "reward,net") + "0,0,0,0,0,9,1\n0,1,0,0,0,9,2\n")
+    said, _, rows = rows_of(source, tmp_path, columns=["reward=net"])
+    assert rows.reward.tolist() == [1, 2] and "not read: reward" in said
+
+
+def listed_columns(rng, names):
+    """Three episodes of 2, 1 and 3 steps as lists."""
+    lengths = [2, 1, 3]
+    columns = [[rng.integers(0, 4, n).tolist() for n in lengths], [rng.integers(0, 2, n).tolist() for n in lengths]]
+    columns += [[rng.random(n).tolist() for n in lengths], [[False] * (n - 1) + [True] for n in lengths]]
+    return dict(zip(names, columns))
+
+
+@pytest.mark.parametrize("named", [{}, {"observation": "states", "reward": "gains", "episode_id": "stay"}])
+def test_a_row_of_lists_is_an_episode(named, tmp_path):
+    names = [named.get(x, f"{x}s") for x in ("observation", "action", "reward")] + ["dones"]
+    lists = listed_columns(np.random.default_rng(0), names)
+    pq.write_table(pa.table(lists | {"stay": [7, 5, 6], "note": ["a"] * 3}), tmp_path / "log.parquet")
+    columns = [f"{ours}={theirs}" for ours, theirs in named.items()]
+    said, _, rows = rows_of(tmp_path / "log.parquet", tmp_path, columns=columns)
+    assert "one row per episode" in said and "not read:" in said and "note" in said
+    assert rows.t.tolist() == [0, 1, 0, 0, 1, 2] and rows.terminal.tolist() == [0, 1, 1, 0, 0, 1]
+    assert rows.episode_id.tolist() == ([7, 7, 5, 6, 6, 6] if named else [0, 0, 1, 2, 2, 2])
+    for ours, name in zip(("observation", "action", "reward"), names):
+        np.testing.assert_allclose(getattr(rows, ours), np.concatenate(lists[name]))
+
+
+def test_lists_of_vectors_and_lists_that_differ_in_length(tmp_path):
+    lists = listed_columns(np.random.default_rng(0), ("observations", "actions", "rewards", "dones"))
+    vectors = [[[float(x), 1.0 - x] for x in episode] for episode in lists["observations"]]
+    pq.write_table(pa.table(lists | {"observations": vectors}), tmp_path / "vectors.parquet")
+    assert describe(tmp_path / "vectors.parquet")["codings"]["observation"] == "bins"
+    singles = [[[x] for x in episode] for episode in lists["actions"]]
+    pq.write_table(pa.table(lists | {"actions": singles}), tmp_path / "singles.parquet")
+    assert describe(tmp_path / "singles.parquet")["codings"]["action"] == "integers"
+    lists["rewards"][1] = [1.0, 2.0]
+    pq.write_table(pa.table(lists), tmp_path / "short.parquet")
+    with pytest.raises(UserError, match="row 2: 2 rewards beside 1 observations"):
+        describe(tmp_path / "short.parquet")

@@ -12,7 +12,7 @@ from icdm.evaluation.off_policy import LoggedEpisodes, estimated_behavior, off_p
 from icdm.intervals import interval
 from icdm.learning.objectives import Imitation
 from icdm.logs.log import Log
-from icdm.logs.sequences import Sequences, assemble, draw_episodes, sequences
+from icdm.logs.sequences import Sequences, assemble, sequences
 from icdm.models.transformer import Transformer
 from icdm.problems.family import Family, HasBestActionPosterior
 from icdm.sharding import gathered
@@ -64,38 +64,70 @@ def logged_policies(
     `behavior` is the mean return of the held-out episodes; a model, drawing its actions, is valued by the doubly
     robust estimate from them, each with K other episodes of its task as context.
     """
-    rng = np.random.default_rng(seed)
-    several = max(1, MOST_LOGGED // log.n_tasks)
-    task_B = np.repeat(np.arange(log.n_tasks), [min(several, len(c)) for c in log.contexts])
-    episode_BE = draw_episodes(log, task_B, context_episodes, rng)
-    there_BE = episode_BE != NOTHING
-    last_B = there_BE.shape[1] - 1 - there_BE[:, ::-1].argmax(1)
-    episodes, row = assemble(log, episode_BE), np.arange(len(task_B))
-    taken = jax.tree.map(lambda x: x[row, last_B], episodes.trajectories)
-    first = log.first[episode_BE[row, last_B]][:, None] + np.arange(log.longest)
-    first = np.minimum(first, len(log.behavior) - 1)
-    behavior = np.where(taken.valid, log.behavior[first], 1.0)
-    terminal = taken.valid & log.terminal[first] if log.terminal.any() else None  # else it was not recorded
-    sizes = family.n_states, family.n_actions
-    known = bool(np.isfinite(behavior).all())
-    if not known:
-        behavior = estimated_behavior(taken.observation, taken.action, taken.valid, *sizes)
-    reward = taken.reward.astype(np.float64)
-    observation = np.where(taken.observation == log.end, family.n_states, taken.observation)
-    logged = LoggedEpisodes(observation, taken.action, reward, taken.valid, behavior, *sizes, terminal=terminal)
-    returns = np.where(taken.valid, taken.reward, 0).sum(1).astype(np.float64)
-    policies, estimates = {"behavior": {"value": interval(returns)}}, {}
-    logits = jax.jit(lambda model, part: action_logits(model, layout, encode(layout, part.trajectories).decisions))
+    episode_BE = episodes_with_contexts(log, context_episodes, np.random.default_rng(seed))
+    logged, known = logged_episodes(log, episode_BE[:, -1], family.n_states, family.n_actions)
+    policies, estimates = {"behavior": {"value": interval(returns(logged))}}, {}
     for name, model in models.items():
-        found = [np.float64(gathered(logits(model, part))) for part in _parts(episodes)]
-        z_BTA = np.concatenate(found)[row, last_B]
-        target = np.exp(z_BTA - z_BTA.max(-1, keepdims=True))
-        values = off_policy_values(logged, target / target.sum(-1, keepdims=True))
+        values = off_policy_values(logged, model_probabilities(model, layout, log, episode_BE))
         estimates[f"{name}_sampled"] = values
         best = values["dr"]
         value = {"mean": best["mean"], "ci95": best["ci95"], "n_tasks": best["n_episodes"]}
         policies[f"{name}_sampled"] = {"value": value}
     return policies, {"behavior_probabilities": "recorded" if known else "estimated", "estimates": estimates}
+
+
+def episodes_with_contexts(log: Log, context_episodes: int, rng: np.random.Generator) -> np.ndarray:
+    """Rows (B, K + 1): an episode that is valued, the last one, behind K others of its task as context.
+
+    Every episode is valued once, or a random MOST_LOGGED / N of each of N tasks. NOTHING stands for others that the
+    task does not have.
+    """
+    rows, most = [], max(1, MOST_LOGGED // log.n_tasks)
+    for episodes in log.contexts:
+        n_others = min(context_episodes, len(episodes) - 1)
+        valued = np.arange(len(episodes)) if len(episodes) <= most else rng.choice(len(episodes), most, replace=False)
+        for place in valued:
+            row = np.full(context_episodes + 1, NOTHING)
+            others = rng.choice(len(episodes) - 1, n_others, replace=False)
+            row[context_episodes - n_others : -1] = episodes[others + (others >= place)]
+            row[-1] = episodes[place]
+            rows.append(row)
+    return np.array(rows)
+
+
+def logged_episodes(
+    log: Log, episode_E: np.ndarray, n_observations: int, n_actions: int, discount: float = 1.0
+) -> tuple[LoggedEpisodes, bool]:
+    """(the episodes for off-policy estimates, whether the behaviour's probabilities were recorded or are estimated)."""
+    steps = jax.tree.map(lambda x: x[:, 0], assemble(log, episode_E[:, None]).trajectories)
+    row = np.minimum(log.first[episode_E][:, None] + np.arange(log.longest), len(log.behavior) - 1)
+    behavior = np.where(steps.valid, log.behavior[row], 1.0)
+    terminal = steps.valid & log.terminal[row] if log.terminal.any() else None  # else it was not recorded
+    observation = np.where(steps.observation == log.end, n_observations, steps.observation)
+    known = bool(np.isfinite(behavior).all())
+    if not known:
+        chance_SA = estimated_behavior(observation, steps.action, steps.valid, n_observations, n_actions)
+        state = np.minimum(observation[:, :-1], n_observations - 1)
+        behavior = np.where(steps.valid, chance_SA[state, steps.action], 1.0)
+    reward, sizes = steps.reward.astype(np.float64), (n_observations, n_actions)
+    return LoggedEpisodes(
+        observation, steps.action, reward, steps.valid, behavior, *sizes, discount, terminal=terminal
+    ), known
+
+
+def returns(logged: LoggedEpisodes) -> np.ndarray:
+    """Discounted sum of each episode's rewards, (E,)."""
+    discount_T = logged.discount ** np.arange(logged.action.shape[1])
+    return (np.where(logged.valid, logged.reward, 0.0) * discount_T).sum(1)
+
+
+def model_probabilities(model: Transformer, layout: Layout, log: Log, episode_BE: np.ndarray) -> np.ndarray:
+    """Probabilities with which the model draws its actions along the last episode of each row, (B, T, A)."""
+    logits = jax.jit(lambda model, part: action_logits(model, layout, encode(layout, part.trajectories).decisions))
+    rows = assemble(log, episode_BE)
+    z_BTA = np.concatenate([np.float64(gathered(logits(model, part)[:, -1])) for part in _parts(rows)])
+    chance_BTA = np.exp(z_BTA - z_BTA.max(-1, keepdims=True))
+    return chance_BTA / chance_BTA.sum(-1, keepdims=True)
 
 
 def _parts(rows: Sequences) -> Iterator[Sequences]:

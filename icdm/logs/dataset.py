@@ -36,7 +36,14 @@ class DataSet:
 
 
 def open_dataset(
-    path: pathlib.Path, family: Family, workdir: pathlib.Path, *, seed: int, tasks: int, episodes: int
+    path: pathlib.Path,
+    family: Family,
+    workdir: pathlib.Path,
+    *,
+    seed: int,
+    tasks: int,
+    episodes: int,
+    columns: tuple[str, ...] = (),
 ) -> DataSet:
     """Reads a data file; a file of another format is converted to a table in the work directory.
 
@@ -44,6 +51,7 @@ def open_dataset(
       seed: random seed of the unseen tasks.
       tasks: number of unseen tasks if the family has a simulator.
       episodes: number of evaluation episodes in each task.
+      columns: as in `Reading`.
 
     Raises:
       UserError: the file does not exist, has a defect, or does not fit the family.
@@ -53,7 +61,7 @@ def open_dataset(
     if path.suffix == ".npz" and not d3rlpy.holds(read_npz(path)):
         train, test, problem, contexts = dpt.split(path, family, workdir, seed, episodes)
         return DataSet(train, test, problem, contexts, names_best_actions=True)
-    table = open_table(path) if is_table(path) else _as_table(path, workdir)
+    table = open_table(path) if is_table(path) else _as_table(path, workdir, columns)
     train, test = hold_out(load(table))
     problem = None
     if isinstance(family, CanSample):
@@ -61,8 +69,8 @@ def open_dataset(
     return DataSet(train, test, problem, None, names_best_actions=False)
 
 
-def _as_table(path: pathlib.Path, workdir: pathlib.Path) -> Table:
-    table, report = to_table(path, workdir / "data.parquet")
+def _as_table(path: pathlib.Path, workdir: pathlib.Path, columns: tuple[str, ...]) -> Table:
+    table, report = to_table(path, workdir / "data.parquet", columns=columns)
     for note in report.notes:
         print(f"{path}: {note}")
     return table

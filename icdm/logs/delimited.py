@@ -11,7 +11,7 @@ import io
 import pathlib
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from icdm.errors import UserError
-from icdm.logs.table import OPTIONAL, REQUIRED, unreadable
+from icdm.logs.table import unreadable
 
 ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -30,8 +30,11 @@ BLOCK = 2**24  # bytes that are parsed at a time
 MOST_UNPACKED, MOST_RATIO = 2**28, 200  # a file of steps is not packed into a 200th of its size
 
 
-def reader(path: pathlib.Path) -> tuple[Callable[[], Iterator[pa.RecordBatch]], list[str]]:
+def reader(path: pathlib.Path, known: Collection[str]) -> tuple[Callable[[], Iterator[pa.RecordBatch]], list[str]]:
     """(a function that starts a pass over the batches, what was found out about how the file is written).
+
+    Args:
+      known: names of columns that are looked for.
 
     Raises:
       UserError: the file cannot be read as text, or expands to too much of it.
@@ -41,8 +44,8 @@ def reader(path: pathlib.Path) -> tuple[Callable[[], Iterator[pa.RecordBatch]], 
         found = {mark: _header(path, encoding, mark) for mark in DELIMITERS}
     except (OSError, EOFError, zlib.error, UnicodeError, csv.Error) as error:
         raise unreadable(path, error) from None
-    names = {mark: [_plain_name(name) for name in header] for mark, header in found.items()}
-    delimiter = max(DELIMITERS, key=lambda mark: sum(name in REQUIRED + OPTIONAL for name in names[mark]))
+    names = {mark: [_plain_name(name, known) for name in header] for mark, header in found.items()}
+    delimiter = max(DELIMITERS, key=lambda mark: (sum(name in known for name in names[mark]), len(names[mark])))
     notes = [] if encoding == "utf-8" else [f"read as {encoding}"]
     if delimiter != ",":
         notes.append(f"cells are separated by {DELIMITERS[delimiter]}")
@@ -95,10 +98,10 @@ def _header(path: pathlib.Path, encoding: str, delimiter: str) -> list[str]:
         return next((row for row in csv.reader(text, delimiter=delimiter) if row), [])  # Arrow skips empty lines too
 
 
-def _plain_name(name: str) -> str:
-    """The name of one of the table's columns without blanks and capitals; other names without blanks."""
-    lower = name.strip().lower()
-    return lower if lower in REQUIRED + OPTIONAL else name.strip()
+def _plain_name(name: str, known: Collection[str]) -> str:
+    """A known name without blanks and capitals; other names without blanks."""
+    name = name.strip()
+    return name.lower() if name not in known and name.lower() in known else name
 
 
 def _batches(

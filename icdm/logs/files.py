@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from icdm.errors import UserError, unknown
-from icdm.logs import d3rlpy, delimited, dpt, minari, supervised
+from icdm.logs import d3rlpy, delimited, dpt, listed, minari, supervised
 from icdm.logs.codings import MOST_IDS, MOST_INTEGERS, UNKNOWN, Bins, Coding, Integers, Words, fit_bins
 from icdm.logs.columns import Seen, faulty, plain, raw_values
 from icdm.logs.npz import read_npz
@@ -30,6 +30,8 @@ REMEDIES = {  # of cells that are missing or not of their column's kind
     "t": "icdm convert --sort orders rows by time stamps",
     "reward": "icdm convert --missing-reward zero counts it as 0",
 }
+ALIASES = {"behavior_probability": "pscore"}  # names of columns in other libraries
+DEFAULTS = {"task_id": "all rows are of one task"}  # of columns that may be absent: 0
 NEAR = 0.75  # similarity of a column's name to an absent one's that is taken for a slip
 
 
@@ -43,6 +45,7 @@ class Reading:
       reals: columns of observations or actions whose values are real numbers, to be binned although they are whole.
       sort: whether rows are brought in the order of their episodes and of t, which may then be a time stamp.
       missing_reward: "zero" if a step without a reward paid 0; else it is a defect.
+      columns: "NAME=THEIRS" for a column of the table that has another name in the file.
 
     Raises:
       UserError: an unknown column or rule.
@@ -53,8 +56,22 @@ class Reading:
     reals: tuple[str, ...] = ()
     sort: bool = False
     missing_reward: str | None = None
+    columns: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def named(self) -> dict[str, str]:
+        """The names in the file, by the table's."""
+        return dict(text.split("=", 1) for text in self.columns)
 
     def __post_init__(self):
+        for text in self.columns:
+            name, mark, theirs = text.partition("=")
+            if not mark or not theirs:
+                raise UserError(f"--columns {text}: give NAME=COLUMN, with the name of a column of the file")
+            if name not in REQUIRED + OPTIONAL:
+                raise unknown("--columns name", name, REQUIRED + OPTIONAL)
+            if self.named[name] != theirs:
+                raise UserError(f"--columns names {name} twice: {theirs} and {self.named[name]}")
         for name in (*self.words, *self.reals):
             if name not in CODED:
                 raise unknown("column", name, CODED)
@@ -63,6 +80,9 @@ class Reading:
                 raise UserError(f"--reals {name}: only observations and actions that are no words can be real numbers")
         if self.missing_reward is not None and self.missing_reward not in MISSING_REWARD:
             raise unknown("--missing-reward", self.missing_reward, MISSING_REWARD)
+
+
+AS_IT_IS = Reading()
 
 
 class Source(NamedTuple):
@@ -86,7 +106,7 @@ class Source(NamedTuple):
     remedies: dict[str, str] = REMEDIES
 
 
-def open_source(path: str | pathlib.Path, reading: Reading = Reading()) -> Source:
+def open_source(path: str | pathlib.Path, reading: Reading = AS_IT_IS) -> Source:
     """The raw rows of a file or Minari directory; what its columns hold is found in one pass over it.
 
     Raises:
@@ -97,8 +117,9 @@ def open_source(path: str | pathlib.Path, reading: Reading = Reading()) -> Sourc
     if not path.exists():
         raise UserError(f"{path}: no such file")
     names, raw, notes = _opened(path, reading)
-    notes = notes + _notes_of_names(path, names)
-    batches = functools.partial(_plain_batches, path, raw, [name for name in names if name in REQUIRED + OPTIONAL])
+    columns = _columns(path, names, reading.named)
+    notes = notes + _notes_of_names(names, columns, reading.named)
+    batches = functools.partial(_plain_batches, path, raw, columns)
     if reading.sort:
         batches = functools.partial(in_order, path, batches, ROW_GROUP)
         notes.append("rows are sorted by task, episode and t, and counted in that order")
@@ -116,8 +137,9 @@ def open_source(path: str | pathlib.Path, reading: Reading = Reading()) -> Sourc
     return Source(path, batches, kinds, start, reading.missing_reward, notes)
 
 
-def _opened(path: pathlib.Path, reading: Reading) -> tuple[list[str], Callable[[], Iterator[pa.RecordBatch]], list]:
-    """(names of the columns, a function that starts a pass over the batches, notes) of a file by its kind."""
+def _opened(path: pathlib.Path, reading: Reading) -> tuple[list[str], Callable[..., Iterator[pa.RecordBatch]], list]:
+    """(names of the columns, a function that starts a pass over the batches, which may omit other columns than those
+    that it is given, notes) of a file by its kind."""
     if path.is_dir():
         return _named(path, minari.reader(path))
     if path.suffix == ".jsonl":
@@ -128,49 +150,72 @@ def _opened(path: pathlib.Path, reading: Reading) -> tuple[list[str], Callable[[
             return _named(path, functools.partial(iter, [d3rlpy.batch_of(path, arrays)]))
         return _named(path, functools.partial(iter, [dpt.batch_of(path, arrays, reading.split or "train")]))
     if path.name.lower().endswith(delimited.ENDINGS):
-        batches, notes = delimited.reader(path)
+        batches, notes = delimited.reader(path, {*REQUIRED, *OPTIONAL, *ALIASES.values(), *reading.named.values()})
         return *_named(path, batches)[:2], notes
     if path.suffix in (".parquet", ".pq"):
         names = parquet_columns(path)
-        return names, functools.partial(parquet_batches, path, [x for x in names if x in REQUIRED + OPTIONAL]), []
+        if lists := listed.list_columns(path, reading.named):
+            note = f"one row per episode: {', '.join(lists.values())} hold its steps, rows are counted by steps"
+            return *listed.reader(path, names, lists, reading.named), [note]
+        return names, functools.partial(parquet_batches, path), []
     raise UserError(f"{path}: give a .parquet, .csv, .tsv (also .gz), .npz or .jsonl file, or a Minari directory")
 
 
-def _named(path: pathlib.Path, batches: Callable) -> tuple[list[str], Callable[[], Iterator[pa.RecordBatch]], list]:
+def _named(path: pathlib.Path, batches: Callable) -> tuple[list[str], Callable[..., Iterator[pa.RecordBatch]], list]:
     first = next(iter(batches()), None)
     if first is None:
         raise UserError(f"{path} holds no rows")
-    return first.schema.names, batches, []
+    return first.schema.names, lambda columns: batches(), []
 
 
-def _notes_of_names(path: pathlib.Path, names: list[str]) -> list[str]:
-    """What is said of columns that are not read.
+def _columns(path: pathlib.Path, names: list[str], named: dict[str, str]) -> dict[str, str]:
+    """The file's names of the columns that are read, by the table's.
+
+    Args:
+      names: all columns of the file.
+      named: those that the user has named.
 
     Raises:
-      UserError: a column is missing, twice there, or nearly named as one that is absent.
+      UserError: a column is missing, twice there, or, if the user has named none, nearly named as one that is absent.
     """
+    for theirs in named.values():
+        if theirs not in names:
+            raise unknown(f"column of {path}", theirs, names)
+    columns = {name: name for name in REQUIRED + OPTIONAL if name in names}
+    columns |= {name: alias for name, alias in ALIASES.items() if alias in names and name not in names}
+    columns |= named
     for name in REQUIRED:
-        if name not in names:
+        if name not in (*columns, *DEFAULTS):
             raise UserError(
-                f"{path}: column {name} is missing (it has {', '.join(names)[:200]}): give one column of integers, "
-                "words or real numbers, not several features"
+                f"{path}: column {name} is missing (it has {', '.join(names)[:200]}): name it by --columns {name}=..., "
+                "in training by --config.columns; several features are not supported"
             )
-    for name in REQUIRED + OPTIONAL:
-        if names.count(name) > 1:
-            raise UserError(f"{path}: column {name} is there {names.count(name)} times")
-    absent = [name for name in OPTIONAL if name not in names]
-    spare = [name for name in names if name not in REQUIRED + OPTIONAL]
-    for name in spare:
-        if difflib.get_close_matches(name.lower(), absent, n=1, cutoff=NEAR):
-            raise unknown(f"column of {path}", name, absent)
-    return [f"columns that are not read: {', '.join(spare)[:200]}"] if spare else []
+    for theirs in columns.values():
+        if names.count(theirs) > 1:
+            raise UserError(f"{path}: column {theirs} is there {names.count(theirs)} times")
+    absent = [name for name in (*OPTIONAL, *DEFAULTS) if name not in columns]
+    for theirs in [] if named else set(names) - set(columns.values()):
+        if difflib.get_close_matches(theirs.lower(), absent, n=1, cutoff=NEAR):
+            raise unknown(f"column of {path}", theirs, absent)
+    return columns
 
 
-def _plain_batches(path: pathlib.Path, raw: Callable, names: list[str]) -> Iterator[pa.RecordBatch]:
-    for batch in raw():
+def _notes_of_names(names: list[str], columns: dict[str, str], named: dict[str, str]) -> list[str]:
+    """What is said of columns that are not there, not read, or read under a name that the user has not given."""
+    notes = [f"there is no column {name}: {text}" for name, text in DEFAULTS.items() if name not in columns]
+    for name, theirs in columns.items():
+        if theirs not in (name, named.get(name)):
+            notes.append(f"column {theirs} is read as {name}")
+    spare = [name for name in names if name not in columns.values()]
+    return notes + ([f"columns that are not read: {', '.join(spare)[:200]}"] if spare else [])
+
+
+def _plain_batches(path: pathlib.Path, raw: Callable, columns: dict[str, str]) -> Iterator[pa.RecordBatch]:
+    for batch in raw(list(columns.values())):
         place = {name: i for i, name in enumerate(batch.schema.names)}
-        columns = [plain(path, name, batch.column(place[name])) for name in names]
-        yield pa.RecordBatch.from_arrays(columns, names)
+        cells = [plain(path, ours, batch.column(place[theirs])) for ours, theirs in columns.items()]
+        zeros = {name: pa.array(np.zeros(batch.num_rows, np.int64)) for name in DEFAULTS if name not in columns}
+        yield pa.RecordBatch.from_arrays([*cells, *zeros.values()], [*columns, *zeros])
 
 
 def _survey(path: pathlib.Path, batches: Callable) -> tuple[dict[str, Seen], int, int]:

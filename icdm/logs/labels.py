@@ -5,6 +5,7 @@ episode.
 """
 
 import dataclasses
+import statistics
 
 import numpy as np
 
@@ -20,7 +21,7 @@ LABELS = {
     "pessimistic": "the best actions of a tabular model of each task, with a lower confidence bound on its values",
 }
 BEST_SHARE = 0.25
-DOUBT = 0.1  # probability that a value is overestimated
+DOUBT = 0.1  # probability that the value of any action at any step is overestimated
 
 
 def relabelled(log: Log, labels: str, family: Family) -> Log:
@@ -66,40 +67,43 @@ def best_episodes(log: Log, episodes: np.ndarray) -> np.ndarray:
 def pessimistic_q(log: Log, episodes: np.ndarray, reward_low: float, reward_high: float) -> np.ndarray:
     """Q of value iteration with a lower confidence bound on the model of observed frequencies, (T, S, A):
 
-        Q_t(s, a) = r(s, a) + sum_s' P(s'|s,a) V_{t+1}(s') - (T - t)(high - low) sqrt(ln(2 / delta) / (2 n(s, a))),
+        Q_t(s, a) = mean of y - z sigma_t / sqrt(n(s, a)),   y = r + V_{t+1}(s') of the n(s, a) steps from (s, a),
 
-    clipped to the range of a sum of T - t rewards; an untried action has the lowest value. V is 0 after a terminal step
-    (where no step is marked so, after an episode that stops before step T). A last step whose next observation was not
+    where z is the normal quantile of 1 - DOUBT / (A T), and sigma_t^2 the mean square of y less its pair's mean, to
+    which each pair adds one step with the variance of all y, since what was tried once has none of its own. An untried
+    action has the value -inf. V is clipped to the range of a sum of T - t rewards, and 0 after a terminal step (where
+    no step is marked so, after an episode that stops before step T). A last step whose next observation was not
     recorded says nothing of what follows earlier ones; a pair known from such steps alone is followed by the lowest
     value. Undiscounted.
 
-    Source: Jin, Yang, Wang, "Is Pessimism Provably Efficient for Offline RL?" (ICML 2021), algorithm 1,
-    with Hoeffding's bound.
+    Source: Jin, Yang, Wang, "Is Pessimism Provably Efficient for Offline RL?" (ICML 2021), algorithm 1, with standard
+    errors in place of Hoeffding's bound.
     """
     T, S, A = log.longest, log.end, int(log.action.max()) + 1
     rows, t = _rows(log, episodes)
-    pair = log.observation[rows] * A + log.action[rows]
-    n_C = np.bincount(pair, minlength=S * A)
-    reward_C = np.bincount(pair, log.reward[rows], S * A) / np.maximum(n_C, 1)
-    # The distinct (s, a, s') and their counts; an end leads to the extra state S of value 0.
+    pair_I, reward_I = log.observation[rows] * A + log.action[rows], log.reward[rows].astype(np.float64)
+    n_C = np.bincount(pair_I, minlength=S * A)
+    reward_C = np.bincount(pair_I, reward_I, S * A) / np.maximum(n_C, 1)
     steps = log.steps[episodes]
     last = t == np.repeat(steps, steps) - 1
     closed = np.repeat(log.first[episodes + 1] - log.first[episodes] > steps, steps)
     over = log.terminal[rows] if log.terminal.any() else last & (t < T - 1)
     known = over | closed | ~last
-    following = np.where(over, S, log.observation[np.minimum(rows + 1, len(log.action) - 1)])
-    distinct, count = np.unique(pair[known].astype(np.int64) * (S + 1) + following[known], return_counts=True)
-    from_I, to_I = np.divmod(distinct, S + 1)
-    known_C = np.bincount(pair[known], minlength=S * A)
-    doubt_C = (reward_high - reward_low) * np.sqrt(np.log(2 / DOUBT) / (2 * np.maximum(n_C, 1)))
+    next_I = np.where(over, S, log.observation[np.minimum(rows + 1, len(log.action) - 1)])  # S: the end
+    known_C = np.bincount(pair_I[known], minlength=S * A)
+    n_pairs = np.count_nonzero(n_C)
+    z = statistics.NormalDist().inv_cdf(1 - DOUBT / (A * T))
     q_TSA, v_S = np.empty((T, S, A)), np.zeros(S + 1)
     for step in reversed(range(T)):
         left = T - step
-        future_C = np.bincount(from_I, count * v_S[to_I], S * A) / np.maximum(known_C, 1)
+        future_C = np.bincount(pair_I[known], v_S[next_I[known]], S * A) / np.maximum(known_C, 1)
         future_C = np.where(known_C > 0, future_C, (left - 1) * reward_low)
-        q_C = np.clip(reward_C + future_C - left * doubt_C, left * reward_low, left * reward_high)
-        q_TSA[step] = np.where(n_C > 0, q_C, left * reward_low - 1).reshape(S, A)
-        v_S[:S] = np.maximum(q_TSA[step].max(-1), left * reward_low)
+        y_I = reward_I + np.where(known, v_S[next_I], future_C[pair_I])
+        within = np.sum((y_I - (reward_C + future_C)[pair_I]) ** 2)
+        sigma = np.sqrt((within + n_pairs * y_I.var()) / (len(y_I) + n_pairs))
+        q_C = reward_C + future_C - z * sigma / np.sqrt(np.maximum(n_C, 1))
+        q_TSA[step] = np.where(n_C > 0, q_C, -np.inf).reshape(S, A)
+        v_S[:S] = np.clip(q_TSA[step].max(-1), left * reward_low, left * reward_high)
     return q_TSA
 
 

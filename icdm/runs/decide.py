@@ -1,7 +1,6 @@
 """`icdm decide`: what to do next, from a trained run and the trajectories of the task at hand."""
 
 import argparse
-import functools
 import json
 import pathlib
 from typing import NamedTuple
@@ -14,12 +13,12 @@ import pyarrow as pa
 from icdm.errors import UserError
 from icdm.logs.codings import UNKNOWN, Coding
 from icdm.logs.columns import raw_values
-from icdm.logs.files import coded_parts, fit_codings, open_source
+from icdm.logs.files import AS_IT_IS, Reading
 from icdm.logs.log import Log, log_of
 from icdm.logs.sequences import as_one_episode, assemble
-from icdm.logs.table import Report, Rows, checked, is_table, join, open_table, plain_codings
 from icdm.runs.decider import Decider
 from icdm.runs.run import Run
+from icdm.runs.task_rows import TaskRows, end_code, read_rows, run_codings
 from icdm.trajectories.layouts import Layout
 from icdm.trajectories.prompt import encode_going_on
 from icdm.trajectories.trajectory import Trajectories
@@ -45,7 +44,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 def decide(
     run: str | pathlib.Path,
-    context: str | pathlib.Path,
+    context: str | pathlib.Path | None = None,
     history: str | pathlib.Path | None = None,
     observation: str | None = None,
     task: str | None = None,
@@ -54,6 +53,7 @@ def decide(
     """{"action", "probabilities", "values", "context_episodes", "step"}, actions as they are named in the data.
 
     Args:
+      context: None decides without a context.
       show_prompt: adds "prompt", the text that a language model has read.
 
     Raises:
@@ -64,12 +64,12 @@ def decide(
     if show_prompt and not opened.settings.weights:
         raise UserError(f"{run} reads no text: --show-prompt is for runs of a language model (config.weights)")
     decider, codings = Decider(opened), run_codings(opened)
-    recorded = read_rows(context, codings, task)
-    if not opened.layout.independent_steps:
+    how = Reading(columns=opened.settings.columns)
+    recorded = None if context is None else read_rows(context, codings, task, how)
+    if recorded and not opened.layout.independent_steps:
         _check_lengths(recorded, opened.family.horizon)
-    episode = begun(recorded, codings, history, observation)
-    log = log_of([recorded.rows], _end(opened, codings))
-    read = context_of(log, opened.layout)
+    episode = begun(recorded, codings, history, observation, how)
+    read = recorded and context_of(log_of([recorded.rows], end_code(opened, codings)), opened.layout)
     answer = decided(decider, codings, read, episode, history)
     return answer | {"prompt": _prompt(opened, read, episode)} if show_prompt else answer
 
@@ -93,11 +93,15 @@ class Episode(NamedTuple):
 
 
 def begun(
-    recorded: "Recorded", codings: dict[str, Coding], history: str | pathlib.Path | None, observation: str | None
+    recorded: TaskRows | None,
+    codings: dict[str, Coding],
+    history: str | pathlib.Path | None,
+    observation: str | None,
+    how: Reading = AS_IT_IS,
 ) -> Episode:
     if history is None:
         return Episode([], _present(observation, codings["observation"]))
-    *before, (now, _, _) = _live(history, codings, recorded.start)
+    *before, (now, _, _) = _live(history, codings, recorded and recorded.start, how)
     return Episode(before, now)
 
 
@@ -140,67 +144,7 @@ def _action_names(coding: Coding, n: int) -> list[str]:
     return [str(coding.decode(np.array([code]))[0]) if code < coding.n else str(code) for code in range(n)]
 
 
-def run_codings(run: Run) -> dict[str, Coding]:
-    """What codes stand for in a run: as in the table that it learned from, else the family's own integers."""
-    learned = [run.directory / "data.parquet", pathlib.Path(run.settings.data)]
-    tables = [path for path in learned if path.suffix == ".parquet" and is_table(path)]
-    plain = plain_codings(run.family.observation_space.n, run.family.n_actions)
-    if not tables:
-        return plain
-    return plain | {name: open_table(tables[0]).codings[name] for name in ("observation", "action")}
-
-
-def _end(run: Run, codings: dict[str, Coding]) -> int:
-    """The code of an observation that was not recorded: in learning from a record the first after its own, else none
-    that the layout has."""
-    return codings["observation"].n if run.settings.data else run.layout.n_observations
-
-
-class Recorded(NamedTuple):
-    """The checked rows of one task of a file, coded as in the run, and the t from which the file counts steps."""
-
-    path: pathlib.Path
-    rows: Rows
-    start: int
-
-
-def read_rows(path: str | pathlib.Path, codings: dict[str, Coding], task: str | None) -> Recorded:
-    path, start = pathlib.Path(path), 0
-    if is_table(path):
-        table = open_table(path)
-        for name in ("observation", "action"):
-            kinds = {table.codings[name].kind, codings[name].kind}
-            if table.codings[name] != codings[name] and kinds != {"integers"}:
-                raise UserError(f"{path}: column {name} is coded in another way than the run's data: give it as .csv")
-        own, parts = table.codings, list(table.chunks())
-    else:
-        source = open_source(path)
-        kinds = {name: codings[name].kind for name in ("observation", "action")}
-        ids = {name: source.kinds[name] for name in ("task_id", "episode_id")}
-        own = fit_codings(source._replace(kinds=ids), 2, "uniform") | {name: codings[name] for name in kinds}
-        passes = functools.partial(coded_parts, source._replace(kinds=ids | kinds, remedies={}), own)
-        parts, start = list(checked(path, passes, repair=None, report=Report())), source.start
-    if not parts:
-        raise UserError(f"{path} holds no rows")
-    rows = join(parts)
-    for name, code in (("observation", rows.observation), ("action", rows.action)):
-        if code.max() >= codings[name].n:
-            row = int(code.argmax())
-            raise UserError(
-                f"{path}: row {row + 1}, column {name}: {code[row]}, the run has those from 0 to {codings[name].n - 1}"
-            )
-    ids = np.unique(rows.task_id)
-    if task is not None:
-        names = [str(name) for name in own["task_id"].decode(ids)]
-        if task not in names:
-            raise UserError(f"{path} has no task {task}: it has {', '.join(names[:8])}")
-        rows = rows[rows.task_id == ids[names.index(task)]]
-    elif len(ids) > 1:
-        raise UserError(f"{path} holds {len(ids)} tasks: name one with --task")
-    return Recorded(path, rows, start)
-
-
-def _check_lengths(recorded: Recorded, horizon: int) -> None:
+def _check_lengths(recorded: TaskRows, horizon: int) -> None:
     late = recorded.rows.acted & (recorded.rows.t >= horizon)
     if late.any():
         episode = recorded.rows.episode_id[late][0]
@@ -210,17 +154,22 @@ def _check_lengths(recorded: Recorded, horizon: int) -> None:
         )
 
 
-def _live(path: str | pathlib.Path, codings: dict[str, Coding], start: int) -> list[tuple[int, int, float]]:
+def _live(
+    path: str | pathlib.Path, codings: dict[str, Coding], start: int | None, how: Reading = AS_IT_IS
+) -> list[tuple[int, int, float]]:
     """(observation, action, reward) of each row of the episode that is going on; the last is only observed.
+
+    Args:
+      start: the t from which the context counts steps, if there is a context.
 
     Raises:
       UserError: several episodes, one that is over, one whose beginning is missing, or one that ends in an action.
     """
-    live = read_rows(path, codings, None)
+    live = read_rows(path, codings, None, how)
     rows = live.rows
     if len(rows.starts) != 1:
         raise UserError(f"{path} holds {len(rows.starts)} episodes: give the one that is going on")
-    if live.start != start:
+    if start is not None and live.start != start:
         raise UserError(f"{path}: t begins at {live.start}, in the context at {start}: give the episode from its start")
     if rows.terminal.any():
         row = int(rows.terminal.argmax())

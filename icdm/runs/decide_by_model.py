@@ -9,26 +9,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from icdm.errors import UserError
-from icdm.logs.codings import Coding, remarks
-from icdm.logs.files import fit_codings, open_source
+from icdm.logs.codings import remarks
 from icdm.logs.log import Log, log_of
-from icdm.logs.table import is_table, open_table
 from icdm.oracles.backward_induction import backward_induction
 from icdm.problems.counts import count
 from icdm.problems.family import Family
 from icdm.problems.mdp import MDP
 from icdm.readers.counts_planners import maximum_likelihood
-from icdm.runs.decide import Episode, begun, context_of, decided, read_rows
+from icdm.runs.decide import Episode, begun, context_of, decided
 from icdm.runs.decider import Decider
 from icdm.runs.pretrained import pretrained_run
+from icdm.runs.task_rows import own_codings, read_rows
 from icdm.trajectories.trajectory import Trajectories
-
-BINS = 16  # intervals of a column of real numbers
 
 
 def decide_by_model(
     model: str | pathlib.Path,
-    context: str | pathlib.Path,
+    context: str | pathlib.Path | None,
     history: str | pathlib.Path | None = None,
     observation: str | None = None,
     task: str | None = None,
@@ -44,9 +41,11 @@ def decide_by_model(
       horizon: decisions in an episode; as many as in the longest episode by default.
 
     Raises:
-      UserError: as `decide`, or the record has more states or actions than the model.
+      UserError: as `decide`, there is no context, or the record has more states or actions than the model.
     """
-    codings = _own_codings(pathlib.Path(context))
+    if context is None:
+        raise UserError(f"model {model} was trained on other problems: give a record of this one, --context FILE")
+    codings = own_codings(pathlib.Path(context))
     recorded = read_rows(context, codings, task)
     episode = begun(recorded, codings, history, observation)
     longest = max(int(recorded.rows.t[recorded.rows.acted].max(initial=0)) + 1, len(episode.before) + 1)
@@ -67,12 +66,6 @@ def decide_by_model(
         "values": dict(zip(names, (fitted - fitted.mean()).tolist())),
     }
     return answer | {"notes": remarks(codings)}
-
-
-def _own_codings(path: pathlib.Path) -> dict[str, Coding]:
-    """The codings of a table, or those that the values of another file suggest; real numbers are put into BINS
-    intervals."""
-    return open_table(path).codings if is_table(path) else fit_codings(open_source(path), BINS, "quantile")
 
 
 def _with_open_ends(context: Trajectories | None, log: Log, nothing: int) -> Trajectories | None:

@@ -83,7 +83,17 @@ def _writer(run: Run, form: str) -> Writer:
 
 def _contents(run: Run, form: str, rows: int) -> dict[str, Any]:
     """What the export depends on."""
-    fields = ("family", "horizon", "problem", "context", "query_behavior", "data", "data_labels", "label_oracle")
+    fields = (
+        "family",
+        "horizon",
+        "problem",
+        "context",
+        "query_behavior",
+        "data",
+        "columns",
+        "data_labels",
+        "label_oracle",
+    )
     own = {name: run.config[name] for name in (*fields, "text", "weights", "seed")}
     s = run.settings
     chosen = {"tasks": s.pool, "held_out": s.n_held_out, "rows": rows, "rows_of_a_step": s.fine_tune.batch}

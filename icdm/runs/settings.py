@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,7 +47,8 @@ def defaults() -> dict[str, Any]:
     )
     return dict(
         seed=0,
-        # The problem: a family's name, the decisions in an episode, and its other parameters (see icdm/families).
+        # The problem: a family's name, the decisions in an episode, and its other parameters (see icdm/families). The
+        # family recorded takes from its data file those that are not given, and the horizon where it is 0.
         family="energy",
         horizon=5,
         problem=dict(),
@@ -55,6 +57,7 @@ def defaults() -> dict[str, Any]:
         query_behavior="mixture",  # oracle, uniform, epsilon_greedy, mixture, expert, posterior_sampling
         # A file of recorded trajectories to learn from in place of the family's own, and what is learned from it.
         data="",
+        columns="",  # those of another name in the file, as "observation=hr action=dose"
         data_labels="oracle",  # imitation, best_return, pessimistic
         # How it is written down, and who reads it.
         layout="transition",  # interleaved, single_steps, text
@@ -176,6 +179,7 @@ class Settings:
     mesh_fsdp: bool
     tensorboard: bool
     data: str
+    columns: tuple[str, ...]
     data_labels: str
     published: dict[str, str]
 
@@ -233,6 +237,7 @@ class Settings:
             mesh_fsdp=c["mesh_fsdp"],
             tensorboard=c["tensorboard"],
             data=c["data"],
+            columns=columns_of(c["columns"]),
             data_labels=c["data_labels"],
             published=c["published"].get(f"{c['family']}:horizon={c['horizon']}", {}),
         )
@@ -248,6 +253,8 @@ class Settings:
         if self.family.hides_state and self.context.episodes > EPISODES:
             episodes = self.context.episodes
             raise UserError(f"context.episodes {episodes}: where states are hidden, at most {EPISODES} are recorded")
+        if self.columns and not self.data:
+            raise UserError("columns names those of a data file: give --config.data=FILE with it")
         if self.data_labels not in DATA_LABELS:
             raise unknown("data_labels", self.data_labels, DATA_LABELS)
         contexts = [self.context, *self.evaluation.further(self.context).values()]
@@ -422,6 +429,14 @@ def _model_and_layout(
     )
     chosen = {name: c["model"][name] for name in ("max_length", "dtype", "remat")}
     return adjusted(published, **chosen), layout
+
+
+def columns_of(text: str) -> tuple[str, ...]:
+    """The parts of a text, of which some may be in quotation marks, as a shell takes it apart."""
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        raise UserError(f"columns {text!r}: {error}".lower()) from None
 
 
 def _phrases(form: str, family: Family) -> Phrases:

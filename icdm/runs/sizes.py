@@ -1,15 +1,44 @@
-"""What a run would take, by arithmetic, before anything is allocated."""
+"""The sizes of a run's problem, and what it would take, by arithmetic, before anything is allocated."""
 
+from pathlib import Path
+from typing import Any
+
+from icdm.errors import UserError
 from icdm.learning.train import TrainConfig
 from icdm.memory import check_fits
 from icdm.models.flops import matrix_weights
 from icdm.models.transformer import ModelConfig
 from icdm.problems.family import CanSample, Family
-from icdm.runs.settings import Settings
+from icdm.runs.settings import Settings, as_json, columns_of, completed
 
 HALF, SINGLE, DOUBLE = 2, 4, 8  # bytes of a number
 TRAINED = 4  # numbers for each weight that is trained: itself, its gradient and two moments
 STEP = 13  # bytes of a recorded step: observation, action, reward, and whether it took place
+
+
+def with_sizes_of_data(config: Any) -> Any:
+    """The config; one of the family `recorded` gets the sizes that it lacks from its data file.
+
+    Raises:
+      UserError: the file does not exist, cannot be read, or holds no steps.
+    """
+    c = as_json(config)
+    full = completed(c)
+    sizes = ("states", "actions", "reward_low", "reward_high")
+    lacks = not full["horizon"] or any(name not in full["problem"] for name in sizes)
+    if full["family"] != "recorded" or not full["data"] or not lacks:
+        return config
+    from icdm.logs.describe import describe  # needs the packages of the extra `data`
+
+    found = describe(Path(full["data"]), columns=columns_of(full["columns"]))
+    if not found["length"] or not found["reward"]:
+        raise UserError(f"{full['data']} holds no steps with rewards")
+    low, high = found["reward"]["min"], found["reward"]["max"]
+    known = (found["observations"], found["n_actions"], low, high if high > low else low + 1.0)
+    return c | {
+        "horizon": full["horizon"] or int(found["length"]["max"]),
+        "problem": dict(zip(sizes, known)) | full["problem"],
+    }
 
 
 def check_sizes(s: Settings) -> None:

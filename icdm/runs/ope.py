@@ -1,0 +1,259 @@
+"""`icdm ope`: what a policy is worth, from a log of another's episodes alone."""
+
+import argparse
+import json
+import math
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from icdm.errors import UserError
+from icdm.evaluation.logged import episodes_with_contexts, logged_episodes, model_probabilities, returns
+from icdm.evaluation.off_policy import (
+    LoggedEpisodes,
+    cumulative_ratios,
+    effective_sample_size,
+    estimated_behavior,
+    mean_by_observation,
+    off_policy_values,
+    untried,
+)
+from icdm.files import checksum, read_json
+from icdm.intervals import interval
+from icdm.logs import delimited
+from icdm.logs.codings import UNKNOWN, Coding, remarks
+from icdm.logs.columns import faulty, plain, raw_values
+from icdm.logs.files import Reading
+from icdm.logs.log import Log, hold_out, log_of
+from icdm.logs.table import parquet_batches
+from icdm.runs.data import CHECKSUM
+from icdm.runs.run import Run
+from icdm.runs.task_rows import TaskRows, end_code, own_codings, read_rows, run_codings
+
+LEAST_SAMPLE = 30  # effective sample size below which estimates by weights are refused
+UNTRIED = 0.01  # share of untried actions from which the policies are said not to overlap
+ESTIMATES = {
+    "pdwis": "per-decision WIS",
+    "dr": "doubly robust",
+    "wdr": "weighted doubly robust",
+    "fqe": "fitted-Q",
+}
+FORM = ("observation", "action", "probability")  # columns of a policy's file
+NEAR_1 = 1e-3  # how far rounded probabilities may be from adding up to 1
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Runs `icdm ope` with the parsed arguments."""
+    options = {name: value for name, value in vars(arguments).items() if name not in ("command", "log", "json")}
+    found = ope(arguments.log, **options)
+    print(json.dumps(found, allow_nan=False) if arguments.json else _text(found))
+
+
+def ope(
+    log: str | pathlib.Path,
+    policy: str,
+    task: str | None = None,
+    discount: float = 1.0,
+    clip: float = math.inf,
+    **reading: Any,
+) -> dict:
+    """Off-policy estimates of a policy's value, with what they rest on, as one JSON object.
+
+    Args:
+      policy: the directory of a run, whose model draws its actions; "uniform"; "behavior", as the log's frequencies
+        show it; or a file of action probabilities with the columns observation, action and probability.
+      task: which task_id of the log; needed if it holds several.
+      discount: of a reward per step.
+      clip: the largest weight rho_{0:t} (see `off_policy_values`).
+      reading: the fields of `Reading`, for a log that is not a table; the columns of a run's own data by default.
+
+    Raises:
+      UserError: a file or a policy that cannot be read or does not fit the other, or weights whose effective sample
+        size is below LEAST_SAMPLE.
+    """
+    if not 0 < discount <= 1:
+        raise UserError(f"--discount {discount:g}: give a number above 0, at most 1")
+    if not clip >= 1:
+        raise UserError(f"--clip {clip:g}: give the largest weight, at least 1")
+    path = pathlib.Path(log)
+    if not path.exists():
+        raise UserError(f"{path}: no such file")
+    run = Run.open(policy) if pathlib.Path(policy).is_dir() else None
+    if run and not reading.get("columns"):
+        reading["columns"] = run.settings.columns
+    how = Reading(**reading)
+    codings = run_codings(run) if run else own_codings(path, how)
+    rows = read_rows(path, codings, task, how)
+    sizes = codings["observation"].n, codings["action"].n
+    if run:
+        target = _of_run(run, rows, log_of([rows.rows], end_code(run, codings)), sizes, discount)
+    else:
+        target = _of_table(policy, codings, log_of([rows.rows], sizes[0]), sizes, discount)
+    logged = target.logged
+    ratio_ET = cumulative_ratios(logged, target.chance_ETA)
+    whole_E = np.minimum(ratio_ET[:, -1], clip)
+    ess = effective_sample_size(whole_E)
+    if ess < LEAST_SAMPLE:
+        raise UserError(
+            f"{path}: of {logged.n} episodes the weights for {policy} leave an effective sample size of {ess:.1f}, at "
+            f"least {LEAST_SAMPLE} are needed: take more episodes, a policy nearer to the log's, or --clip (biased)"
+        )
+    values = off_policy_values(logged, target.chance_ETA, target.table_TSA, clip)
+    untried_S = untried(logged, target.chance_ETA)
+    return {
+        "log": str(path),
+        "policy": str(policy),
+        "episodes": logged.n,
+        "steps": int(logged.valid.sum()),
+        "discount": discount,
+        "behavior_probabilities": target.behavior,
+        "behavior": interval(returns(logged)),
+        "estimates": {name: {k: values[name][k] for k in ("mean", "ci95")} for name in ESTIMATES},
+        "effective_sample_size": ess,
+        "mean_weight": float(whole_E.mean()),
+        "clip": clip if math.isfinite(clip) else None,
+        "clipped": float((ratio_ET > clip)[logged.valid].mean()),
+        "untried": float(untried_S.sum()),
+        "warnings": _warnings(untried_S, codings["observation"]),
+        "notes": target.notes + rows.notes + remarks(codings),
+    }
+
+
+class Target(NamedTuple):
+    """The policy that is valued, along the episodes that it is valued from.
+
+    logged, behavior: the episodes, and whether the behaviour's probabilities were "recorded" or "estimated".
+    chance_ETA: its probabilities at each recorded step.
+    table_TSA: the same as a table (1, S, A) of the observation alone; of a model the mean over the steps.
+    """
+
+    logged: LoggedEpisodes
+    behavior: str
+    chance_ETA: np.ndarray
+    table_TSA: np.ndarray
+    notes: list[str]
+
+
+def _of_run(run: Run, rows: TaskRows, log: Log, sizes: tuple[int, int], discount: float) -> Target:
+    """The model of a run, which draws its actions, each episode behind others of the log as its context."""
+    s = run.settings
+    if run.layout.independent_steps:
+        raise UserError(f"{run.directory} reads steps that are independent of one another: icdm ope values episodes")
+    if sizes[1] != s.family.n_actions or log.longest > s.family.horizon:
+        raise UserError(
+            f"{rows.path} has {sizes[1]} actions and episodes of up to {log.longest} steps: {run.directory} has "
+            f"{s.family.n_actions} actions, horizon {s.family.horizon}"
+        )
+    notes = []
+    if _learned_from(run, rows.path):
+        if rows.n_tasks == 1:
+            log = hold_out(log)[1]
+            notes.append("the run learned from this log: it is valued from the held-out episodes")
+        else:
+            notes.append("the run learned from this log: if it learned from this task, values are too high")
+    episode_BE = episodes_with_contexts(log, s.context.episodes, np.random.default_rng(s.seed))
+    logged, known = logged_episodes(log, episode_BE[:, -1], *sizes, discount)
+    chance_ETA = model_probabilities(run.model(), run.layout, log, episode_BE)
+    table_SA = mean_by_observation(logged.observation, logged.valid, chance_ETA, sizes[0])
+    notes.append("fitted-Q takes the model's mean probabilities in each observation")
+    return Target(logged, _source(known), chance_ETA, table_SA[None], notes)
+
+
+def _learned_from(run: Run, path: pathlib.Path) -> bool:
+    kept = run.directory / CHECKSUM
+    return bool(run.settings.data) and kept.exists() and read_json(kept, "").get("sha256") == checksum(path)
+
+
+def _of_table(policy: str, codings: dict[str, Coding], log: Log, sizes: tuple[int, int], discount: float) -> Target:
+    """A policy of the observation alone."""
+    logged, known = logged_episodes(log, log.contexts[0], *sizes, discount)
+    source, state_ET = _source(known), np.minimum(logged.observation[:, :-1], sizes[0] - 1)
+    if policy == "uniform":
+        table_SA = np.full(sizes, 1 / sizes[1])
+    elif policy == "behavior":
+        table_SA = estimated_behavior(logged.observation, logged.action, logged.valid, *sizes)
+    else:
+        table_SA = read_policy(policy, codings)
+        bare = np.bincount(state_ET[logged.valid], minlength=sizes[0]) * (table_SA.sum(1) == 0)
+        if bare.any():
+            name = codings["observation"].decode(np.array([bare.argmax()]))[0]
+            raise UserError(f"{policy} has no probabilities for observation {name}, in which the log has steps")
+    return Target(logged, source, table_SA[state_ET], table_SA[None], [])
+
+
+def _source(known: bool) -> str:
+    return "recorded" if known else "estimated"
+
+
+def read_policy(path: str | pathlib.Path, codings: dict[str, Coding]) -> np.ndarray:
+    """Action probabilities in each observation, (S, A), from a table with the columns observation, action and
+    probability. Pairs that are not listed have probability 0; observations that the log does not have are left out.
+
+    Raises:
+      UserError: no such file, a column is missing, an action that the log does not have, or probabilities that do not
+        add up to 1.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise UserError(f"--policy {path}: neither a run, uniform, behavior, nor a file")
+    batches = parquet_batches(path) if path.suffix == ".parquet" else delimited.reader(path, FORM)[0]()
+    table = pa.Table.from_batches(batches)
+    for name in FORM:
+        if name not in table.column_names:
+            raise UserError(f"{path}: column {name} is missing: give {', '.join(FORM)}, one row for each pair")
+    cells, table_SA = {}, np.zeros((codings["observation"].n, codings["action"].n))
+    for name in FORM:
+        coding = codings.get(name)
+        column = plain(path, name, table.column(name).combine_chunks())
+        values, there, faults = raw_values(column, coding.kind if coding else "reals")
+        bad = ~there | faulty(faults)
+        if bad.any():
+            row = int(bad.argmax())
+            raise UserError(f"{path}: row {row + 1}, column {name}: {faults[row] or 'missing'}")
+        cells[name] = coding.encode(values) if coding else values
+    observation, action, probability = (cells[name] for name in FORM)
+    new = (action == UNKNOWN) & (probability > 0)
+    if new.any():
+        raise UserError(f"{path}: row {int(new.argmax()) + 1}, column action: the log does not have this action")
+    listed = (observation != UNKNOWN) & (action != UNKNOWN)  # others of no use here
+    np.add.at(table_SA, (observation[listed], action[listed]), probability[listed])
+    total_S = table_SA.sum(1)
+    wrong = (probability < 0) | listed & (np.abs(total_S[observation] - 1) > NEAR_1)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise UserError(
+            f"{path}: row {row + 1}, column probability: those of one observation are to be from 0 and add up to 1"
+        )
+    return table_SA / np.where(total_S > 0, total_S, 1.0)[:, None]
+
+
+def _warnings(untried_S: np.ndarray, coding: Coding) -> list[str]:
+    if untried_S.sum() <= UNTRIED:
+        return []
+    most = [int(i) for i in np.argsort(-untried_S)[:3] if untried_S[i] > 0]
+    names = ", ".join(str(name) for name in coding.decode(np.array(most)))
+    return [
+        f"the policies do not overlap: {untried_S.sum():.0%} of the policy's actions were never taken in the same "
+        f"observation, most in {names}; of these the log says nothing"
+    ]
+
+
+def _text(found: dict) -> str:
+    def line(name: str, estimate: dict) -> str:
+        low, high = estimate["ci95"]
+        return f"  {name:24}{estimate['mean']:10.4f}  [{low:.4f}, {high:.4f}]"
+
+    clip = "" if found["clip"] is None else f", {found['clipped']:.1%} of weights above {found['clip']:g}, clipped"
+    lines = [
+        f"{found['policy']} from {found['log']}: {found['episodes']} episodes, {found['steps']} steps, discount "
+        f"{found['discount']:g}, behaviour probabilities {found['behavior_probabilities']}",
+        "value of an episode [95 % interval]",
+        line("behaviour, mean return", found["behavior"]),
+        *(line(text, found["estimates"][name]) for name, text in ESTIMATES.items()),
+        f"effective sample size {found['effective_sample_size']:.1f}, mean weight {found['mean_weight']:.3f}{clip}",
+        *(f"warning: {text}" for text in found["warnings"]),
+        *(f"note: {text}" for text in found["notes"]),
+    ]
+    return "\n".join(lines)
