@@ -115,7 +115,7 @@ def joined(which: str, program: str) -> Iterator[None]:
             raise
         _end(end.code)
     except Exception as error:
-        if _is_loss(error):
+        if is_loss(error):
             print(f"{LOST} ({str(error).splitlines()[0][:160]})", file=sys.stderr)
             _end(2)
         traceback.print_exc()
@@ -208,7 +208,7 @@ def _say_last_words() -> None:
     ctypes.CDLL(None).signal(int(signal.SIGABRT), _on_abort)
 
 
-def _is_loss(error: Exception) -> bool:
+def is_loss(error: Exception) -> bool:
     """Whether a collective operation failed because another process has gone."""
     return any(sign in str(error) for sign in ("Gloo", "NCCL", "coordination service", "Connection reset"))
 

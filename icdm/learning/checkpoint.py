@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from icdm.errors import UserError
-from icdm.processes import gather, is_first
+from icdm.processes import gather, is_first, is_loss
 
 BLOCK = 2**18  # numbers of an array that are summed at a time
 KEPT = 2  # so that one cut short or corrupted leaves another
@@ -42,6 +42,8 @@ class Checkpoints:
             self.manager.save(step, args=parts)
             self.manager.wait_until_finished()
         except Exception as error:
+            if is_loss(error):
+                raise
             raise UserError(
                 f"could not save the checkpoint of step {step} in {self.directory} ({_first_line(error)}): "
                 f"make room and start again; the run goes on from {self._latest_name()}"
