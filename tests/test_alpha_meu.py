@@ -111,7 +111,7 @@ def test_the_estimated_error_is_as_large_as_the_true_one(alpha):
     """On ten hidden levels, three steps from their end; the tree is exact."""
     family = make_family("energy_apomdp", horizon=3, n_models=3, pessimism=alpha)
     with jax.enable_x64(True):
-        cloud = jax.tree.map(np.asarray, sample_tasks(family, jax.random.key(0), 2))
+        cloud = jax.tree.map(np.asarray, sample_tasks(family, jax.random.split(jax.random.key(0), 2)))
     solution, models = solve_recursive(cloud, jax.random.key(0)), belief_model(cloud.models)
     for n in range(2):
         one = jax.tree.map(lambda leaf: leaf[n], models)

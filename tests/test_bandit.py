@@ -67,7 +67,7 @@ def test_ucb_explores_with_the_logarithm_of_time():
 
 def test_every_rule_learns_and_thompson_explores_more_than_greed():
     with jax.enable_x64(True):
-        problem = sample_tasks(BANDIT, jax.random.key(0), 300)
+        problem = sample_tasks(BANDIT, jax.random.split(jax.random.key(0), 300))
     q = plan(problem)
     small = jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == jnp.float64 else x, problem)
     late = {}

@@ -158,7 +158,7 @@ def test_acting_in_the_fitted_model_is_worth_more_than_chance():
     n_tasks, n_context = 6, 30
     family = make_family("random_pomdp", states=3, observations=3, horizon=6)
     with jax.enable_x64(True):
-        problem = jax.tree.map(np.asarray, sample_tasks(family, jax.random.key(0), n_tasks))
+        problem = jax.tree.map(np.asarray, sample_tasks(family, jax.random.split(jax.random.key(0), n_tasks)))
     simulated = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), problem)
     random = uniform_policy(3, 3)
     task_B = jnp.arange(n_tasks)

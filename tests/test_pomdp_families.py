@@ -30,7 +30,7 @@ N_TASKS, N_EPISODES = 4, 1000
 
 def tasks(family, n=N_TASKS, seed=0):
     with jax.enable_x64(True):
-        return jax.tree.map(np.asarray, sample_tasks(family, jax.random.key(seed), n))
+        return jax.tree.map(np.asarray, sample_tasks(family, jax.random.split(jax.random.key(seed), n)))
 
 
 def in_float32(tree):

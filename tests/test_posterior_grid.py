@@ -155,7 +155,7 @@ def test_grids_are_problems_of_the_family(name):
     family = make_family(name)
     with jax.enable_x64(True):
         problem, weight_G = jax.tree.map(np.asarray, jax.jit(family.grid, static_argnums=0)(6))
-        sampled = jax.tree.map(np.asarray, sample_tasks(family, KEY, 300))
+        sampled = jax.tree.map(np.asarray, sample_tasks(family, jax.random.split(KEY, 300)))
     assert weight_G.sum() == pytest.approx(1) and weight_G.shape == problem.discount.shape
     assert (problem.horizon, problem.n_states, problem.n_actions) == (family.horizon, family.n_states, family.n_actions)
     sampled = sampled.model(0) if name == "energy_apomdp" else sampled
