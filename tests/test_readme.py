@@ -1,6 +1,7 @@
 """What the documents say is true: the README's family runs, and the files, commands and fields that they name exist."""
 
 import importlib.util
+import json
 import pathlib
 import re
 import runpy
@@ -75,6 +76,14 @@ def test_the_api_has_every_module():
     for path in (ROOT / "icdm").glob("*/*.py"):
         if path.stem != "__init__":
             assert f".. automodule:: icdm.{path.parent.name}.{path.stem}\n" in text, path
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(capsys):
+    cells = json.loads((ROOT / "docs/a_run.ipynb").read_text())["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    exec(code.replace("runs/demo", str(ROOT / "tests/data/old_run")), {})
+    assert "Q* less its mean" in capsys.readouterr().out
 
 
 @pytest.mark.slow
