@@ -98,3 +98,13 @@ os.kill(os.getpid(), signal.SIGUSR1)
 assert stop()
 """
     assert subprocess.run([sys.executable, "-c", code], env=environment(), cwd=ROOT).returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not slurm_answers(), reason="no Slurm answers here (sinfo)")
+def test_two_tasks_of_a_job_step_are_one_run(tmp_path):
+    command = ["srun", "--ntasks=2", sys.executable, "-m", "experiments.run", *TINY, f"--workdir={tmp_path}"]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    assert "2 processes with 2 devices in all, as SLURM_NTASKS says" in done.stdout
+    assert done.stdout.count("results: ") == 1 and (tmp_path / "results.json").exists()
