@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--out", metavar="DIR", help="where evaluations are written (RUN/evaluations)")
     parser.add_argument("--wide", action="store_true", help="print every column of the table, however wide it gets")
     parser.add_argument("changes", nargs="*", metavar="FIELD=VALUE", help=f"of {', '.join(CHANGEABLE)}")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()  # fields before or after the flags
     with one_line_errors("experiments.evaluate"):
         out = arguments.out and pathlib.Path(arguments.out)
         evaluate(pathlib.Path(arguments.run), arguments.name, arguments.changes, arguments.wide, out)
