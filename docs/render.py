@@ -60,6 +60,7 @@ def tabular_random() -> str:
         "s20": "20, 5, 10 decisions, 10 episodes",
         "s25": "25, 5, 10 decisions, 10 episodes *",
         "s80": "80, 5, 10 decisions, 40 episodes * (150 tasks)",
+        "h30": "10, 4, 30 decisions, 10 episodes *",
         "h40": "10, 4, 40 decisions, 10 episodes",
         "planning": "10, 4, 15 decisions, nearly deterministic, 20 episodes",
         "k1": "10, 4, 10 decisions, 1 episode",
@@ -87,6 +88,7 @@ def tabular_differences() -> str:
         "s20": "20 states",
         "s25": "25 states",
         "s80": "80 states",
+        "h30": "30 decisions",
         "h40": "40 decisions",
         "planning": "nearly deterministic",
         "k1": "1 episode",
@@ -120,6 +122,19 @@ def tabular_other() -> str:
         rows.append([name, gap(found, "fine_tuned", True), *(gap(found, policy) for policy in policies)])
     head = ["", "the model", "`posterior_mean` of that family", "certainty equivalence", "pessimistic", "`myopic`"]
     return table([*head, "the model, wrong context"], rows)
+
+
+def tabular_stages() -> str:
+    """What the parts of the training of the model of the package led to."""
+    positions = ("6.1 million", "24.4 million", "38.5 million", "74.5 million")
+    directories = ("stages/1_", "stages/2_", "stages/3_", "package/")
+    rows = []
+    for read, directory in zip(positions, directories):
+        found = {file: results(f"tabular/{directory}{file}") for file in ("s5", "s10", "s20", "planning")}
+        ratios = (with_interval(each["ratios"]["fine_tuned/posterior_mean"], digits=2) for each in found.values())
+        share = found["planning"]["policies"]["fine_tuned"]["planning_share"]
+        rows.append([read, *ratios, with_interval(share, digits=2)])
+    return table(["positions read", "5 states", "10", "20", "nearly deterministic", "planning share there"], rows)
 
 
 def planning_shares() -> str:
