@@ -403,6 +403,7 @@ def test_a_context_whose_positions_attend_to_themselves_alone_is_read_as_single_
     assert claim.verdicts.keys() == {"share_left_1", "r2_0"}
 
 
+@pytest.mark.slow
 def test_the_model_of_the_package_reads_the_steps_in_its_own_state():
     config = quick.get_config().logits_by_position
     config.tasks = 8
