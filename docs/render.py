@@ -52,25 +52,27 @@ def gap(found: dict[str, Any], policy: str, interval: bool = False) -> str:
 PLANNERS = ("posterior_mean_replanned", "certainty_equivalence", "pessimistic", "optimistic", "posterior_sampling")
 
 
+RANDOM_MDPS = {  # by file: what it is in full, and beside the other sizes
+    "s5": ("5 states, 3 actions, 6 decisions, 10 episodes", "5 states"),
+    "s10": ("10, 4, 10 decisions, 10 episodes", "10 states"),
+    "s20": ("20, 5, 10 decisions, 10 episodes", "20 states"),
+    "s25": ("25, 5, 10 decisions, 10 episodes *", "25 states"),
+    "s80": ("80, 5, 10 decisions, 40 episodes * (150 tasks)", "80 states"),
+    "h30": ("10, 4, 30 decisions, 10 episodes *", "30 decisions"),
+    "h40": ("10, 4, 40 decisions, 10 episodes", "40 decisions"),
+    "planning": ("10, 4, 15 decisions, nearly deterministic, 20 episodes", "nearly deterministic"),
+    "k1": ("10, 4, 10 decisions, 1 episode", "1 episode"),
+    "k3": ("3 episodes", "3 episodes"),
+    "k50": ("50 episodes", "50 episodes"),
+    "mixture": ("10 episodes of mixed behaviors", "mixed behaviors"),
+    "oracle": ("10 episodes of the oracle", "the oracle's episodes"),
+}
+
+
 def tabular_random() -> str:
     """The model of the package on random MDPs."""
-    names = {
-        "s5": "5 states, 3 actions, 6 decisions, 10 episodes",
-        "s10": "10, 4, 10 decisions, 10 episodes",
-        "s20": "20, 5, 10 decisions, 10 episodes",
-        "s25": "25, 5, 10 decisions, 10 episodes *",
-        "s80": "80, 5, 10 decisions, 40 episodes * (150 tasks)",
-        "h30": "10, 4, 30 decisions, 10 episodes *",
-        "h40": "10, 4, 40 decisions, 10 episodes",
-        "planning": "10, 4, 15 decisions, nearly deterministic, 20 episodes",
-        "k1": "10, 4, 10 decisions, 1 episode",
-        "k3": "3 episodes",
-        "k50": "50 episodes",
-        "mixture": "10 episodes of mixed behaviors",
-        "oracle": "10 episodes of the oracle",
-    }
     rows = []
-    for file, name in names.items():
+    for file, (name, _) in RANDOM_MDPS.items():
         found = results(f"tabular/package/{file}")
         ratio = with_interval(found["ratios"]["fine_tuned/posterior_mean"], digits=2)
         planners = [gap(found, policy) for policy in (*PLANNERS, "myopic")]
@@ -82,27 +84,20 @@ def tabular_random() -> str:
 
 def tabular_differences() -> str:
     """By how much the model of the package is ahead of each planner, paired over tasks."""
-    files = {
-        "s5": "5 states",
-        "s10": "10 states",
-        "s20": "20 states",
-        "s25": "25 states",
-        "s80": "80 states",
-        "h30": "30 decisions",
-        "h40": "40 decisions",
-        "planning": "nearly deterministic",
-        "k1": "1 episode",
-        "k3": "3 episodes",
-        "k50": "50 episodes",
-        "mixture": "mixed behaviors",
-        "oracle": "the oracle's episodes",
-    }
     rivals = ("posterior_mean", "certainty_equivalence", "pessimistic", "optimistic")
     rows = []
-    for file, name in files.items():
+    for file, (_, name) in RANDOM_MDPS.items():
         advantages = results(f"tabular/package/{file}")["advantages"]
         rows.append([name, *(with_interval(advantages[rival], 100) for rival in rivals)])
     return table(["points ahead of", *(f"`{rival}`" for rival in rivals)], rows)
+
+
+def planning_shares() -> str:
+    """The planning share of the model of the package, where planning pays."""
+    files = ("planning", "s5", "h40", "k50")
+    shares = [results(f"tabular/package/{file}")["policies"]["fine_tuned"]["planning_share"] for file in files]
+    head = ["", *(RANDOM_MDPS[file][1] for file in files)]
+    return table(head, [["planning share", *(with_interval(share, digits=2) for share in shares)]])
 
 
 def tabular_other() -> str:
@@ -135,13 +130,6 @@ def tabular_stages() -> str:
         share = found["planning"]["policies"]["fine_tuned"]["planning_share"]
         rows.append([read, *ratios, with_interval(share, digits=2)])
     return table(["positions read", "5 states", "10", "20", "nearly deterministic", "planning share there"], rows)
-
-
-def planning_shares() -> str:
-    """The planning share of the model of the package, where planning pays."""
-    files = {"planning": "nearly deterministic", "s5": "5 states", "h40": "40 decisions", "k50": "50 episodes"}
-    shares = [results(f"tabular/package/{file}")["policies"]["fine_tuned"]["planning_share"] for file in files]
-    return table(["", *files.values()], [["planning share", *(with_interval(share, digits=2) for share in shares)]])
 
 
 def draw_unseen() -> None:

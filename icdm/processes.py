@@ -6,6 +6,7 @@ system, and only the first writes: `is_first()`.
 
 import contextlib
 import ctypes
+import functools
 import os
 import pathlib
 import signal
@@ -45,12 +46,14 @@ def asked_for(environ: Mapping[str, str]) -> str:
 
     These are JAX_COORDINATOR_ADDRESS, more than one task of a Slurm step or of Open MPI, and the workers of a TPU pod.
     """
-    several = [name for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE") if int(environ.get(name) or 1) > 1]
-    if "SLURM_PROCID" not in environ:
-        several = [name for name in several if name != "SLURM_NTASKS"]  # a batch script that has not called srun
-    pod = ["TPU_WORKER_HOSTNAMES"] if "," in environ.get("TPU_WORKER_HOSTNAMES", "") else []
-    named = ["JAX_COORDINATOR_ADDRESS"] if environ.get("JAX_COORDINATOR_ADDRESS") else []
-    return next(iter([*named, *several, *pod]), "")
+    is_step = "SLURM_PROCID" in environ  # and not a batch script that has not called srun
+    says_so = {
+        "JAX_COORDINATOR_ADDRESS": bool(environ.get("JAX_COORDINATOR_ADDRESS")),
+        "SLURM_NTASKS": is_step and int(environ.get("SLURM_NTASKS") or 1) > 1,
+        "OMPI_COMM_WORLD_SIZE": int(environ.get("OMPI_COMM_WORLD_SIZE") or 1) > 1,
+        "TPU_WORKER_HOSTNAMES": "," in environ.get("TPU_WORKER_HOSTNAMES", ""),
+    }
+    return next((name for name, several in says_so.items() if several), "")
 
 
 class Agreement:
@@ -71,11 +74,18 @@ class Agreement:
             return yes
         import jax
 
-        everywhere = jax.make_mesh((jax.device_count(),), ("device",), (jax.sharding.AxisType.Auto,))
         said = np.full(jax.local_device_count(), yes)
-        said_D = jax.make_array_from_process_local_data(jax.NamedSharding(everywhere, jax.P("device")), said)
+        said_D = jax.make_array_from_process_local_data(self._by_device, said)
         before, self.before = self.before, jax.numpy.any(said_D)
         return before is not None and bool(before)
+
+    @functools.cached_property
+    def _by_device(self):
+        """One number on each device of all processes."""
+        import jax
+
+        everywhere = jax.make_mesh((jax.device_count(),), ("device",), (jax.sharding.AxisType.Auto,))
+        return jax.NamedSharding(everywhere, jax.P("device"))
 
 
 def gather(x: np.ndarray) -> np.ndarray:

@@ -78,9 +78,14 @@ class FreshTasks:
     precision: OracleConfig
 
     def batch(self, step: int) -> tuple[Tasks, jax.Array]:
-        key, own = jax.random.fold_in(self.key, step + 1), own_rows(self.mesh, self.rows)
-        tasks = draw_tasks(self.family, key, self.rows, self.precision, own)
-        return join_rows(self.mesh, (tasks, own.astype(np.int32)), self.rows)
+        key = jax.random.fold_in(self.key, step + 1)
+        tasks = draw_tasks(self.family, key, self.rows, self.precision, self._own)
+        return join_rows(self.mesh, (tasks, self._own), self.rows)
+
+    @functools.cached_property
+    def _own(self) -> np.ndarray:
+        """The numbers of the rows that this process draws."""
+        return own_rows(self.mesh, self.rows).astype(np.int32)
 
     def lessons(self, batch: tuple[Tasks, jax.Array], key: jax.Array) -> list[Lesson]:
         return [self.recorder(self.family, *batch, key)]

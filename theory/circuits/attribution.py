@@ -22,6 +22,7 @@ from icdm.models.transformer import Transformer, rms_norm
 from icdm.trajectories.layouts import Layout
 from icdm.trajectories.prompt import encode, logits_at
 from icdm.trajectories.trajectory import Trajectories
+from theory.circuits.positions import by_step, holds, step_of_position
 from theory.circuits.trained import in_pieces
 
 
@@ -81,7 +82,8 @@ def _terms(layout: Layout, model: Transformer, episodes: Trajectories) -> Terms:
     weight_XBHL = jnp.stack([stream[f"{i}.attention"][:, :, query] for i in layers])
     value_XBHLA = [jnp.einsum("blhd,bda->bhla", _written(model, prompt, i), direction_BDA) for i in layers]
     held_XBHLA = weight_XBHL[..., None] * jnp.stack(value_XBHLA)
-    attention = _by_step(prompt.acting.shape, held_XBHLA)
+    step_L = step_of_position(layout, *prompt.acting.shape)
+    attention = jnp.moveaxis(by_step(jnp.moveaxis(held_XBHLA, -1, -2), step_L, len(prompt.acting)), -3, -1)
     return Terms(
         logits_at(model, layout, hidden_BLD, prompt.acting)[:, -1, 0],
         read(stream["embed"][:, query]),
@@ -98,7 +100,7 @@ def _without(layout: Layout, head: tuple[int, int], model: Transformer, episodes
     query = prompt.acting[-1, 0]
     found, taps = reading(f"{i}.attention", f"{model.config.layers - 1}.out")
     model(prompt.tokens, context=prompt.context, taps=taps)
-    cut_BL = _by_position(steps_BET, layout.positions, found[f"{i}.attention"].shape[-1])
+    cut_BL = holds(steps_BET, step_of_position(layout, *steps_BET.shape[1:]))
     weight_BL = jnp.where(cut_BL, found[f"{i}.attention"][:, h, query], 0)
     written_BD = jnp.einsum("bl,bld->bd", weight_BL, _written(model, prompt, i)[:, :, h])
     last_BD = found[f"{model.config.layers - 1}.out"][:, query] - written_BD
@@ -114,18 +116,3 @@ def _written(model: Transformer, prompt, i: int) -> jax.Array:
     model(prompt.tokens, context=prompt.context, taps=taps | alone)
     out_HKD = model.blocks.o[...][i].reshape(model.config.heads, model.config.head_width, -1)
     return jnp.einsum("blhk,hkd->blhd", found[f"{i}.heads"], out_HKD)
-
-
-def _by_step(shape: tuple[int, int], x_XBHLA: jax.Array) -> jax.Array:
-    """Sums over the positions that hold each step, (X, B, H, E, T, A)."""
-    n_episodes, n_steps = shape
-    # Append t + 1 of an episode holds step t; the positions of append 0 hold none.
-    grouped = x_XBHLA.reshape(*x_XBHLA.shape[:3], n_episodes, n_steps + 1, -1, x_XBHLA.shape[-1])
-    return grouped.sum(-2)[..., 1:, :]
-
-
-def _by_position(steps_BET: jax.Array, positions: int, length: int) -> jax.Array:
-    """Whether a position holds one of the steps, (B, L)."""
-    append_BEU = jnp.pad(steps_BET, [(0, 0), (0, 0), (1, 0)])
-    by_BL = jnp.repeat(append_BEU.reshape(len(append_BEU), -1), positions, axis=1)
-    return by_BL[:, :length]

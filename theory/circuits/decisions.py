@@ -67,25 +67,6 @@ def _attention(layout, model, episodes, steps):
     return jnp.stack([found[f"{i}.attention"][:, :, acting].swapaxes(1, 2) for i in layers], 2)
 
 
-def step_of_position(layout: Layout, n_episodes: int, n_steps: int) -> np.ndarray:
-    """Which of the I steps a position of the prompt holds, (L,); -1 at openings, of the prompt and of episodes.
-
-    Append t + 1 of an episode holds step t; append 0 holds none.
-    """
-    step_EU = np.arange(n_episodes)[:, None] * n_steps + np.arange(-1, n_steps)
-    step_EU[:, 0] = -1
-    return np.concatenate([np.full(len(layout.opening), -1), np.repeat(step_EU.ravel(), layout.positions)])
-
-
-def by_step(attention: np.ndarray, step_L: np.ndarray, n_episodes: int) -> np.ndarray:
-    """Attention to positions (..., L) as attention to the steps that these hold, (..., E, T)."""
-    first = int(np.argmax(step_L >= 0))
-    per_step = int((step_L == 0).sum())
-    opening = first - per_step  # the prompt's; the first episode's own opening has as many positions as a step
-    grouped = attention[..., opening:].reshape(*attention.shape[:-1], n_episodes, -1, per_step)
-    return grouped.sum(-1)[..., 1:]
-
-
 def each_replaced(family: Family, episodes: Trajectories, signal: str) -> Trajectories:
     """One row's episodes (E, ...) I times, (I, E, ...): in the i-th, the signal of step i is replaced."""
     chosen_IET = np.eye(episodes.action.size, dtype=bool).reshape(-1, *episodes.action.shape)

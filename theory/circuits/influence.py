@@ -41,12 +41,18 @@ def flip(rows: Rows, there_NET: np.ndarray, rng: np.random.Generator) -> tuple[n
     Returns:
       The rewards (N, E, T), and in which rows there was one to flip, (N,).
     """
-    episode_N, step_N, found_N = one_of(rows.context_steps & there_NET, rng)
+    flipped_NET, found_N = one_step(rows.context_steps & there_NET, rng)
     if not found_N.any():
         raise UserError("no context has a reward at this distance: lower `distances`, or show more episodes")
-    flipped_NET = np.zeros(rows.episodes.reward.shape, bool)
-    flipped_NET[np.arange(len(found_N)), episode_N, step_N] = True
     return opposite(rows, flipped_NET), found_N
+
+
+def one_step(steps_NET: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """One random step of each row among those given, as (N, E, T) bool, and which rows have one, (N,)."""
+    episode_N, step_N, found_N = one_of(steps_NET, rng)
+    chosen_NET = np.zeros(steps_NET.shape, bool)
+    chosen_NET[np.arange(len(found_N)), episode_N, step_N] = found_N
+    return chosen_NET, found_N
 
 
 def one_of(steps_NET: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

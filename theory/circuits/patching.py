@@ -14,6 +14,7 @@ from icdm.models.transformer import Transformer
 from icdm.trajectories.layouts import Layout
 from icdm.trajectories.prompt import encode, logits_at
 from icdm.trajectories.trajectory import Trajectories
+from theory.circuits.positions import holds, step_of_position
 from theory.circuits.trained import in_pieces
 
 
@@ -31,10 +32,7 @@ def _patched(layout, place, model, target, source, swapped_BET):
     read, theirs = encode(layout, target), encode(layout, source)
     found, taps = reading(place)
     model(theirs.tokens, context=theirs.context, taps=taps)
-    # Append t + 1 of an episode holds step t; the positions of append 0 hold none.
-    append_BEU = jnp.pad(swapped_BET, [(0, 0), (0, 0), (1, 0)])
-    swapped_BL = jnp.repeat(append_BEU.reshape(len(append_BEU), -1), layout.positions, axis=1)
-    swapped_BL = jnp.pad(swapped_BL, [(0, 0), (len(layout.opening), 0)])
+    swapped_BL = holds(swapped_BET, step_of_position(layout, *swapped_BET.shape[1:]))
     swap = {place: lambda own_BLD: jnp.where(swapped_BL[..., None], found[place], own_BLD)}
     hidden_BLD = model(read.tokens, context=read.context, taps=swap).hidden
     return logits_at(model, layout, hidden_BLD, read.acting)[:, -1, 0]

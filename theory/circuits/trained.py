@@ -28,6 +28,7 @@ from icdm.trajectories.collect import ContextConfig, draw_tasks, record_with_con
 from icdm.trajectories.layouts import Layout
 from icdm.trajectories.prompt import encode, logits_at
 from icdm.trajectories.trajectory import Trajectories
+from theory.circuits.positions import by_step, step_of_position
 
 CONTROLS = ("random_start", "pretrained_only", "shuffled_context")
 ROWS = 32  # read side by side; attention takes X ROWS H L^2 numbers
@@ -294,9 +295,7 @@ def _read(layout, model, episodes, kept_XH):
     hidden_BLD = model(prompt.tokens, taps=taps | ablated, context=prompt.context).hidden
     query = prompt.acting[-1, 0]
     attention_XNHL = jnp.stack([found[f"{i}.attention"][:, :, query] for i in layers])
-    # Append t + 1 of an episode holds step t; the positions of append 0 hold none.
-    n_episodes, n_steps = prompt.acting.shape
-    attention_XNHET = attention_XNHL.reshape(*attention_XNHL.shape[:3], n_episodes, n_steps + 1, -1).sum(-1)[..., 1:]
+    attention_XNHET = by_step(attention_XNHL, step_of_position(layout, *prompt.acting.shape), len(prompt.acting))
     residual_XND = jnp.stack([found[place][:, query] for place in ("embed", *(f"{i}.out" for i in layers))])
     return logits_at(model, layout, hidden_BLD, prompt.acting), attention_XNHET, residual_XND
 

@@ -16,9 +16,10 @@ from icdm.runs.run import Run
 from icdm.trajectories.prompt import encode
 from icdm.trajectories.trajectory import Trajectories
 from theory.circuits.beliefs import posterior
-from theory.circuits.decisions import attention_at_steps, by_step, logits_at_steps, replaced, step_of_position
+from theory.circuits.decisions import attention_at_steps, logits_at_steps, replaced
 from theory.circuits.heads import spearman, values_read
-from theory.circuits.influence import distances, one_of
+from theory.circuits.influence import distances, one_step
+from theory.circuits.positions import by_step, step_of_position
 from theory.circuits.trained import ROWS, Rows, centred
 
 LEAST_CHANGE = 1e-9  # of the planner's Q, which is more than rounding
@@ -113,9 +114,7 @@ class View:
             places = {"at the query's own state": distance_NET == 0, "one step away": distance_NET == 1}
         found = {}
         for name, there_NET in places.items():
-            episode_N, step_N, kept_N = one_of(self.rows.context_steps & there_NET, rng)
-            chosen_NET = np.zeros(there_NET.shape, bool)
-            chosen_NET[np.arange(len(kept_N)), episode_N, step_N] = kept_N
+            chosen_NET, kept_N = one_step(self.rows.context_steps & there_NET, rng)
             if kept_N.sum() > 1:
                 found[name] = replaced(self.rows.family, self.rows.episodes, chosen_NET, self.signal), kept_N
         return found

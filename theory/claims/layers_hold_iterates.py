@@ -11,6 +11,8 @@ A probe of what was counted at the query's state, in the place of the stream, sa
 action was taken there, and its mean reward.
 """
 
+import functools
+
 import numpy as np
 import scipy.stats
 from matplotlib.figure import Figure
@@ -39,7 +41,7 @@ def check(config) -> tuple[Claim, Figure]:
     for j in range(len(targets)):
         best = best_layer(found, j)
         book.measure(f"probe_r2_{j + 1}", r_squared, found[:, :, j, best])
-        book.measure(f"probe_layer_{j + 1}", best_layer, found, np.full(len(found), j))
+        book.measure(f"probe_layer_{j + 1}", functools.partial(best_layer, j=j), found)
         book.control(f"probe_r2_{j + 1}_of_another_task", r_squared(others[:, :, j, best]))
         book.control(f"probe_r2_{j + 1}_counted", r_squared(counted[j]))
         book.control(f"probe_r2_{j + 1}_random_weights", max(map(r_squared, np.moveaxis(at_random[:, :, j], 2, 0))))
@@ -78,9 +80,8 @@ def scores(streams: list[np.ndarray], targets: list[np.ndarray], ridges) -> np.n
     )
 
 
-def best_layer(squares_NQJX2: np.ndarray, j_N: np.ndarray | int) -> int:
+def best_layer(squares_NQJX2: np.ndarray, j: int) -> int:
     """The number of the stream, 0 before the first layer, whose probe knows innovation j best."""
-    j = int(np.max(j_N))
     return int(np.argmax([r_squared(squares_NQJX2[:, :, j, x]) for x in range(squares_NQJX2.shape[3])]))
 
 
