@@ -52,7 +52,8 @@ def view_of(layout):
     return View(run, trained.unseen_rows(run, 5, 0), STEPS, run.start())
 
 
-@pytest.mark.parametrize("layout", [pytest.param("transition", marks=pytest.mark.slow), "interleaved"])
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["transition", "interleaved"])
 def test_a_view_sees_what_a_reading_sees(layout):
     """At the first decision, attention and logits are those of `trained.read`; heads are removed as it removes them."""
     view = view_of(layout)

@@ -150,7 +150,7 @@ def test_doubt_is_a_standard_error_of_the_reward():
     np.testing.assert_allclose(doubting(fitted, counts, -1.0, 0.0, 1.0).reward, [[0, 0], [0, 0]], atol=1e-7)
 
 
-@pytest.mark.parametrize("name", ["energy", "random_mdp"])
+@pytest.mark.parametrize("name", [pytest.param("energy", marks=pytest.mark.slow), "random_mdp"])
 def test_posterior_mean_is_the_likelihood_weighted_mean_of_the_prior(name):
     """The closed form against importance weighting of many draws from the family itself."""
     family = make_family(name, horizon=4) if name == "energy" else make_family(name, states=2, actions=1, horizon=4)
@@ -182,6 +182,7 @@ def test_posterior_mean_is_the_likelihood_weighted_mean_of_the_prior(name):
     np.testing.assert_allclose(np.einsum("n,nsa->sa", weight, reward), mean.reward, atol=spread)
 
 
+@pytest.mark.slow
 def test_with_endless_context_every_planner_finds_the_optimum():
     family = make_family("random_mdp", states=2, actions=2, horizon=3)
     problem = draw_problems(family, jax.random.key(0), 4)

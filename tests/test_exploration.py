@@ -56,6 +56,7 @@ def same_mean(first, second):
     return abs(first.mean() - second.mean()) < 4 * error
 
 
+@pytest.mark.slow
 def test_posterior_sampling_before_every_pull_is_thompson_sampling(thompson):
     config, unseen = unseen_of(BANDIT, RUNS, PULLS)
     found = explore(unseen, CountsPlanner(BANDIT, "posterior_sampling"), config, make_mesh(), never)
@@ -133,6 +134,7 @@ def config(**evaluation):
     return c
 
 
+@pytest.mark.slow
 def test_a_run_reports_how_its_model_explores(tmp_path, capsys):
     results = run(config(), tmp_path)
     explored = results["exploration"]

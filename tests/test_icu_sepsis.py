@@ -22,6 +22,7 @@ def test_finite_horizon_optimum(horizon, value):
     assert abs(float(optimal_value(problems, plan(problems))[0]) - value) < 1e-8
 
 
+@pytest.mark.slow
 def test_values_until_absorption():
     family = make_family("icu_sepsis")
     mdp = nominal_mdp(family.horizon)

@@ -12,7 +12,7 @@ from icdm.trajectories.collect import draw_tasks, record
 B, G, K = 6, 5, 2
 
 
-@pytest.mark.parametrize("name", ["random_mdp", "energy"])
+@pytest.mark.parametrize("name", ["random_mdp", pytest.param("energy", marks=pytest.mark.slow)])
 def test_decisions_are_those_of_the_posterior_over_the_tasks(name):
     """The posterior by a loop over steps in NumPy, for every decision of an episode."""
     family = make_family(name, horizon=4)

@@ -65,6 +65,7 @@ def test_iterates_are_value_iteration_from_the_next_reward_on(lesson):
     np.testing.assert_allclose(q_ahead(q_BTSA, found.trajectories, 4), found.target.q, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_earlier_layers_are_asked_through_the_same_readout(lesson):
     """With one layer's stream as the target of itself nothing is added; each layer's weights get a gradient."""
     layout = make_layout("transition", FAMILY, reward_bins=2)

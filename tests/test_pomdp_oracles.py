@@ -198,7 +198,8 @@ def test_the_exact_methods_refuse_large_problems_with_size_and_limit():
         assert caught.value.size > caught.value.limit
 
 
-@pytest.mark.parametrize("shows", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("shows", [False, True])
 def test_brackets_hold_the_exact_value_at_every_stage(shows):
     problems = [random_pomdp(seed, horizon=4, shows_reward=shows) for seed in range(3)]
     model = belief_model(jax.tree.map(lambda *leaves: np.stack(leaves), *problems))

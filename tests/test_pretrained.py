@@ -253,7 +253,7 @@ def test_configs_that_are_refused():
         Settings.from_config(c)
 
 
-@pytest.mark.parametrize("labels", ["advantage", "argmax"])
+@pytest.mark.parametrize("labels", [pytest.param("advantage", marks=pytest.mark.slow), "argmax"])
 def test_a_mixture_learns_from_a_pool_of_tasks(tmp_path, labels):
     """The rows are of the pool's tasks alone, held-out tasks say which weights are kept, and the memoriser knows the
     others; a part without rows lends its names."""

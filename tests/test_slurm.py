@@ -24,19 +24,29 @@ def test_flags_of_the_script_are_left_out_of_its_command():
     assert without_own(given) == ["--config=x.py", "--seeds", "2"]
 
 
-def test_the_script_of_a_sweep_and_its_tasks(tmp_path):
-    """Nothing is submitted; the script is run as Slurm would run it."""
-    script, directory = tmp_path / "runs.sh", tmp_path / "sweep"
+def written(tmp_path):
+    """The arguments of a sweep of two runs, and the script of its jobs; nothing is submitted."""
+    script = tmp_path / "runs.sh"
     arguments = [*TINY[:-2], "--config.evaluation.tasks=4", "--config.evaluation.episodes=1"]
-    arguments += ["--sweep", "config.fine_tune.steps=2,4", f"--workdir={directory}"]
-    written = run("experiments.sweep", *arguments, f"--sbatch={script}", "--partition=all", "--parallel=1", "--gpus=2")
-    assert written.returncode == 0, written.stderr
-    assert "--dependency=afterok:$pretrained" in written.stdout
-    text = script.read_text()
+    arguments += ["--sweep", "config.fine_tune.steps=2,4", f"--workdir={tmp_path / 'sweep'}"]
+    done = run("experiments.sweep", *arguments, f"--sbatch={script}", "--partition=all", "--parallel=1", "--gpus=2")
+    assert done.returncode == 0, done.stderr
+    assert "--dependency=afterok:$pretrained" in done.stdout
+    return arguments, script
+
+
+def test_the_script_of_a_sweep(tmp_path):
+    arguments, script = written(tmp_path)
     for option in ("--array=0-1%1", "--requeue", "--open-mode=append", "--signal=B:USR1@120", "--gpus=2"):
-        assert f"#SBATCH {option}\n" in text
+        assert f"#SBATCH {option}\n" in script.read_text()
     nothing = run("experiments.sweep", *arguments, "--collect")
     assert nothing.returncode == 2 and "0 fine_tune.steps=2,seed=0: not started" in nothing.stdout
+
+
+@pytest.mark.slow
+def test_the_tasks_of_a_script(tmp_path):
+    """Run as Slurm would run them."""
+    arguments, script = written(tmp_path)
     for file, number in ((tmp_path / "runs.pretrain.sh", "0"), (script, "1")):
         env = environment() | {"SLURM_ARRAY_TASK_ID": number}
         done = subprocess.run(["bash", file], env=env, cwd=ROOT, capture_output=True, text=True, timeout=300)
@@ -44,7 +54,7 @@ def test_the_script_of_a_sweep_and_its_tasks(tmp_path):
     assert "pretrain: going on from step 30 of 30" in done.stdout  # it was done before
     collected = run("experiments.sweep", *arguments, "--collect")
     assert collected.returncode == 0 and "1 of 2 runs have finished" in collected.stdout, collected.stderr
-    assert (directory / "report.html").exists()
+    assert (tmp_path / "sweep" / "report.html").exists()
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,7 @@ def leaves(model):
     return [np.asarray(x) for x in jax.tree.leaves(model)]
 
 
-@pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.parametrize("rank", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_stopped_and_resumed_is_bit_identical(layout, tmp_path, rank):
     config = dataclasses.replace(CONFIG, lora_rank=rank)
     whole, lines = run_training(layout, tmp_path / "whole", config)
@@ -181,6 +181,7 @@ def test_stopped_and_resumed_is_bit_identical(layout, tmp_path, rank):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_training_ends_where_held_out_tasks_say_so(layout, tmp_path):
     """The loss there is lowest at the second look; after two looks without a lower one the weights of that look are the
     result, also when the run was stopped between them, and when it is started again after its end."""
@@ -209,7 +210,7 @@ def test_training_ends_where_held_out_tasks_say_so(layout, tmp_path):
         np.testing.assert_array_equal(a, c)
 
 
-@pytest.mark.parametrize("hides_state", [False, True])
+@pytest.mark.parametrize("hides_state", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_held_out_tasks_are_no_rows_of_training(hides_state):
     family = make_family("tiger", horizon=2) if hides_state else FAMILY
     recorder = Labelled(CONTEXT, "uniform", LabelConfig())

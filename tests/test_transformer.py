@@ -268,7 +268,8 @@ def test_rotary_scores_depend_on_the_distance_only():
 def test_adapters_start_as_the_model_and_reach_every_matrix(model):
     tokens, lora = ragged_tokens(), LoraConfig(rank=2)
     adapters = init_factors(model, lora, jax.random.key(0))
-    np.testing.assert_array_equal(run(adapted(model, adapters, lora), tokens).hidden, run(model, tokens).hidden)
+    with_adapters = run(adapted(model, adapters, lora), tokens).hidden
+    np.testing.assert_allclose(with_adapters, run(model, tokens).hidden, atol=2e-6)  # another program fuses otherwise
     assert set(adapters) == set(MATRICES) - (set() if model.config.mlp == "gated" else {"gate"})
 
     def loss(adapters):

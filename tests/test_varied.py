@@ -74,6 +74,7 @@ def test_every_row_counts_the_same_whatever_its_scale(tasks):
         np.testing.assert_allclose(loss, own / (1 + own), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_labels_that_read_on_are_the_replanned_posterior_mean(tasks):
     """Beside the policy that is a reference, at every step of the last episode."""
     lesson = lesson_of(Planned(PLAIN, LABELS, "posterior_mean_replanned", 2), tasks)
