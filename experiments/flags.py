@@ -1,7 +1,6 @@
 """The flags --config=FILE and --config.field=VALUE, with one line for a mistake in them."""
 
 import ast
-import os
 import pathlib
 import re
 import runpy
@@ -20,17 +19,6 @@ def define_config() -> None:
 
 def define_cache() -> None:
     flags.DEFINE_bool("compile_cache", True, "keep compiled programs in the user's cache directory for the next start")
-
-
-def keep_programs() -> None:
-    """Keeps what takes a while to compile in the user's cache directory, unless --nocompile_cache or JAX's own setting
-    (JAX_COMPILATION_CACHE_DIR) say otherwise."""
-    import jax
-
-    if flags.FLAGS.compile_cache and not jax.config.jax_compilation_cache_dir:
-        home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(home) / "icdm" / "compiled"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 def parse(argv: list[str], program: str, further: Callable[[], Iterable[str]] = tuple) -> list[str]:

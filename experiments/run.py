@@ -10,7 +10,7 @@ import pathlib
 
 from absl import app, flags
 
-from experiments.flags import configs_and_fields, define_cache, define_config, keep_programs, parse
+from experiments.flags import configs_and_fields, define_cache, define_config, parse
 from icdm.errors import UserError, one_line_errors
 from icdm.memory import keep_freed_memory
 from icdm.processes import AUTO, OFF, joined
@@ -33,9 +33,12 @@ def main(_: list[str]) -> None:
         if not flags.FLAGS.workdir:
             raise UserError("name a directory for the run: --workdir=runs/NAME")
         traced = steps_of(flags.FLAGS.profile_steps)
-        keep_programs()
+        if flags.FLAGS.compile_cache:
+            from icdm.compiled import keep_programs  # JAX is imported only when there is work
+
+            keep_programs()
         with joined(flags.FLAGS.distributed, "experiments.run"):
-            from experiments.experiment import run  # JAX is imported only when there is work
+            from experiments.experiment import run
 
             run(flags.FLAGS.config, pathlib.Path(flags.FLAGS.workdir), flags.FLAGS.wide, traced)
 

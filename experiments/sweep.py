@@ -231,10 +231,9 @@ def _numbered(runs: list, flag: str, number: int) -> Any:
 
 def _keep_programs(grid: Grid) -> None:
     """Runs compile nearly the same programs, most of them small."""
-    import jax
+    from icdm.compiled import keep_programs
 
-    jax.config.update("jax_compilation_cache_dir", str(grid.workdir.absolute() / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    keep_programs(grid.workdir / "compiled", seconds=0)
 
 
 def _report(grid: Grid, entries: list[dict], directories: list[list[pathlib.Path]]) -> dict:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import safetensors.numpy
 
 from icdm.errors import UserError
 from icdm.processes import is_first
@@ -56,6 +57,12 @@ def write_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as fresh, fresh.open("wb") as file:
         np.savez(file, **arrays)
+
+
+def write_tensors(path: pathlib.Path, tensors: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
+    """Writes arrays as a safetensors file."""
+    with whole(path) as fresh:
+        fresh.write_bytes(safetensors.numpy.save(tensors, metadata))
 
 
 def file_checksum(path: pathlib.Path) -> str:

@@ -107,12 +107,10 @@ def check_size(name: str, config) -> None:
 
 def train_missing(config, console) -> None:
     """Trains the runs that a claim examines, in the folder that its settings name."""
-    import jax
-
+    from icdm.compiled import keep_programs
     from theory.circuits import trained
 
-    if not jax.config.jax_compilation_cache_dir:  # seeds are runs of the same programs
-        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(config.runs) / "compiled"))
+    keep_programs(pathlib.Path(config.runs) / "compiled")  # seeds are runs of the same programs
     trained.train_missing(config, console.print)
 
 

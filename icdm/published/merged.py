@@ -3,9 +3,8 @@
 import pathlib
 
 import numpy as np
-import safetensors.numpy
 
-from icdm.files import whole, write_json, write_text
+from icdm.files import write_json, write_tensors, write_text
 from icdm.models.transformer import Transformer
 from icdm.published.architectures import ARCHITECTURES
 from icdm.published.architectures.architecture import is_turned
@@ -32,8 +31,7 @@ def write_merged(directory: pathlib.Path, model: Transformer, published: Publish
             array = np.asarray(array)
             tensors[names[name].format(layer)] = np.ascontiguousarray(array.T if is_turned(name) else array)
     directory.mkdir(parents=True, exist_ok=True)
-    with whole(directory / WEIGHTS) as fresh:
-        safetensors.numpy.save_file(tensors, fresh, metadata={"format": "pt"})
+    write_tensors(directory / WEIGHTS, tensors, {"format": "pt"})
     for name, text in published.tokenizer_files().items():
         write_text(directory / name, text)
     dtype = str(model.embed[...].dtype)

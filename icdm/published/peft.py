@@ -11,7 +11,7 @@ import numpy as np
 import safetensors.numpy
 
 from icdm.errors import UserError
-from icdm.files import whole, write_json
+from icdm.files import write_json, write_tensors
 from icdm.models.adapters import Adapters
 from icdm.models.lora import Adapted
 from icdm.models.transformer import ModelConfig, Transformer
@@ -88,8 +88,7 @@ def write_adapter(directory: pathlib.Path, adapted: Adapted, base_name: str) -> 
     rank = max(ranks.values())
     others = {module: r for module, r in ranks.items() if r != rank}
     directory.mkdir(parents=True, exist_ok=True)
-    with whole(directory / WEIGHTS) as fresh:
-        safetensors.numpy.save_file(tensors, fresh, metadata={"format": "pt"})
+    write_tensors(directory / WEIGHTS, tensors, {"format": "pt"})
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",

@@ -6,11 +6,10 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-import safetensors.numpy
 
 import icdm
 from icdm.errors import UserError
-from icdm.files import file_checksum, read_json, whole, write_json
+from icdm.files import file_checksum, read_json, write_json, write_tensors
 from icdm.models.transformer import Transformer
 from icdm.runs.run import WEIGHTS, Run
 
@@ -51,9 +50,7 @@ def write_pretrained(run: Run, out: pathlib.Path) -> None:
         raise UserError(f"{run.directory} was trained for one family: only a model of fine_tune.mixture acts in others")
     named = {name: np.asarray(weight) for name, weight in run.model("fine_tuned").named_weights().items()}
     out.mkdir(parents=True, exist_ok=True)
-    with whole(out / WEIGHTS) as fresh:
-        safetensors.numpy.save_file({name: x.astype(ml_dtypes.bfloat16) for name, x in named.items()}, fresh)
-        fresh.chmod(0o644)  # safetensors writes files that only their owner can read
+    write_tensors(out / WEIGHTS, {name: x.astype(ml_dtypes.bfloat16) for name, x in named.items()})
     stands_alone = run.config | {"fine_tune": run.config["fine_tune"] | {"start": ""}}
     write_json(out / "config.json", stands_alone)
     write_json(out / CHECKSUM, {name: file_checksum(out / name) for name in (WEIGHTS, "config.json")})
