@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import Any
 
 from benchmarks.cases import row
 from benchmarks.run import show
@@ -259,32 +260,36 @@ def main(argv: list[str]) -> None:
             for found in PARTS[arguments.only[0]][0]():
                 write_json(pathlib.Path(arguments.json), rows := [*rows, found])
             return
-        about = machine_of_gpu()
-        path = pathlib.Path(arguments.json or f"benchmarks/results/{about['devices'].split(' x ')[1]}.json")
+        made_with = made_with_gpu()
+        name = made_with["machine"]["devices"].split(" x ")[1]
+        path = pathlib.Path(arguments.json or f"benchmarks/results/{name}.json")
         path = path.with_name(path.name.replace(" ", "_"))
         path.parent.mkdir(parents=True, exist_ok=True)
         rows = []
         for name in arguments.only or PARTS:
             rows += part(name)
-            write_json(path, {"machine": about, "rows": rows})
+            write_json(path, {"rows": rows, "made_with": made_with})
         show(rows, {})
         print(f"results: {path}")
 
 
-def machine_of_gpu() -> dict[str, str]:
-    """What this machine is, from a process of its own, so that its memory stays free.
+def made_with_gpu() -> dict[str, Any]:
+    """`icdm.provenance` as a process of its own finds it, so that the memory of the GPU stays free.
 
     Raises:
       UserError: JAX finds no GPU.
     """
-    code = "import json, jax; from benchmarks.run import machine; print(json.dumps([jax.default_backend(), machine()]))"
+    code = (
+        "import json, jax; from icdm.provenance import provenance; "
+        "print(json.dumps([jax.default_backend(), provenance()]))"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    backend, about = json.loads(found.stdout.splitlines()[-1]) if found.stdout else ("none", {})
+    backend, made_with = json.loads(found.stdout.splitlines()[-1]) if found.stdout else ("none", {})
     if backend != "gpu":
         raise UserError(
             "JAX finds no GPU here: install its package with pip install -e '.[cuda]', or look at nvidia-smi"
         )
-    return about
+    return made_with
 
 
 def part(name: str) -> list[dict]:

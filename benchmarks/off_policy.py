@@ -27,6 +27,7 @@ from icdm.intervals import share_interval
 from icdm.oracles.backward_induction import plan, policy_value
 from icdm.problems.family import make_family
 from icdm.problems.policy import MarkovPolicy
+from icdm.provenance import provenance
 from icdm.runs.ope import ESTIMATES, LEAST_SAMPLE
 from icdm.trajectories.collect import draw_problems, to_float32
 from icdm.trajectories.rollout import rollout
@@ -142,7 +143,7 @@ def content(found: dict[tuple[str, str, int], list[tuple[Case, dict]]]) -> dict:
     for (name, kind, n), cases in found.items():
         if cases:
             tables.setdefault(f"{name}, {kind} behaviour probabilities", {})[str(n)] = summary(cases)
-    return {"problems": PROBLEMS, "strengths": STRENGTHS, "tables": tables}
+    return {"problems": PROBLEMS, "strengths": STRENGTHS, "tables": tables, "made_with": provenance()}
 
 
 def _cell(estimate: dict) -> str:

@@ -9,9 +9,7 @@ the exit code is 0 whatever the numbers.
 
 import argparse
 import json
-import os
 import pathlib
-import platform
 import sys
 
 from icdm.errors import UserError, one_line_errors, unknown
@@ -37,9 +35,11 @@ def main(argv: list[str]) -> None:
         rows = measure(arguments.only, arguments.quick)
         show(rows, earlier)
         if arguments.json:
+            from icdm.provenance import provenance  # imports JAX, which --help goes without
+
             path = pathlib.Path(arguments.json)
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, {"machine": machine(), "rows": rows})
+            write_json(path, {"rows": rows, "made_with": provenance()})
 
 
 def measure(only: list[str], quick: bool) -> list[dict]:
@@ -63,7 +63,9 @@ def show(rows: list[dict], earlier: dict[str, float]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=", ".join(f"{k} {v}" for k, v in machine().items()), title_justify="left")
+    from icdm.provenance import in_words  # imports JAX, which --help goes without
+
+    table = Table(title=in_words(), title_justify="left")
     for column in ("benchmark", "measured", "ratio to reference", "bound", "kept"):
         table.add_column(column, justify="left" if column == "benchmark" else "right")
     if earlier:
@@ -84,18 +86,6 @@ def read(path: str) -> dict[str, float]:
         return {r["name"]: r["value"] for r in json.loads(pathlib.Path(path).read_text())["rows"]}
     except (OSError, ValueError, KeyError):
         raise UserError(f"{path} cannot be read: give a file that --json wrote") from None
-
-
-def machine() -> dict[str, str]:
-    import jax
-
-    devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
-    return {
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-        "devices": devices,
-        "cores": str(os.cpu_count()),
-    }
 
 
 if __name__ == "__main__":

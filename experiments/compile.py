@@ -50,10 +50,11 @@ def main(_: list[str]) -> None:
         show(found)
         if flags.FLAGS.json:
             from icdm.files import read_json, write_json
+            from icdm.provenance import provenance
 
             path = pathlib.Path(flags.FLAGS.json)
             earlier = read_json(path, "take another file")["compiled"] if path.exists() else []
-            write_json(path, {"compiled": [*earlier, found]})
+            write_json(path, {"compiled": [*earlier, found], "made_with": provenance()})
 
 
 def compiled_programs(config: Any, topology: str | None, only: list[str]) -> dict[str, Any]:

@@ -66,8 +66,7 @@ def evaluate(
     from icdm.runs.data import check_unchanged, open_data
     from icdm.runs.monitor import StopRequest, outlive_readers
     from icdm.runs.pretrained import of_package
-    from icdm.runs.run import Run
-    from icdm.runs.settings import config_hash
+    from icdm.runs.run import Run, results_of
     from icdm.runs.sizes import check_sizes
     from icdm.sharding import make_mesh
 
@@ -92,8 +91,7 @@ def evaluate(
         Run.claim(own.directory, config)
         started = time.perf_counter()
         found, arrays = data.evaluate(models, StopRequest())
-        results = {"family": own.settings.family_name, "config_hash": config_hash(config), "seeds": [own.settings.seed]}
-        results |= found | {"seconds": {"evaluate": time.perf_counter() - started}}
+        results = results_of(config, found, {"evaluate": time.perf_counter() - started})
         write_arrays(own.directory / "values.npz", arrays)
         write_json(own.directory / "results.json", results)
         title = f"{directory.name}: {name}"

@@ -11,8 +11,8 @@ from icdm.evaluation.table import print_results
 from icdm.files import locked, write_arrays, write_json
 from icdm.runs.monitor import StopRequest, outlive_readers
 from icdm.runs.phases import Phases
-from icdm.runs.run import Run
-from icdm.runs.settings import Settings, as_json, completed, config_hash, first_difference
+from icdm.runs.run import Run, results_of
+from icdm.runs.settings import Settings, as_json, completed, first_difference
 from icdm.runs.sizes import check_sizes, with_sizes_of_data
 
 
@@ -40,8 +40,7 @@ def run(config: Any, workdir: pathlib.Path, wide: bool = False, traced: tuple[in
         Run.claim(workdir, config)
         models = phases.train_all()
         found, arrays = phases.evaluate(models)
-        head = {"family": s.family_name, "config_hash": config_hash(config), "seeds": [s.seed]}
-        results = head | found | {"seconds": phases.seconds}
+        results = results_of(config, found, phases.seconds)
         write_arrays(workdir / "values.npz", arrays)
         write_json(workdir / "results.json", results)
         title = f"{s.family_name}, horizon {s.family.horizon}, {s.context.episodes} context episodes"

@@ -12,6 +12,7 @@ from experiments.policies import BLACK, GREY, shown
 from icdm import pages
 from icdm.evaluation.table import EXPLORED, PERCENT, cell, columns_of
 from icdm.problems.family import Family, HasWords
+from icdm.provenance import in_words
 from icdm.runs.monitor import read_metrics
 from icdm.runs.settings import Settings, as_json
 from icdm.trajectories.collect import ContextConfig
@@ -73,7 +74,7 @@ def render(
         seeds=results["seeds"],
         config_hash=results["config_hash"],
         config=json.dumps(as_json(config), indent=2),
-        versions=pages.versions(),
+        made_with=in_words(),
     )
 
 

@@ -19,7 +19,9 @@ from icdm.evaluation.summary import normalized_gaps, summaries
 from icdm.evaluation.table import gap_is_clear
 from icdm.files import read_arrays
 from icdm.intervals import interval
+from icdm.provenance import provenance
 from icdm.runs.run import REMEDY, Run
+from icdm.runs.settings import as_json
 
 DRAWN = (
     "random",
@@ -67,7 +69,8 @@ def results_of(entries: list[dict], axes: dict[str, list], config: Any, runs: li
       runs: the directories of every entry, one for each seed.
     """
     compared = comparisons([entry["point"] for entry in entries], runs)
-    return {"sweep": axes, "trends": trends(entries, same_of(config)), "comparisons": compared, "runs": entries}
+    found = {"sweep": axes, "trends": trends(entries, same_of(config)), "comparisons": compared, "runs": entries}
+    return found | {"config": as_json(config), "made_with": provenance()}
 
 
 def comparisons(points: list[Point], runs: list[list[pathlib.Path]]) -> list[dict]:

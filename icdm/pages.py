@@ -1,13 +1,10 @@
 """Self-contained HTML pages and the pictures inside them."""
 
 import base64
-import importlib.metadata
 import io
 import pathlib
-import platform
 from typing import Any
 
-import jax
 import jinja2
 import matplotlib
 import matplotlib.pyplot as plt
@@ -16,8 +13,6 @@ from matplotlib.figure import Figure
 from icdm.files import whole, write_text
 
 matplotlib.use("Agg")
-
-PACKAGES = ("icdm", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def render(path: pathlib.Path, package: str, template: str, **content: Any) -> None:
@@ -41,10 +36,3 @@ def save(directory: pathlib.Path, name: str, figure: Figure) -> str:
 def as_source(png: bytes) -> str:
     """A picture as the source of an image in a page."""
     return "data:image/png;base64," + base64.b64encode(png).decode()
-
-
-def versions() -> dict[str, str]:
-    """What a page was made with."""
-    found = {name: importlib.metadata.version(name) for name in PACKAGES}
-    devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
-    return {"python": platform.python_version(), **found, "devices": devices}

@@ -29,7 +29,7 @@ def test_runs_take_turns():
 def test_a_benchmark_is_written_and_compared(tmp_path, capsys):
     main(["--only", "start_up", "--quick", "--json", str(tmp_path / "x.json")])
     found = json.loads((tmp_path / "x.json").read_text())
-    assert found["rows"][0]["value"] > 0 and "cores" in found["machine"]
+    assert found["rows"][0]["value"] > 0 and "cores" in found["made_with"]["machine"]
     main(["--only", "start_up", "--quick", "--compare", str(tmp_path / "x.json")])
     assert "ratio to earlier" in capsys.readouterr().out
 

@@ -20,7 +20,10 @@ STATIONS = [
     *("learning", "evaluation", "runs"),
 ]
 DATA = "shipped"  # a folder of weights
-GROUND_FLOOR = {"chips", "compiled", "errors", "files", "intervals", "memory", "pages", "processes", "sharding"}
+GROUND_FLOOR = {
+    *("chips", "compiled", "errors", "files", "intervals", "memory"),
+    *("pages", "processes", "provenance", "sharding"),
+}
 
 
 def imported_modules(path):

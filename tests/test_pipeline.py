@@ -63,6 +63,8 @@ def test_a_run_leaves_everything_that_is_promised(finished):
     results = json.loads((workdir / "results.json").read_text())
     assert results["family"] == "energy" and results["seeds"] == [0] and len(results["config_hash"]) == 12
     assert set(results["seconds"]) == {"pretrain", "fine_tune", "evaluate"}
+    assert results["config"] == json.loads((workdir / "config.json").read_text())
+    assert set(results["made_with"]) == {"commit", "versions", "machine"}
     expected = {"oracle", "random", "copy", "in_context", "fine_tuned", "no_context", "wrong_context"}
     assert expected | {*PLANNERS, "myopic", "posterior_mean_replanned"} == set(results["policies"])
     for metrics in results["policies"].values():

@@ -85,7 +85,7 @@ def test_json_has_the_documented_keys(tmp_path):
     ledger.write(tmp_path / "claims.json", [claim()])
     (entry,) = json.loads((tmp_path / "claims.json").read_text())
     keys = ["id", "claim", "source", "metric", "measured", "ci95", "control", "threshold", "verdict", "holds"]
-    assert list(entry) == [*keys, "seconds", "config"]
+    assert list(entry) == [*keys, "seconds", "config", "made_with"]
     assert entry["holds"] is False and entry["verdict"] == "undecided"
     assert not (tmp_path / "claims.partial").exists()
 

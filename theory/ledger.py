@@ -29,6 +29,7 @@ class Claim:
       threshold: for the measured numbers that decide, "<= x", ">= x" or "low .. high".
       config: the settings it was measured with.
       seconds: time it took.
+      made_with: commit, versions and machine (`icdm.provenance`); older ledgers lack it.
     """
 
     id: str
@@ -41,6 +42,7 @@ class Claim:
     threshold: dict[str, str]
     config: dict
     seconds: float = 0.0
+    made_with: dict = dataclasses.field(default_factory=dict)
 
     @property
     def verdicts(self) -> dict[str, str]:
@@ -99,6 +101,7 @@ def as_json(claim: Claim) -> dict:
         "holds",
         "seconds",
         "config",
+        "made_with",
     ]
     return {name: {**fields, "verdict": claim.verdict, "holds": claim.holds}[name] for name in order}
 

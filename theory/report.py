@@ -6,7 +6,7 @@ import markupsafe
 import rich.console
 import rich.table
 
-from icdm import pages
+from icdm import pages, provenance
 from theory.ledger import VERDICTS, Claim, lines, number, sentence
 from theory.wording import in_words
 
@@ -40,9 +40,10 @@ def write(path: pathlib.Path, claims: list[Claim], figures: pathlib.Path) -> Non
     """Writes the page with every claim's figure, numbers, controls and settings inside; those that fail come first."""
     claims = sorted(claims, key=lambda claim: VERDICTS.index(claim.verdict))
     pictures = {claim.id: pages.as_source((figures / f"{claim.id}.png").read_bytes()) for claim in claims}
-    made_with = ", ".join(f"{name} {version}" for name, version in pages.versions().items())
-    content = dict(lines=lines, number=number, sentence=sentence, in_words=in_words, marked=marked, versions=made_with)
-    pages.render(path, "theory", "report.html", claims=claims, pictures=pictures, **content)
+    content = dict(lines=lines, number=number, sentence=sentence, in_words=in_words, marked=marked)
+    pages.render(
+        path, "theory", "report.html", claims=claims, pictures=pictures, made_with=provenance.in_words(), **content
+    )
 
 
 def marked(verdict: str) -> markupsafe.Markup:

@@ -117,11 +117,13 @@ def train_missing(config, console) -> None:
 def check(name: str, config, figures: pathlib.Path):
     """Runs one claim's module and saves its figure; returns the claim with the seconds it took."""
     from icdm import pages
+    from icdm.provenance import provenance
 
     started = time.perf_counter()
     claim, figure = importlib.import_module(f"theory.claims.{name}").check(config)
     pages.save(figures, name, figure)
-    return dataclasses.replace(claim, seconds=round(time.perf_counter() - started, 2))
+    seconds = round(time.perf_counter() - started, 2)
+    return dataclasses.replace(claim, seconds=seconds, made_with=provenance())
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from icdm.learning.train import TrainConfig
 from icdm.models.lora import Adapted, adapted, init_factors
 from icdm.models.transformer import Transformer, with_twins
 from icdm.problems.family import Family
-from icdm.runs.settings import Settings, as_json, completed, first_difference
+from icdm.provenance import provenance
+from icdm.runs.settings import Settings, as_json, completed, config_hash, first_difference
 from icdm.sharding import gathered
 from icdm.trajectories.layouts import Layout
 
@@ -30,6 +31,13 @@ WEIGHTS = "weights.safetensors"
 SWEEP = "sweep.json"  # by which a directory of a sweep is known
 RESULTS = ("family", "config_hash", "seeds", "policies", "seconds")  # what every results.json has
 REMEDY = "delete it and start the same command again, which measures what is missing"  # of results and values
+
+
+def results_of(config: Any, found: dict[str, Any], seconds: dict[str, float]) -> dict[str, Any]:
+    """What results.json holds: what was found, for which config, and with what it was made (`icdm.provenance`)."""
+    settings = Settings.from_config(config)
+    head = {"family": settings.family_name, "config_hash": config_hash(config), "seeds": [settings.seed]}
+    return head | found | {"seconds": seconds, "config": as_json(config), "made_with": provenance()}
 
 
 @dataclasses.dataclass(frozen=True)

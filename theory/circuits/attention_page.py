@@ -12,7 +12,7 @@ import jax
 import markupsafe
 import numpy as np
 
-from icdm import pages
+from icdm import pages, provenance
 from icdm.problems.family import HasGrid
 from icdm.runs.run import Run
 from icdm.trajectories.prompt import encode
@@ -74,7 +74,7 @@ def write(run: Run, layer: int | None, head: int | None, tasks: int) -> pathlib.
         tasks=tasks,
         headlines=headlines,
         data=markupsafe.Markup(data.replace("<", "\\u003c")),
-        versions=", ".join(f"{name} {version}" for name, version in pages.versions().items()),
+        made_with=provenance.in_words(),
     )
     return page
 
