@@ -57,7 +57,7 @@ def pool(point: dict, runs: list[pathlib.Path]) -> dict:
         "config_hash": [result["config_hash"] for result in found],
         "seeds": [seed for result in found for seed in result["seeds"]],
         "oracle": found[0]["oracle"],
-        **summaries({name: together(name) for name in values[0]}),
+        **summaries({name: together(name) for name in values[0] if not name.startswith("task/")}),
         "seconds": {phase: sum(r["seconds"][phase] for r in found) for phase in found[0]["seconds"]},
     }
 

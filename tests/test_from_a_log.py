@@ -1,6 +1,7 @@
 """From a log to a decision in three commands: describe, train, decide; then its value from the log."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -62,6 +63,20 @@ def test_a_log_of_random_actions_teaches_the_good_ones(log, trained, tmp_path, c
     (tmp_path / "context.csv").write_text("\n".join(log.read_text().splitlines()[: 1 + T]) + "\n")
     found = decide(workdir, tmp_path / "context.csv", history=tmp_path / "history.csv")
     assert (found["action"], found["step"], found["context_episodes"]) == ("some", 1, 1)
+
+
+def test_values_of_each_episode_are_kept_and_two_runs_of_a_log_can_be_compared(trained, tmp_path, capsys):
+    _, workdir, results = trained
+    values = np.load(workdir / "values.npz")
+    for name, policy in results["policies"].items():
+        assert values[f"policy/{name}"].mean() == pytest.approx(policy["value"]["mean"])
+        assert len(values[f"policy/{name}"]) == policy["value"]["n_tasks"]
+    shutil.copytree(workdir, tmp_path / "other")
+    main(["compare", str(workdir), str(tmp_path / "other"), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["value"]["fine_tuned_sampled"]["difference"]["mean"] == 0
+    main(["compare", str(workdir), str(tmp_path / "other"), "--figure", str(tmp_path / "values.png")])
+    assert "value [95 % interval]" in capsys.readouterr().out
 
 
 def test_sizes_that_a_config_lacks_are_the_files(log, trained):

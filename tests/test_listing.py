@@ -64,7 +64,7 @@ def test_what_differs_and_by_how_much(two, capsys, tmp_path):
 def test_other_tasks_are_not_paired(two, capsys):
     values = dict(np.load(two[1] / "values.npz"))
     np.savez(two[1] / "values.npz", **values | {"optimal": values["optimal"] + 1})
-    assert not any("difference" in own for own in compare.compared(*map(Run.open, two)).values())
+    assert not any("difference" in own for own in compare.compared(*map(Run.open, two))[1].values())
     compare.main(argparse.Namespace(one=two[0], other=two[1], json=False, figure=None))
     assert "not met the same tasks" in capsys.readouterr().out
 

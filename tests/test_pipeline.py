@@ -5,6 +5,7 @@ import random
 import signal
 import time
 
+import numpy as np
 import pytest
 from commands import run, start, without_extras
 
@@ -65,6 +66,8 @@ def test_a_run_leaves_everything_that_is_promised(finished):
     assert set(results["seconds"]) == {"pretrain", "fine_tune", "evaluate"}
     assert results["config"] == json.loads((workdir / "config.json").read_text())
     assert set(results["made_with"]) == {"commit", "versions", "machine"}
+    values = np.load(workdir / "values.npz")
+    assert values["task/transition"].shape[0] == 20 and "task/reward" not in values  # of this family p is the task
     expected = {"oracle", "random", "copy", "in_context", "fine_tuned", "no_context", "wrong_context"}
     assert expected | {*PLANNERS, "myopic", "posterior_mean_replanned"} == set(results["policies"])
     for metrics in results["policies"].values():

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from icdm.evaluation.off_policy import LoggedEpisodes, estimated_behavior, off_policy_values
+from icdm.evaluation.off_policy import LoggedEpisodes, doubly_robust_terms, estimated_behavior, off_policy_values
 from icdm.intervals import interval
 from icdm.learning.objectives import Imitation
 from icdm.logs.log import Log
@@ -58,22 +58,27 @@ def best_action_losses(family: HasBestActionPosterior, held_out: Sequences) -> n
 
 def logged_policies(
     models: dict[str, Transformer], layout: Layout, family: Family, log: Log, context_episodes: int, seed: int
-) -> tuple[dict, dict]:
-    """(policies with their values, all off-policy estimates).
+) -> tuple[dict, dict, dict[str, np.ndarray]]:
+    """(policies with their values, all off-policy estimates, what values.npz holds: `policy/NAME` (E,), the terms of E
+    held-out episodes whose mean is the policy's value).
 
     `behavior` is the mean return of the held-out episodes; a model, drawing its actions, is valued by the doubly
     robust estimate from them, each with K other episodes of its task as context.
     """
     episode_BE = episodes_with_contexts(log, context_episodes, np.random.default_rng(seed))
     logged, known = logged_episodes(log, episode_BE[:, -1], family.n_states, family.n_actions)
-    policies, estimates = {"behavior": {"value": interval(returns(logged))}}, {}
+    arrays = {"policy/behavior": returns(logged)}
+    policies, estimates = {"behavior": {"value": interval(arrays["policy/behavior"])}}, {}
     for name, model in models.items():
-        values = off_policy_values(logged, model_probabilities(model, layout, log, episode_BE))
+        chance_BTA = model_probabilities(model, layout, log, episode_BE)
+        values = off_policy_values(logged, chance_BTA)
+        arrays[f"policy/{name}_sampled"] = doubly_robust_terms(logged, chance_BTA)
         estimates[f"{name}_sampled"] = values
         best = values["dr"]
         value = {"mean": best["mean"], "ci95": best["ci95"], "n_tasks": best["n_episodes"]}
         policies[f"{name}_sampled"] = {"value": value}
-    return policies, {"behavior_probabilities": "recorded" if known else "estimated", "estimates": estimates}
+    said = {"behavior_probabilities": "recorded" if known else "estimated", "estimates": estimates}
+    return policies, said, arrays
 
 
 def episodes_with_contexts(log: Log, context_episodes: int, rng: np.random.Generator) -> np.ndarray:

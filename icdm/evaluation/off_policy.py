@@ -119,6 +119,13 @@ def estimated_behavior(
     return mean_by_observation(observation, valid, np.eye(n_actions)[action], n_observations)
 
 
+def doubly_robust_terms(log: LoggedEpisodes, target_ETA: np.ndarray) -> np.ndarray:
+    """What each episode adds to the estimate `dr` of `off_policy_values`, (E,): its mean is the estimate."""
+    weight_ET = cumulative_ratios(log, target_ETA)
+    residual_ET, expected_ET = doubly_robust_steps(log, target_ETA, None)
+    return (weight_ET * residual_ET + _before(weight_ET) * expected_ET).sum(1)
+
+
 def off_policy_values(
     log: LoggedEpisodes, target_ETA: np.ndarray, target_TSA: np.ndarray | None = None, clip: float = math.inf
 ) -> dict:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import numpy as np
 
 from icdm.evaluation.unseen import UnseenTasks
@@ -12,6 +13,7 @@ METRICS = ("normalized_gap", "gap", "value", "regret", "failure_rate")
 MEMBER_METRICS = ("worst_value", "worst_gap", "best_value", "best_gap")
 NEGLIGIBLE = 0.01  # of what can be won over random in the median task
 PLANNING_PAYS = 0.03  # least difference of mean normalised gaps that lets a planning share be told
+LARGEST = 2**24  # numbers of a field of all tasks that values.npz holds
 
 
 def summarize(value_N: np.ndarray, optimal_N: np.ndarray, random_N: np.ndarray) -> dict:
@@ -110,7 +112,8 @@ def summaries(arrays: dict[str, np.ndarray]) -> dict:
       arrays: `policy/NAME` (N,) values in each task, `members/NAME` (N, M) those under each model of an ambiguity set,
         `repeats/NAME` (N,) shares of decisions that take the action seen most often, `optimal` (exact, or what the
         oracle reaches), `upper` (its upper bound) and `random` (N,), `expert` if there is one, `answers/NAME`
-        (B, 3), what a server answered in each of B episodes, and `own/MEASURE/NAME`, what `explore` measures.
+        (B, 3), what a server answered in each of B episodes, and `own/MEASURE/NAME`, what `explore` measures. The
+        parameters of the tasks, `task/FIELD`, are for readers.
     """
     optimal_N, upper_N, random_N = arrays["optimal"], arrays["upper"], arrays["random"]
     values = _named(arrays, "policy/")
@@ -234,4 +237,18 @@ def arrays_of(unseen: UnseenTasks, measured: Measured) -> dict[str, np.ndarray]:
         | {f"members/{name}": value_NM for name, value_NM in measured.members.items()}
         | {f"repeats/{name}": share_N for name, share_N in measured.repeats.items()}
         | arrays
+        | parameters_of(unseen.tasks.problem)
     )
+
+
+def parameters_of(problem: Any) -> dict[str, np.ndarray]:
+    """What tells the tasks apart, {"task/FIELD": (N, ...)}: the fields of N problems that are not the same in all.
+
+    A field of an ambiguity set has the axis M of its models second. One of more than LARGEST numbers is left out.
+    """
+    found = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(problem):
+        array = np.asarray(leaf)
+        if array.size <= LARGEST and (array != array[:1]).any():
+            found[f"task/{path[-1].name}"] = array
+    return found

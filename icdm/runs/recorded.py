@@ -84,10 +84,10 @@ class Recorded:
         """Values of the policies, in unseen tasks or else from the log, and how well held-out labels are predicted."""
         s = self.run.settings
         if self.data.problem is None:
-            policies, off_policy = logged_policies(
+            policies, off_policy, arrays = logged_policies(
                 models, s.layout, s.family, self.data.test, s.context.episodes, s.seed
             )
-            found, arrays = {"policies": policies, "off_policy": off_policy}, {}
+            found = {"policies": policies, "off_policy": off_policy}
         else:
             found, arrays = self._simulated(models, stop)
         held_out = held_out_sequences(self.data.test, s.context.episodes, s.seed, s.layout.independent_steps)
