@@ -1,135 +1,29 @@
-"""The tables and figures of the documents, rendered from the results files that are committed.
+"""Puts into the documents their tables, made from the results files that are committed, and draws the figures.
 
     .venv/bin/python docs/render.py          # rewrites every table whose numbers have changed, and the figures
     .venv/bin/python docs/render.py --check  # names the documents that differ from the results, and fails
 
-A table stands between `<!-- table: NAME -->` and `<!-- end -->`; NAME is a function of this file.
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`; NAME is a function of the document's module in
+docs/tables. A number with an interval in the text, 31.2 [29.4, 32.9], must be that of some results file.
 """
 
+import importlib
 import json
 import pathlib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 ROOT = pathlib.Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "docs"))
+
+from tables import results  # noqa: E402
+
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+INTERVAL = re.compile(r"(-?[\d.]*\d)(?: %)? \[(-?[\d.]*\d), (-?[\d.]*\d)\]")
 DOCUMENTS = ["README.md", "theory/README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
-
-
-def results(path: str) -> Any:
-    """The content of a results file."""
-    return json.loads((ROOT / "results" / f"{path}.json").read_text())
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def number(x: float, digits: int = 1) -> str:
-    """x with so many digits after the point, none before it where it is below 1 and two follow: .95."""
-    text = f"{x:.{digits}f}"
-    return text.replace("0.", ".", 1) if digits > 1 and abs(x) < 1 else text
-
-
-def with_interval(found: dict[str, Any], scale: float = 1, digits: int = 1) -> str:
-    """A mean and its 95 % interval: 31.2 [29.4, 32.9]."""
-    mean, low, high = (number(scale * x, digits) for x in (found["mean"], *found["ci95"]))
-    return f"{mean} [{low}, {high}]"
-
-
-def gap(found: dict[str, Any], policy: str, interval: bool = False) -> str:
-    """The normalised gap of a policy in %; a dash if it was not measured."""
-    if policy not in found["policies"]:
-        return "–"
-    own = found["policies"][policy]["normalized_gap"]
-    return with_interval(own, 100) if interval else number(100 * own["mean"])
-
-
-PLANNERS = ("posterior_mean_replanned", "certainty_equivalence", "pessimistic", "optimistic", "posterior_sampling")
-
-
-RANDOM_MDPS = {  # by file: what it is in full, and beside the other sizes
-    "s5": ("5 states, 3 actions, 6 decisions, 10 episodes", "5 states"),
-    "s10": ("10, 4, 10 decisions, 10 episodes", "10 states"),
-    "s20": ("20, 5, 10 decisions, 10 episodes", "20 states"),
-    "s25": ("25, 5, 10 decisions, 10 episodes *", "25 states"),
-    "s80": ("80, 5, 10 decisions, 40 episodes * (150 tasks)", "80 states"),
-    "h30": ("10, 4, 30 decisions, 10 episodes *", "30 decisions"),
-    "h40": ("10, 4, 40 decisions, 10 episodes", "40 decisions"),
-    "planning": ("10, 4, 15 decisions, nearly deterministic, 20 episodes", "nearly deterministic"),
-    "k1": ("10, 4, 10 decisions, 1 episode", "1 episode"),
-    "k3": ("3 episodes", "3 episodes"),
-    "k50": ("50 episodes", "50 episodes"),
-    "mixture": ("10 episodes of mixed behaviors", "mixed behaviors"),
-    "oracle": ("10 episodes of the oracle", "the oracle's episodes"),
-}
-
-
-def tabular_random() -> str:
-    """The model of the package on random MDPs."""
-    rows = []
-    for file, (name, _) in RANDOM_MDPS.items():
-        found = results(f"tabular/package/{file}")
-        ratio = with_interval(found["ratios"]["fine_tuned/posterior_mean"], digits=2)
-        planners = [gap(found, policy) for policy in (*PLANNERS, "myopic")]
-        rows.append([name, gap(found, "fine_tuned", True), gap(found, "posterior_mean"), ratio, *planners])
-    head = ["contexts of the uniform policy, unless said", "the model", "`posterior_mean`", "ratio", "replanned"]
-    others = ["certainty equivalence", "pessimistic", "optimistic", "`posterior_sampling`", "`myopic`"]
-    return table([*head, *others], rows)
-
-
-def tabular_differences() -> str:
-    """By how much the model of the package is ahead of each planner, paired over tasks."""
-    rivals = ("posterior_mean", "certainty_equivalence", "pessimistic", "optimistic")
-    rows = []
-    for file, (_, name) in RANDOM_MDPS.items():
-        advantages = results(f"tabular/package/{file}")["advantages"]
-        rows.append([name, *(with_interval(advantages[rival], 100) for rival in rivals)])
-    return table(["points ahead of", *(f"`{rival}`" for rival in rivals)], rows)
-
-
-def planning_shares() -> str:
-    """The planning share of the model of the package, where planning pays."""
-    files = ("planning", "s5", "h40", "k50")
-    shares = [results(f"tabular/package/{file}")["policies"]["fine_tuned"]["planning_share"] for file in files]
-    head = ["", *(RANDOM_MDPS[file][1] for file in files)]
-    return table(head, [["planning share", *(with_interval(share, digits=2) for share in shares)]])
-
-
-def tabular_other() -> str:
-    """The model of the package in families unlike those of its training."""
-    names = {
-        "bandit": "bandits of 5 arms (`bandit`), one episode of the uniform policy",
-        "dark_room": "Dark Room, 25 decisions, 10 uniform episodes",
-        "energy5": "energy chain, 5 decisions, 2 oracle episodes",
-        "energy15": "energy chain, 15 decisions, 2 oracle episodes",
-        "lake": "FrozenLake 4x4, 32 decisions, 50 episodes of mixed behaviors; 200 contexts",
-        "cliff": "CliffWalking, 40 decisions, 50 episodes of mixed behaviors; 200 contexts",
-    }
-    policies = ("posterior_mean", "certainty_equivalence", "pessimistic", "myopic", "wrong_context")
-    rows = []
-    for file, name in names.items():
-        found = results(f"tabular/package/{file}")
-        rows.append([name, gap(found, "fine_tuned", True), *(gap(found, policy) for policy in policies)])
-    head = ["", "the model", "`posterior_mean` of that family", "certainty equivalence", "pessimistic", "`myopic`"]
-    return table([*head, "the model, wrong context"], rows)
-
-
-def tabular_stages() -> str:
-    """What the parts of the training of the model of the package led to."""
-    positions = ("6.1 million", "24.4 million", "38.5 million", "74.5 million")
-    directories = ("stages/1_", "stages/2_", "stages/3_", "package/")
-    rows = []
-    for read, directory in zip(positions, directories):
-        found = {file: results(f"tabular/{directory}{file}") for file in ("s5", "s10", "s20", "planning")}
-        ratios = (with_interval(each["ratios"]["fine_tuned/posterior_mean"], digits=2) for each in found.values())
-        share = found["planning"]["policies"]["fine_tuned"]["planning_share"]
-        rows.append([read, *ratios, with_interval(share, digits=2)])
-    return table(["positions read", "5 states", "10", "20", "nearly deterministic", "planning share there"], rows)
+FOLDERS = ("results", "benchmarks/results", "theory/results")  # of results files
 
 
 def draw_unseen() -> None:
@@ -173,23 +67,72 @@ def draw_unseen() -> None:
     figure.savefig(ROOT / "docs/figures/unseen.png", dpi=160, metadata={"Software": None})
 
 
-def rendered(text: str) -> str:
+def rendered(name: str) -> str:
     """A document with its tables as the results files have them."""
-    return MARKED.sub(lambda found: f"{found[1]}{globals()[found[2]]()}{found[3]}", text)
+
+    def fresh(found: re.Match) -> str:
+        tables = importlib.import_module(f"tables.{pathlib.Path(name).stem.lower()}")
+        return f"{found[1]}{getattr(tables, found[2])()}{found[3]}"
+
+    return MARKED.sub(fresh, (ROOT / name).read_text())
+
+
+def untraced(name: str) -> list[str]:
+    """The numbers with intervals in the text of a document, outside of its tables, that no results file has."""
+    text = MARKED.sub("", (ROOT / name).read_text())
+    known = written_intervals()
+    found = INTERVAL.finditer(text.replace("\n", " ").replace("**", ""))
+    return [each[0] for each in found if tuple(map(_plain, each.groups())) not in known]
+
+
+def written_intervals() -> set[tuple[str, ...]]:
+    """Every number with an interval of the results files, with 0 to 3 digits, as it is or in %, of either sign."""
+    known = set()
+    for folder in FOLDERS:
+        for path in (ROOT / folder).rglob("*.json"):
+            for mean, low, high in _intervals(json.loads(path.read_text())):
+                for scale in (1, 100):
+                    for digits in range(4):
+                        ends = [f"{scale * x:.{digits}f}" for x in (mean, low, high)]
+                        known.add(tuple(map(_plain, ends)))
+                        known.add(tuple(_plain(f"{-scale * x:.{digits}f}") for x in (mean, high, low)))
+    return known
+
+
+def _intervals(content: Any) -> Iterator[tuple[float, float, float]]:
+    """(number, low, high) of everything in a results file that has an interval."""
+    if isinstance(content, list):
+        for each in content:
+            yield from _intervals(each)
+    if isinstance(content, dict):
+        ends = content.get("ci95")
+        if isinstance(ends, list) and "mean" in content:
+            yield content["mean"], *ends
+        if isinstance(ends, dict):  # a claim of theory
+            yield from ((content["measured"][name], *own) for name, own in ends.items())
+        for each in content.values():
+            yield from _intervals(each)
+
+
+def _plain(number: str) -> str:
+    """A number without the 0 before its point, and without the sign of a 0."""
+    number = number.lstrip("-") if float(number) == 0 else number
+    return re.sub(r"^(-?)0\.", r"\1.", number)
 
 
 def main(arguments: Sequence[str]) -> None:
-    differing = []
+    wrong = []
     for name in DOCUMENTS:
-        text = (ROOT / name).read_text()
-        if rendered(text) != text:
-            differing.append(name)
+        text = rendered(name)
+        if text != (ROOT / name).read_text():
+            wrong.append(f"{name} differs from the results: run python docs/render.py")
             if "--check" not in arguments:
-                (ROOT / name).write_text(rendered(text))
+                (ROOT / name).write_text(text)
+        wrong += [f"{name}: no results file has {number}" for number in untraced(name)]
     if "--check" not in arguments:
         draw_unseen()
-    if differing and "--check" in arguments:
-        sys.exit(f"{', '.join(differing)} differ from the results: run python docs/render.py")
+    elif wrong:
+        sys.exit("\n".join(wrong))
 
 
 if __name__ == "__main__":

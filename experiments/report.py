@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -94,8 +95,12 @@ def policy_table(heading: str, policies: dict, published: dict[str, str], explai
         }
         for name, numbers in sorted(policies.items(), key=lambda item: -item[1]["value"]["mean"])
     ]
-    names = [name.replace("_", " ") + (", %" if name in PERCENT else "") for name in metrics]
-    return {"heading": heading, "metrics": names, "rows": rows, "published": bool(published)}
+    return {"heading": heading, "of": "policy", "metrics": heads(metrics), "rows": rows, "published": bool(published)}
+
+
+def heads(metrics: Sequence[str]) -> list[str]:
+    """The heads of a table's columns, with their units."""
+    return [name.replace("_", " ") + (", %" if name in PERCENT else "") for name in metrics]
 
 
 def further_tables(results: dict) -> dict[str, dict]:

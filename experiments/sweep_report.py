@@ -3,7 +3,7 @@
 import itertools
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -16,7 +16,7 @@ from experiments.grid import Point, parameters
 from experiments.policies import shown
 from icdm import pages
 from icdm.evaluation.summary import normalized_gaps, summaries
-from icdm.evaluation.table import gap_is_clear
+from icdm.evaluation.table import PERCENT, cell, columns_of, gap_is_clear
 from icdm.files import read_arrays
 from icdm.intervals import interval
 from icdm.provenance import provenance
@@ -37,6 +37,7 @@ DRAWN = (
     "nominal_oracle",
 )
 LOWEST = 1e-4  # of a gap drawn on a logarithmic scale
+APART = 0.075  # the least distance of two names beside a panel, as a share of its height
 
 Same = dict[str, tuple[Any, str]]
 """{parameter: (value, other)}: at this value of the parameter the other one changes nothing."""
@@ -161,15 +162,16 @@ def gain(entry: dict) -> float:
 
 
 def write(workdir: pathlib.Path, results: dict, config: Any) -> None:
-    """report.html of the sweep, with a table for each point and the gaps against every axis."""
-    axes, tables, entries = results["sweep"], [], []
+    """report.html of the sweep: what fine-tuning reaches at each point, the gaps against every axis, a table for each
+    point."""
+    axes, tables, entries = results["sweep"], [overview(results["runs"])], []
     for entry in results["runs"]:
-        heading = ", ".join(f"{name} = {value}" for name, value in entry["point"].items()) or entry["family"]
+        heading = named(entry)
         if "bracket" in entry:
             heading += f" (oracle {entry['oracle']['method']}, bracket {100 * entry['bracket']['mean']:.2f} %)"
         place = f"{entry['family']}:horizon={entry['point'].get('horizon', config.horizon)}"
         published = config.published.to_dict().get(place, {})
-        tables.append(report.policy_table(heading, entry["policies"], published, explains=not tables))
+        tables.append(report.policy_table(heading, entry["policies"], published, explains=len(tables) == 1))
         entries.append(entry | {"published": published})
     pictures = [
         (caption, pages.save(workdir, name, figure))
@@ -184,6 +186,28 @@ def write(workdir: pathlib.Path, results: dict, config: Any) -> None:
     }
     title = f"{config.family}: sweep over {', '.join(axes) or 'seeds'}"
     report.render(workdir, title, tables, pictures, content, config)
+
+
+def named(entry: dict, without: Container[str] = ()) -> str:
+    """A point of the sweep in words, but for the axes that it goes `without`."""
+    words = [f"{name} {value}" for name, value in entry["point"].items() if name not in without]
+    return ", ".join(words).replace("_", " ") or entry["family"]
+
+
+def overview(entries: list[dict]) -> dict:
+    """The table of the fine-tuned model: a row for every point, the smallest normalised gap on top."""
+    points = [entry["point"] for entry in entries]
+    same = [name for name in points[0] if all(point.get(name) == points[0][name] for point in points)]
+    own = {named(entry, same): entry["policies"]["fine_tuned"] for entry in entries}
+    metrics = [metric for metric in columns_of(own) if metric in PERCENT]
+    ordered = sorted(own.items(), key=lambda item: item[1].get("normalized_gap", {"mean": 0})["mean"])
+    rows = [{"name": name, "cells": [cell(m, numbers.get(m)) for m in metrics]} for name, numbers in ordered]
+    return {
+        "heading": "Fine tuned, setting by setting",
+        "of": "setting",
+        "metrics": report.heads(metrics),
+        "rows": rows,
+    }
 
 
 def drawings(entries: list[dict], axes: dict[str, list], same: Same) -> Iterator[tuple[str, str, Figure]]:
@@ -229,36 +253,60 @@ def grouped(points: list[tuple[Point, dict]], without: set[str]) -> dict[str, li
 
 
 def panels(groups: dict[str, list[tuple[Point, dict]]], name: str, metric: str) -> Figure:
-    """One panel for each group of entries; several have one logarithmic scale, and titles say what differs."""
-    columns = min(len(groups), 3)
-    rows = -(-len(groups) // columns)
-    size = (max(6.0, 4.0 * columns), 3.6 * rows)
-    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharey=True, layout="constrained")
-    for axis in axes.ravel()[len(groups) :]:
-        axis.set_visible(False)
+    """One panel below the other for each group of entries, which a phone shows as wide as itself; all have one
+    logarithmic scale, and titles say what differs. Every line has its name at its end."""
+    size = (report.WIDTH, 0.3 + 3.1 * len(groups))
+    figure, axes = plt.subplots(len(groups), 1, figsize=size, squeeze=False, sharey=True, layout="constrained")
     titles = [title.split(", ") for title in groups]
     common = set.intersection(*map(set, titles))
-    for axis, parts, entries in zip(axes.ravel(), titles, groups.values()):
-        curves(axis, entries, name, metric)
+    ends = []
+    for axis, parts, entries in zip(axes[:, 0], titles, groups.values()):
+        ends.append(curves(axis, entries, name, metric))
         if len(groups) > 1:
             axis.set_title(", ".join(part for part in parts if part not in common), fontsize=10)
-            axis.set_yscale("log")
-        else:
-            axis.set_ylim(bottom=min(0, axis.get_ylim()[0]))
-        axis.set(xlabel=name.replace("_", " "))
-    lines = {line.get_label(): line for axis in axes.ravel() for line in axis.get_lines()}
-    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=4, fontsize=8, frameon=False)
-    for axis in axes[:, 0]:
-        axis.set(ylabel=f"{metric.replace('_', ' ')}, % (95 % interval)")
+        axis.set_yscale("log")
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.set(xlabel=name.replace("_", " "), ylabel=f"{metric.replace('_', ' ')}, %\n(95 % interval)")
+        axis.spines[["top", "right"]].set_visible(False)
+    for axis, own in zip(axes[:, 0], ends):  # once all panels have their common scale
+        name_lines(axis, own)
     return figure
 
 
-def curves(axis: Axes, entries: list[tuple[Point, dict]], name: str, metric: str) -> None:
-    """The metric of the main policies against one axis; points that differ elsewhere are averaged."""
+def name_lines(axis: Axes, ends: dict[str, tuple[float, float]]) -> None:
+    """Writes every policy's name beside the last point of its line, in its colour; names that would overlap are moved
+    apart, and a thin line leads to the point."""
+    to_axes = axis.transData + axis.transAxes.inverted()
+    height = {policy: to_axes.transform(end)[1] for policy, end in ends.items()}
+    lowest = 0.0
+    for i, (policy, y) in enumerate(sorted(height.items(), key=lambda item: item[1])):
+        room_above = APART * (len(ends) - 1 - i)
+        lowest = max(lowest, min(y, 1 - room_above))
+        color = shown(policy).color
+        axis.annotate(
+            policy.replace("_", " "),
+            ends[policy],
+            xytext=(1.06, lowest),
+            textcoords="axes fraction",
+            color=color,
+            fontsize=8,
+            va="center",
+            arrowprops=dict(arrowstyle="-", color=color, lw=0.5, shrinkA=1, shrinkB=4),
+        )
+        lowest += APART
+
+
+def curves(axis: Axes, entries: list[tuple[Point, dict]], name: str, metric: str) -> dict[str, tuple[float, float]]:
+    """The metric of the main policies against one axis; points that differ elsewhere are averaged.
+
+    Returns:
+      {policy: the last point of its line}.
+    """
     values = sorted({point[name] for point, _ in entries}, key=lambda value: (isinstance(value, str), value))
     has_words = any(isinstance(value, str) for value in values)
     place = {value: i if has_words else value for i, value in enumerate(values)}
     axis.set_xticks(list(place.values()), [str(value) for value in values])
+    ends = {}
     for policy in DRAWN:
         points = {}
         for point, entry in entries:
@@ -270,19 +318,21 @@ def curves(axis: Axes, entries: list[tuple[Point, dict]], name: str, metric: str
         own = [value for value in values if value in points]
         mean, low, high = 100 * np.maximum(np.array([np.mean(points[v], axis=0) for v in own]).T, LOWEST)
         x = [place[value] for value in own]
-        style, label = shown(policy), policy.replace("_", " ")
-        axis.plot(x, mean, style.line, marker=style.marker, ms=5, color=style.color, label=label)
+        style = shown(policy)
+        axis.plot(x, mean, style.line, marker=style.marker, ms=5, color=style.color)
         axis.vlines(x, low, high, color=style.color, alpha=0.6, lw=1)
+        ends[policy] = (x[-1], mean[-1])
         if metric == "gap":
             _published(axis, entries, name, policy)
     axis.grid(alpha=0.25)
+    return ends
 
 
 def _published(axis: Axes, entries: list[tuple[Point, dict]], name: str, policy: str) -> None:
     """What a paper reports of a policy: a cross, or a bar from the lowest to the highest of several figures."""
-    label = f"{policy.replace('_', ' ')}, paper"
     for point, entry in entries:
         figures = [float(x) for x in re.findall(r"[\d.]+", entry.get("published", {}).get(policy, ""))]
         if figures:
             ends = [point[name]] * 2, [min(figures), max(figures)]
-            axis.plot(*ends, marker="x", ms=6, lw=1.4, ls=":", color=shown(policy).color, label=label)
+            axis.plot(*ends, marker="x", ms=6, lw=1.4, ls=":", color=shown(policy).color)
+            axis.annotate("paper", (point[name], max(figures)), (4, 0), textcoords="offset points", fontsize=7)

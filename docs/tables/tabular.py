@@ -1,0 +1,83 @@
+"""The tables of docs/tabular.md: the model of the package."""
+
+from tables import gap, results, table, with_interval
+
+PLANNERS = ("posterior_mean_replanned", "certainty_equivalence", "pessimistic", "optimistic", "posterior_sampling")
+RANDOM_MDPS = {  # by file: what it is in full, and beside the other sizes
+    "s5": ("5 states, 3 actions, 6 decisions, 10 episodes", "5 states"),
+    "s10": ("10, 4, 10 decisions, 10 episodes", "10 states"),
+    "s20": ("20, 5, 10 decisions, 10 episodes", "20 states"),
+    "s25": ("25, 5, 10 decisions, 10 episodes *", "25 states"),
+    "s80": ("80, 5, 10 decisions, 40 episodes * (150 tasks)", "80 states"),
+    "h30": ("10, 4, 30 decisions, 10 episodes *", "30 decisions"),
+    "h40": ("10, 4, 40 decisions, 10 episodes", "40 decisions"),
+    "planning": ("10, 4, 15 decisions, nearly deterministic, 20 episodes", "nearly deterministic"),
+    "k1": ("10, 4, 10 decisions, 1 episode", "1 episode"),
+    "k3": ("3 episodes", "3 episodes"),
+    "k50": ("50 episodes", "50 episodes"),
+    "mixture": ("10 episodes of mixed behaviors", "mixed behaviors"),
+    "oracle": ("10 episodes of the oracle", "the oracle's episodes"),
+}
+
+
+def tabular_random() -> str:
+    """The model of the package on random MDPs."""
+    rows = []
+    for file, (name, _) in RANDOM_MDPS.items():
+        found = results(f"tabular/package/{file}")
+        ratio = with_interval(found["ratios"]["fine_tuned/posterior_mean"], digits=2)
+        planners = [gap(found, policy) for policy in (*PLANNERS, "myopic")]
+        rows.append([name, gap(found, "fine_tuned", True), gap(found, "posterior_mean"), ratio, *planners])
+    head = ["contexts of the uniform policy, unless said", "the model", "`posterior_mean`", "ratio", "replanned"]
+    others = ["certainty equivalence", "pessimistic", "optimistic", "`posterior_sampling`", "`myopic`"]
+    return table([*head, *others], rows)
+
+
+def tabular_differences() -> str:
+    """By how much the model of the package is ahead of each planner, paired over tasks."""
+    rivals = ("posterior_mean", "certainty_equivalence", "pessimistic", "optimistic")
+    rows = []
+    for file, (_, name) in RANDOM_MDPS.items():
+        advantages = results(f"tabular/package/{file}")["advantages"]
+        rows.append([name, *(with_interval(advantages[rival], 100) for rival in rivals)])
+    return table(["points ahead of", *(f"`{rival}`" for rival in rivals)], rows)
+
+
+def planning_shares() -> str:
+    """The planning share of the model of the package, where planning pays."""
+    files = ("planning", "s5", "h40", "k50")
+    shares = [results(f"tabular/package/{file}")["policies"]["fine_tuned"]["planning_share"] for file in files]
+    head = ["", *(RANDOM_MDPS[file][1] for file in files)]
+    return table(head, [["planning share", *(with_interval(share, digits=2) for share in shares)]])
+
+
+def tabular_other() -> str:
+    """The model of the package in families unlike those of its training."""
+    names = {
+        "bandit": "bandits of 5 arms (`bandit`), one episode of the uniform policy",
+        "dark_room": "Dark Room, 25 decisions, 10 uniform episodes",
+        "energy5": "energy chain, 5 decisions, 2 oracle episodes",
+        "energy15": "energy chain, 15 decisions, 2 oracle episodes",
+        "lake": "FrozenLake 4x4, 32 decisions, 50 episodes of mixed behaviors; 200 contexts",
+        "cliff": "CliffWalking, 40 decisions, 50 episodes of mixed behaviors; 200 contexts",
+    }
+    policies = ("posterior_mean", "certainty_equivalence", "pessimistic", "myopic", "wrong_context")
+    rows = []
+    for file, name in names.items():
+        found = results(f"tabular/package/{file}")
+        rows.append([name, gap(found, "fine_tuned", True), *(gap(found, policy) for policy in policies)])
+    head = ["", "the model", "`posterior_mean` of that family", "certainty equivalence", "pessimistic", "`myopic`"]
+    return table([*head, "the model, wrong context"], rows)
+
+
+def tabular_stages() -> str:
+    """What the parts of the training of the model of the package led to."""
+    positions = ("6.1 million", "24.4 million", "38.5 million", "74.5 million")
+    directories = ("stages/1_", "stages/2_", "stages/3_", "package/")
+    rows = []
+    for read, directory in zip(positions, directories):
+        found = {file: results(f"tabular/{directory}{file}") for file in ("s5", "s10", "s20", "planning")}
+        ratios = (with_interval(each["ratios"]["fine_tuned/posterior_mean"], digits=2) for each in found.values())
+        share = found["planning"]["policies"]["fine_tuned"]["planning_share"]
+        rows.append([read, *ratios, with_interval(share, digits=2)])
+    return table(["positions read", "5 states", "10", "20", "nearly deterministic", "planning share there"], rows)
