@@ -4,9 +4,11 @@
     .venv/bin/python docs/render.py --check  # names the documents that differ from the results, and fails
 
 A table stands between `<!-- table: NAME -->` and `<!-- end -->`; NAME is a function of the document's module in
-docs/tables. A number with an interval in the text, 31.2 [29.4, 32.9], must be that of some results file.
+docs/tables. A number with an interval in the text, 31.2 [29.4, 32.9], must be that of some results file,
+unless it stands between `<!-- no results file -->` and `<!-- end -->`, where the text says so.
 """
 
+import functools
 import importlib
 import json
 import pathlib
@@ -18,9 +20,10 @@ from typing import Any
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "docs"))
 
-from tables import results  # noqa: E402
+from tables import results_of  # noqa: E402
 
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+UNKEPT = re.compile(r"<!-- no results file -->.*?<!-- end -->", re.DOTALL)  # what the text says of itself
 INTERVAL = re.compile(r"(-?[\d.]*\d)(?: %)? \[(-?[\d.]*\d), (-?[\d.]*\d)\]")
 DOCUMENTS = ["README.md", "theory/README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 FOLDERS = ("results", "benchmarks/results", "theory/results")  # of results files
@@ -46,18 +49,18 @@ def draw_unseen() -> None:
         "posterior_mean": ("planner that is told size and prior", "#009E73", "D"),
         "certainty_equivalence": ("planner on observed frequencies", "#D55E00", "s"),
     }
-    figure = Figure(figsize=(7.2, 3.6), layout="constrained")
+    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     axes = figure.subplots()
-    for policy, (label, color, marker) in policies.items():
+    for i, (policy, (label, color, marker)) in enumerate(policies.items()):
         place, mean, low, high = [], [], [], []
         for y, file in enumerate(names):
-            found = results(f"tabular/package/{file}")["policies"].get(policy)
+            found = results_of(f"tabular/package/{file}")["policies"].get(policy)
             if found:
-                place.append(y)
+                place.append(y + 0.22 * (i - 1))  # side by side: some are level
                 mean.append(100 * found["normalized_gap"]["mean"])
                 low.append(mean[-1] - 100 * found["normalized_gap"]["ci95"][0])
                 high.append(100 * found["normalized_gap"]["ci95"][1] - mean[-1])
-        axes.errorbar(mean, place, xerr=[low, high], fmt=marker, color=color, markersize=6, capsize=2, label=label)
+        axes.errorbar(mean, place, xerr=[low, high], fmt=marker, color=color, markersize=5, capsize=2, label=label)
     axes.set_yticks(range(len(names)), names.values())
     axes.invert_yaxis()
     axes.set(xlim=(0, 100), xlabel="distance to the optimum, % of that of random actions (95 % interval)")
@@ -79,12 +82,13 @@ def rendered(name: str) -> str:
 
 def untraced(name: str) -> list[str]:
     """The numbers with intervals in the text of a document, outside of its tables, that no results file has."""
-    text = MARKED.sub("", (ROOT / name).read_text())
+    text = UNKEPT.sub("", MARKED.sub("", (ROOT / name).read_text()))
     known = written_intervals()
     found = INTERVAL.finditer(text.replace("\n", " ").replace("**", ""))
     return [each[0] for each in found if tuple(map(_plain, each.groups())) not in known]
 
 
+@functools.cache
 def written_intervals() -> set[tuple[str, ...]]:
     """Every number with an interval of the results files, with 0 to 3 digits, as it is or in %, of either sign."""
     known = set()

@@ -25,6 +25,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = ["README.md", "theory/README.md", *(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))]
 PATH = re.compile(r"\b(?:icdm|experiments|theory|docs|benchmarks|tests)/[\w./-]+\.(?:py|md|json|html)\b")
+RENDER = runpy.run_path(str(ROOT / "docs/render.py"))
 PLACEHOLDER = re.compile(r"\b(?:NAME|ID)\.py")  # the reader's own file
 
 
@@ -67,8 +68,29 @@ def test_the_readme_is_short():
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_tables_are_those_of_the_results(name):
-    text = (ROOT / name).read_text()
-    assert runpy.run_path(str(ROOT / "docs/render.py"))["rendered"](text) == text
+    assert RENDER["rendered"](name) == (ROOT / name).read_text()
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_numbers_with_intervals_are_those_of_a_results_file(name):
+    assert RENDER["untraced"](name) == []
+
+
+def test_a_number_that_no_results_file_has_is_found(tmp_path):
+    (tmp_path / "page.md").write_text("It has 30.6 % [28.9, 32.3],\nnot 30.6 % [28.9, 32.4] and not -.70 [.65, .74].")
+    found = RENDER["untraced"](str(tmp_path / "page.md"))
+    assert found == ["30.6 % [28.9, 32.4]", "-.70 [.65, .74]"]
+
+
+def test_every_table_with_numbers_is_rendered():
+    """But for those of published figures and of sizes, which are no measurements."""
+    for name in DOCUMENTS:
+        for part in re.split(
+            r"<!-- (?:table: \w+|no results file) -->.*?<!-- end -->", (ROOT / name).read_text(), flags=re.S
+        ):
+            lines = [line for line in part.splitlines() if line.startswith("|")]
+            measured = [line for line in lines if RENDER["INTERVAL"].search(line.replace("**", ""))]
+            assert not measured, (name, measured[0])
 
 
 def test_the_api_has_every_module():

@@ -8,7 +8,7 @@ from typing import Any
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
-def results(path: str, folder: str = "results") -> Any:
+def results_of(path: str, folder: str = "results") -> Any:
     """The content of a results file."""
     return json.loads((ROOT / folder / f"{path}.json").read_text())
 

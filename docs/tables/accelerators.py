@@ -1,6 +1,6 @@
 """The tables of docs/accelerators.md: speed on a GPU, and what a compiler for TPUs says."""
 
-from tables import results, table
+from tables import results_of, table
 
 BENCHMARKS = "benchmarks/results"
 MIB, GIB = 2**20, 2**30
@@ -10,7 +10,7 @@ def gpu() -> str:
     """Training of large models beside PyTorch. Where both cards of the file have measured a shape, the row is that of
     the second, which ran PyTorch; a star marks the rows of the first."""
     found: dict[str, tuple[float, str]] = {}
-    for run in results("NVIDIA_H200", BENCHMARKS)["runs"]:
+    for run in results_of("NVIDIA_H200", BENCHMARKS)["runs"]:
         found |= {row["name"]: (row["value"], run["card"]) for row in run["rows"]}
     rows = []
     for shape, name in (("100 M", "100 M: width 768, 14 layers"), ("350 M", "350 M: width 1,024, 28 layers")):
@@ -40,7 +40,7 @@ def _share(x: float) -> str:
 def tpu() -> str:
     """The programs of every config, for the chips of a topology."""
     rows = []
-    for compiled in results("tpu_compile", BENCHMARKS)["compiled"]:
+    for compiled in results_of("tpu_compile", BENCHMARKS)["compiled"]:
         for name, program in compiled["programs"].items():
             config = compiled["config"] + ("" if compiled["config"].startswith("large") else f": {name}")
             rows.append([config, f"{compiled['chips']}", *_program(program)])

@@ -1,6 +1,6 @@
 """The tables of docs/exploration.md: who explores, from nothing."""
 
-from tables import percent, results, table, with_interval
+from tables import percent, results_of, table, with_interval
 
 EPISODES = {"regret": "regret", "optimal": "optimal decisions, %", "tried": "pairs tried, %"}
 PULLS = {
@@ -15,13 +15,13 @@ def bandits() -> str:
     """Arms as in training; the models of both kinds of labels met the same tasks."""
     found = {}
     for labels in ("advantage", "argmax"):
-        for name, own in results(f"exploration/bandit_{labels}")["exploration"].items():
+        for name, own in results_of(f"exploration/bandit_{labels}")["exploration"].items():
             found[_named(name, f"`{labels}`")] = own
     return _explored(found, PULLS, "gap of the last pull, %")
 
 
 def hard_bandits() -> str:
-    own = results("exploration/hard_argmax")["exploration"]
+    own = results_of("exploration/hard_argmax")["exploration"]
     return _explored({_named(name, "`argmax`"): each for name, each in own.items()}, PULLS, "gap of the last pull, %")
 
 
@@ -34,7 +34,7 @@ def larger() -> str:
 
 
 def _of_the_package(file: str) -> str:
-    found = {_named(name, "the model"): own for name, own in results(file)["exploration"].items()}
+    found = {_named(name, "the model"): own for name, own in results_of(file)["exploration"].items()}
     return _explored(found, EPISODES, "gap of the last episode, %")
 
 

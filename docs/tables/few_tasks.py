@@ -1,6 +1,6 @@
 """The tables of docs/few_tasks.md: gaps against the number of training tasks."""
 
-from tables import at, compared, gap, results, table
+from tables import at, compared, gap, results_of, table
 
 
 def random_mdp() -> str:
@@ -13,7 +13,7 @@ def energy() -> str:
 
 def _against_tasks(file: str, kinds: tuple[str, ...]) -> str:
     """Both learners for each kind of data and number of tasks."""
-    found, rows = results(f"task_efficiency/{file}"), []
+    found, rows = results_of(f"task_efficiency/{file}"), []
     for data in kinds:
         for n in found["sweep"]["distinct_tasks"]:
             here = dict(data=data, distinct_tasks=n)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tables import at, compared, percent, results, table, with_interval
+from tables import at, compared, percent, results_of, table, with_interval
 
 LEARNERS = {  # a row's name: (learner, policy)
     "untuned language model": ("language", "in_context"),
@@ -54,10 +54,10 @@ def _gaps(
     """A row for each learner and reference, a column for each (file, point)."""
     rows = []
     for name, (learner, policy) in LEARNERS.items():
-        cells = [at(results(f"language/{file}"), **point, learner=learner) for file, point in columns.values()]
+        cells = [at(results_of(f"language/{file}"), **point, learner=learner) for file, point in columns.values()]
         rows.append([name, *(percent(found["policies"][policy][metric], digits) for found in cells)])
     for policy in references:
-        cells = [at(results(f"language/{file}"), **point, learner="language") for file, point in columns.values()]
+        cells = [at(results_of(f"language/{file}"), **point, learner="language") for file, point in columns.values()]
         rows.append([f"`{policy}`", *(percent(found["policies"][policy][metric], digits) for found in cells)])
     return table([head, *columns], rows)
 
@@ -77,7 +77,7 @@ def differences() -> str:
     }
     rows = []
     for name, (file, point) in places.items():
-        found = results(f"language/{file}")
+        found = results_of(f"language/{file}")
         rows.append(
             [
                 name,
@@ -92,7 +92,7 @@ def differences() -> str:
 
 def support() -> str:
     """Against the number of context episodes."""
-    found = results("language/contexts")["policies"]
+    found = results_of("language/contexts")["policies"]
     columns = {
         "none": None,
         "1 oracle episode": "@oracle:1",
@@ -110,7 +110,7 @@ def support() -> str:
 
 def forms() -> str:
     """The untuned model in three forms of text."""
-    found = results("language/forms")
+    found = results_of("language/forms")
     texts = ("terse", "words", "paper")
     runs = [at(found, text=text)["policies"] for text in texts]
     rows = [
@@ -127,7 +127,7 @@ def forms() -> str:
 
 def speed() -> str:
     """Beside transformers and peft."""
-    found = {row["name"]: row for row in results("language", "benchmarks/results")["rows"]}
+    found = {row["name"]: row for row in results_of("language", "benchmarks/results")["rows"]}
     names = {
         "step, activations kept": ("adapter step of SmolLM2, activations kept", "tokens/s", 0),
         "memory": ("adapter step of SmolLM2, activations kept, memory of the process", "GiB", 1),

@@ -1,11 +1,11 @@
 """The tables of docs/planning.md: gaps and planning shares."""
 
-from tables import compared, gap, results, table, with_interval
+from tables import compared, gap, results_of, table, with_interval
 
 
 def policies() -> str:
     """Between the reader that does not plan and the one that does."""
-    found = results("planning/planning")
+    found = results_of("planning/planning")
     names = {
         "posterior_mean_replanned": "`posterior_mean_replanned`",
         "fine_tuned": "`fine_tuned`",
@@ -24,7 +24,7 @@ def policies() -> str:
 
 def settings() -> str:
     """What is lost without one setting at a time."""
-    found = results("planning/sweep")
+    found = results_of("planning/sweep")
     names = {
         "planning": "`planning`, all of them",
         "causal": "`causal`, no prefix attention",

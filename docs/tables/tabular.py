@@ -1,6 +1,6 @@
 """The tables of docs/tabular.md: the model of the package."""
 
-from tables import gap, results, table, with_interval
+from tables import gap, results_of, table, with_interval
 
 PLANNERS = ("posterior_mean_replanned", "certainty_equivalence", "pessimistic", "optimistic", "posterior_sampling")
 RANDOM_MDPS = {  # by file: what it is in full, and beside the other sizes
@@ -24,7 +24,7 @@ def tabular_random() -> str:
     """The model of the package on random MDPs."""
     rows = []
     for file, (name, _) in RANDOM_MDPS.items():
-        found = results(f"tabular/package/{file}")
+        found = results_of(f"tabular/package/{file}")
         ratio = with_interval(found["ratios"]["fine_tuned/posterior_mean"], digits=2)
         planners = [gap(found, policy) for policy in (*PLANNERS, "myopic")]
         rows.append([name, gap(found, "fine_tuned", True), gap(found, "posterior_mean"), ratio, *planners])
@@ -38,7 +38,7 @@ def tabular_differences() -> str:
     rivals = ("posterior_mean", "certainty_equivalence", "pessimistic", "optimistic")
     rows = []
     for file, (_, name) in RANDOM_MDPS.items():
-        advantages = results(f"tabular/package/{file}")["advantages"]
+        advantages = results_of(f"tabular/package/{file}")["advantages"]
         rows.append([name, *(with_interval(advantages[rival], 100) for rival in rivals)])
     return table(["points ahead of", *(f"`{rival}`" for rival in rivals)], rows)
 
@@ -46,7 +46,7 @@ def tabular_differences() -> str:
 def planning_shares() -> str:
     """The planning share of the model of the package, where planning pays."""
     files = ("planning", "s5", "h40", "k50")
-    shares = [results(f"tabular/package/{file}")["policies"]["fine_tuned"]["planning_share"] for file in files]
+    shares = [results_of(f"tabular/package/{file}")["policies"]["fine_tuned"]["planning_share"] for file in files]
     head = ["", *(RANDOM_MDPS[file][1] for file in files)]
     return table(head, [["planning share", *(with_interval(share, digits=2) for share in shares)]])
 
@@ -64,7 +64,7 @@ def tabular_other() -> str:
     policies = ("posterior_mean", "certainty_equivalence", "pessimistic", "myopic", "wrong_context")
     rows = []
     for file, name in names.items():
-        found = results(f"tabular/package/{file}")
+        found = results_of(f"tabular/package/{file}")
         rows.append([name, gap(found, "fine_tuned", True), *(gap(found, policy) for policy in policies)])
     head = ["", "the model", "`posterior_mean` of that family", "certainty equivalence", "pessimistic", "`myopic`"]
     return table([*head, "the model, wrong context"], rows)
@@ -76,7 +76,7 @@ def tabular_stages() -> str:
     directories = ("stages/1_", "stages/2_", "stages/3_", "package/")
     rows = []
     for read, directory in zip(positions, directories):
-        found = {file: results(f"tabular/{directory}{file}") for file in ("s5", "s10", "s20", "planning")}
+        found = {file: results_of(f"tabular/{directory}{file}") for file in ("s5", "s10", "s20", "planning")}
         ratios = (with_interval(each["ratios"]["fine_tuned/posterior_mean"], digits=2) for each in found.values())
         share = found["planning"]["policies"]["fine_tuned"]["planning_share"]
         rows.append([read, *ratios, with_interval(share, digits=2)])

@@ -120,6 +120,12 @@ def _draw(metric: str, found: dict[str, dict], names: list[str], path: pathlib.P
             axes.plot(scale * own[which]["mean"], y + shift, marker, color=color, label=label)
     axes.set_yticks(range(len(found)), [name.replace("_", " ") for name in found])
     axes.invert_yaxis()
+    if metric in PERCENT:  # linear up to 1 %, then logarithmic, so that good policies can be told apart
+        axes.set_xscale("symlog", linthresh=1, linscale=0.6)
+        axes.set_xticks([0, 1, 3, 10, 30, 100, 300], ["0", "1", "3", "10", "30", "100", "300"], minor=False)
+        axes.minorticks_off()
+        ends = [scale * end for own in found.values() for which in ("one", "other") for end in own[which]["ci95"]]
+        axes.set_xlim(min(-0.15, 1.3 * min(ends)), 1.3 * max(100, *ends))
     axes.set_xlabel(f"{unit} (95 % interval)")
     axes.grid(axis="x", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
