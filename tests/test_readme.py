@@ -83,8 +83,8 @@ def test_a_number_that_no_results_file_has_is_found(tmp_path):
 
 
 def test_every_table_with_numbers_is_rendered():
-    """But for those of published figures and of sizes, which are no measurements."""
-    for name in DOCUMENTS:
+    """But for those of theory, whose numbers a test of its own compares with their ledger."""
+    for name in set(DOCUMENTS) - {"theory/README.md"}:
         for part in re.split(
             r"<!-- (?:table: \w+|no results file) -->.*?<!-- end -->", (ROOT / name).read_text(), flags=re.S
         ):

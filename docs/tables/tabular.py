@@ -81,3 +81,72 @@ def tabular_stages() -> str:
         share = found["planning"]["policies"]["fine_tuned"]["planning_share"]
         rows.append([read, *ratios, with_interval(share, digits=2)])
     return table(["positions read", "5 states", "10", "20", "nearly deterministic", "planning share there"], rows)
+
+
+def long_speed() -> str:
+    """Time and memory against the length of the context."""
+    found = {row["name"]: row for row in results_of("long_context", "benchmarks/results")["rows"]}
+    columns = {
+        "reading it": "reading",
+        "one decision": "decision",
+        "one training step": "training step",
+        "its memory": "memory of a training step, activations computed again",
+        "without `model.remat`": "memory of a training step, activations kept",
+    }
+    rows = []
+    for length in (500, 1000, 2000, 5000):
+        cells = [found[f"context of {length} steps, {name}"] for name in columns.values()]
+        rows.append([f"{length:,}", *(_amount(cell["value"], cell["unit"]) for cell in cells)])
+    powers = [
+        found[f"time of a {name} as a power of the length of the context"]["value"]
+        for name in list(columns.values())[:3]
+    ]
+    rows.append(["grows with the power", *(f"{power:.1f}" for power in powers), "2", "2"])
+    return table(["steps in the context", *columns], rows)
+
+
+def _amount(x: float, unit: str) -> str:
+    """Two digits with their unit, the next larger unit from some thousand on."""
+    larger = {"ms": ("s", 1000), "MiB": ("GiB", 1024)}
+    name, factor = larger[unit]
+    if x >= 300:
+        x, unit = x / factor, name
+    digits = 0 if x >= 10 else 1 if x >= 1 or unit == "ms" else 2
+    return f"{x:.{digits}f} {unit}"
+
+
+def long_contexts() -> str:
+    """What the model makes of long contexts."""
+    rows = []
+    for episodes in (10, 50, 200):
+        found = results_of(f"tabular/long/mixture_{episodes}")
+        policies = ("fine_tuned", "certainty_equivalence", "copy")
+        rows.append([str(episodes), *(gap(found, policy, True) for policy in policies), gap(found, "wrong_context")])
+    return table(
+        ["episodes in the context", "the model", "certainty equivalence", "`copy`", "the model, wrong context"], rows
+    )
+
+
+def trainings() -> str:
+    """Trainings that came before, and what each reached."""
+    tried = {
+        "one part alone": ("one_part", "0.2 M", "900 x 32", "2"),
+        "six parts (`results/tabular/six_parts/`)": ("six_parts/", "0.2 M", "2,200 x 25", "12"),
+        "twelve parts at once (`results/tabular/twelve_parts/`)": ("twelve_parts/", "0.7 M", "2,700 x 27", "55"),
+        "six parts, then ten, then twelve": ("stages/3_", "0.23 M", "2,000 x 25, 7,500 x 34", "97"),
+        "then fifteen, Q* where the record says who acted: the model of the package": (
+            "package/",
+            "0.23 M",
+            "6,400 x 41 more",
+            "112 more, one core",
+        ),
+    }
+    rows = []
+    for name, (files, *spent) in tried.items():
+        if files == "one_part":
+            cells = [gap(results_of(f"tabular/{files}"), "fine_tuned", True), "", "", ""]
+        else:
+            own = {file: results_of(f"tabular/{files}{file}") for file in ("s5", "s10", "s20", "planning")}
+            cells = [gap(found, "fine_tuned", file in ("s5", "planning")) for file, found in own.items()]
+        rows.append([name, *spent, *cells])
+    return table(["", "weights", "steps x rows", "minutes", "5 states", "10", "20", "nearly deterministic"], rows)
