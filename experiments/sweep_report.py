@@ -318,8 +318,8 @@ def curves(axis: Axes, entries: list[tuple[Point, dict]], name: str, metric: str
         own = [value for value in values if value in points]
         mean, low, high = 100 * np.maximum(np.array([np.mean(points[v], axis=0) for v in own]).T, LOWEST)
         x = [place[value] for value in own]
-        style = shown(policy)
-        axis.plot(x, mean, style.line, marker=style.marker, ms=5, color=style.color)
+        style, label = shown(policy), policy.replace("_", " ")
+        axis.plot(x, mean, style.line, marker=style.marker, ms=5, color=style.color, label=label)
         axis.vlines(x, low, high, color=style.color, alpha=0.6, lw=1)
         ends[policy] = (x[-1], mean[-1])
         if metric == "gap":

@@ -116,6 +116,7 @@ LOG = HEAD + "".join(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3000)
 def test_the_commands_of_the_readme_run(tmp_path):
     """In the order of the page, at tiny sizes, each in a process of its own, from its own directory."""
     (tmp_path / "experiments").symlink_to(ROOT / "experiments")
@@ -143,7 +144,7 @@ def run_tiny(command, directory):
         cwd=directory,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1500,
         env=environment() | {"PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, (command, done.stderr)

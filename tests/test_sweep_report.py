@@ -1,11 +1,12 @@
 """The grid of a sweep, and what it says of many runs."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 from experiments.configs import language_sweep
 from experiments.grid import axes_of, config_at, points_of
-from experiments.sweep_report import comparisons, drawings, trends
+from experiments.sweep_report import APART, comparisons, drawings, overview, trends
 from icdm.errors import UserError
 
 
@@ -82,3 +83,37 @@ def test_words_among_the_numbers_of_an_axis_are_drawn_at_its_end():
     assert [label.get_text() for label in axis.get_xticklabels()] == ["4", "16", "endless"]
     places = {line.get_label(): list(line.get_xdata()) for line in axis.get_lines()}
     assert places == {"fine tuned": [0, 1, 2], "memoriser": [0, 1]}
+
+
+def measured(horizon, learner, gaps):
+    policies = {name: {"normalized_gap": {"mean": gap, "ci95": [0.9 * gap, 1.1 * gap]}} for name, gap in gaps.items()}
+    return {
+        "family": "energy",
+        "point": {"horizon": horizon, "learner": learner, "domain": "one"},
+        "policies": policies,
+    }
+
+
+@pytest.fixture()
+def swept():
+    level = {"fine_tuned": 0.02, "posterior_mean": 0.02, "copy": 0.0201, "no_context": 0.0199, "random": 1.0}
+    worse = level | {"fine_tuned": 0.2}
+    return [measured(h, learner, gaps) for h in (5, 10) for learner, gaps in (("a", level), ("b", worse))]
+
+
+def test_every_line_has_its_name_and_no_name_covers_another(swept):
+    [(name, _, figure)] = drawings(swept, {"horizon": [5, 10], "learner": ["a", "b"]}, {})
+    assert name == "normalized_gap_against_horizon" and len(figure.axes) == 2
+    for axis in figure.axes:
+        named = {text.get_text(): text.xyann[1] for text in axis.texts}
+        assert set(named) == {"fine tuned", "posterior mean", "copy", "no context", "random"}
+        heights = np.sort(list(named.values()))
+        assert (np.diff(heights) >= APART - 1e-9).all() and heights[0] >= 0
+        assert axis.get_legend() is None and figure.legends == []
+    plt.close(figure)
+
+
+def test_the_overview_has_the_best_setting_on_top_and_names_what_differs(swept):
+    table = overview(swept)
+    assert [row["name"] for row in table["rows"]][:2] == ["horizon 5, learner a", "horizon 10, learner a"]
+    assert table["metrics"] == ["normalized gap, %"] and table["rows"][-1]["cells"] == ["20.0 [18.0, 22.0]"]
