@@ -141,11 +141,12 @@ def test_the_commands_of_the_readme_run(tmp_path):
 def run_tiny(command, directory):
     """Runs what a command of the README says, smaller: a tiny model, few steps, few tasks."""
     program, *words = shlex.split(command)
-    if words[1] in ("experiments.run", "experiments.sweep"):
+    module = "icdm" if program.endswith("icdm") else words[1]
+    if module in ("experiments.run", "experiments.sweep"):
         own = TINY if "log.py" not in command else {k: v for k, v in TINY.items() if not k.startswith("pretrain")}
         words += [f"--config.{field}={value}" for field, value in own.items()]
-    words = [MEANT.get(word, word) for word in words] + PARTS.get(words[1], [])
-    words = ["-m", "icdm", *words] if program.endswith("icdm") else words
+    words = [MEANT.get(word, word) for word in words] + PARTS.get(module, [])
+    words = ["-m", "icdm", *words] if module == "icdm" else words
     done = subprocess.run(
         [sys.executable, *words],
         cwd=directory,
