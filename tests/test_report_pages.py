@@ -1,4 +1,4 @@
-"""The reports of runs and sweeps in a real browser, on a desk and on a phone."""
+"""The reports of runs, sweeps and claims in a real browser, on a desk and on a phone."""
 
 import shutil
 
@@ -9,13 +9,15 @@ from test_runs import OLD
 
 from experiments import report, sweep_report
 from icdm.runs.run import Run
+from theory.configs import quick
+from theory.verify import verify
 
 WIDTHS = [1280, 390]
 
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """The report of a run, and that of a sweep over horizons with two seeds."""
+    """The report of a run, that of a sweep over horizons with two seeds, and that of one claim."""
     root = tmp_path_factory.mktemp("reports")
     config = ConfigDict(Run.open(OLD).config)
     for name in ("one", "two"):
@@ -26,12 +28,17 @@ def pages(tmp_path_factory):
     (root / "sweep").mkdir()
     results = sweep_report.results_of(entries, {"horizon": [2, 5, 10]}, config, [runs] * 3)
     sweep_report.write(root / "sweep", results, config)
-    return {"run": root / "one/report.html", "sweep": root / "sweep/report.html"}
+    claims = quick.get_config()
+    claims.linear_q.problems = 4
+    verify(claims, root / "theory", ["linear_q"])
+    return {
+        name: root / place / "report.html" for name, place in (("run", "one"), ("sweep", "sweep"), ("theory", "theory"))
+    }
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(chromium.CHROMIUM is None, reason="there is no Chromium")
-@pytest.mark.parametrize("name", ["run", "sweep"])
+@pytest.mark.parametrize("name", ["run", "sweep", "theory"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_overflows_and_the_console_is_silent(name, scheme, pages, tmp_path):
     with chromium.opened(tmp_path / "profile") as page:

@@ -1,87 +1,51 @@
-"""The tables of docs/results.md: what each experiment with a results file reached."""
+"""The tables of docs/results.md: what the experiments with a results file reached."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from tables import at, percent, results_of, table
 
-
-class Measured(NamedTuple):
-    """One experiment.
-
-    Attributes:
-      what: the config and what is measured of it.
-      file: of its results.
-      metric: the one that is told.
-      policies: told of the run, the reference last.
-      published: what a paper reports.
-      point: of a sweep.
-    """
-
-    what: str
-    file: str
-    metric: str
-    policies: tuple[str, ...]
-    published: str = ""
-    point: dict[str, Any] = {}
-
-
-CHAIN = ("fine_tuned", "in_context", "no_context", "random")
-MDP = ("fine_tuned", "posterior_mean_replanned", "posterior_mean", "certainty_equivalence", "myopic")
 LANGUAGE = {"learner": "language", "distinct_tasks": 100}
-MEASURED = (
-    Measured("`demo`: energy chain, 5 decisions", "demo/demo", "gap", CHAIN, "3-5; random 57.6"),
-    Measured(
-        "`language_sweep`: the same, SmolLM2 with adapters",
-        "language/energy_horizon_5",
-        "gap",
-        ("fine_tuned", "in_context", "random"),
-        "3-5; random 57.6",
-        LANGUAGE,
-    ),
-    Measured(
-        "10 decisions",
-        "language/energy_horizon_10",
-        "gap",
-        ("fine_tuned", "in_context", "random"),
-        "15; random 49.6",
-        LANGUAGE,
-    ),
-    Measured(
-        "15 decisions, 2 seeds",
-        "language/energy_horizon_15",
-        "gap",
-        ("fine_tuned", "in_context", "random"),
-        "15; in context only 43.2; random 46.4",
-        LANGUAGE,
-    ),
-    Measured("`planning`: random MDPs, 15 decisions", "planning/planning", "normalized_gap", MDP),
-    Measured("model of the package, 10 states", "tabular/package/s10", "normalized_gap", MDP),
-    Measured("model of the package, 20 states", "tabular/package/s20", "normalized_gap", MDP),
-    Measured(
-        "`task_efficiency`: 64 tasks of random MDPs, from the model of the package",
-        "task_efficiency/random_mdp",
-        "normalized_gap",
-        ("fine_tuned", "posterior_mean", "certainty_equivalence"),
-        point={"distinct_tasks": 64, "start": "tabular"},
-    ),
-    Measured(
-        "the same from nothing",
-        "task_efficiency/random_mdp",
-        "normalized_gap",
-        ("fine_tuned",),
-        point={"distinct_tasks": 64, "start": "nothing"},
-    ),
+CHAIN = {  # by file: what was measured, at which point of a sweep, and the paper's fine_tuned and random
+    "demo/demo": ("`demo`, 5 decisions", {}, "3-5", "57.6"),
+    "language/energy_horizon_5": ("`language_sweep`, SmolLM2, 5 decisions", LANGUAGE, "3-5", "57.6"),
+    "language/energy_horizon_10": ("10 decisions", LANGUAGE, "15", "49.6"),
+    "language/energy_horizon_15": ("15 decisions, 2 seeds", LANGUAGE, "15 (`in_context` 43.2)", "46.4"),
+}
+FEW = {"distinct_tasks": 64, "start": "tabular"}
+MDPS = (  # what was measured, file, point of a sweep
+    ("`planning`, nearly deterministic", "planning/planning", {}),
+    ("the model of the package, 5 states", "tabular/package/s5", {}),
+    ("10 states", "tabular/package/s10", {}),
+    ("20 states", "tabular/package/s20", {}),
+    ("`task_efficiency`, 64 tasks of 5 states, from that model", "task_efficiency/random_mdp", FEW),
+    ("the same from nothing", "task_efficiency/random_mdp", FEW | {"start": "nothing"}),
 )
-WORDS = {"gap": "gap", "normalized_gap": "normalised gap"}
+READERS = ("fine_tuned", "posterior_mean_replanned", "posterior_mean", "certainty_equivalence", "myopic")
 
 
-def measured() -> str:
+def chain() -> str:
+    """Gaps on the energy chain."""
     rows = []
-    for each in MEASURED:
-        found = results_of(each.file)
-        policies = (at(found, **each.point) if "runs" in found else found)["policies"]
-        digits = 2 if each.metric == "gap" else 1
-        told = [f"`{name}` {percent(policies[name][each.metric], digits)}" for name in each.policies]
-        file = f"[{each.file}](../results/{each.file}.json)"
-        rows.append([each.what, WORDS[each.metric], "; ".join(told), each.published, file])
-    return table(["experiment", "%", "measured", "paper", "file"], rows)
+    for file, (what, point, *published) in CHAIN.items():
+        policies = _policies(file, point)
+        gaps = [percent(policies[name]["gap"], 2) for name in ("fine_tuned", "in_context", "random")]
+        rows.append([_linked(what, file), *gaps, *published])
+    return table(["", "`fine_tuned`", "`in_context`", "`random`", "paper: fine-tuned", "random"], rows)
+
+
+def mdps() -> str:
+    """Normalised gaps in random MDPs."""
+    rows = []
+    for what, file, point in MDPS:
+        policies = _policies(file, point)
+        rows.append([_linked(what, file), *(percent(policies[name]["normalized_gap"]) for name in READERS)])
+    return table(["", *(f"`{name}`" for name in READERS)], rows)
+
+
+def _policies(file: str, point: dict[str, Any]) -> dict[str, Any]:
+    found = results_of(file)
+    return (at(found, **point) if "runs" in found else found)["policies"]
+
+
+def _linked(what: str, file: str) -> str:
+    return f"[{what}](../results/{file}.json)"
