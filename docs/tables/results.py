@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tables import at, percent, results_of, table
+from tables import at, percent, results_of, table, with_interval
 
 LANGUAGE = {"learner": "language", "distinct_tasks": 100}
 CHAIN = {  # by file: what was measured, at which point of a sweep, and the paper's fine_tuned and random
@@ -40,6 +40,21 @@ def mdps() -> str:
         policies = _policies(file, point)
         rows.append([_linked(what, file), *(percent(policies[name]["normalized_gap"]) for name in READERS)])
     return table(["", *(f"`{name}`" for name in READERS)], rows)
+
+
+def bandit() -> str:
+    """Held-out labels and regret of the bandit of DPT."""
+    found = results_of("dpt/bandit")
+    rules = ("posterior_mean_greedy", "empirical_mean", "ucb", "thompson_sampling", "random")
+    rows = [
+        ["the transformer, greedy", with_interval(found["test_cross_entropy"], digits=3)],
+        ["the transformer, actions drawn", ""],
+        ["Bayes, given the family: `posterior_mean_greedy`", with_interval(found["bayes_cross_entropy"], digits=3)],
+        *([f"`{name}`", ""] for name in rules[1:]),
+    ]
+    policies = ("fine_tuned", "fine_tuned_sampled", *rules)
+    regrets = [with_interval(found["policies"][name]["regret"], digits=2) for name in policies]
+    return table(["", "test cross-entropy", "regret"], [[*row, regret] for row, regret in zip(rows, regrets)])
 
 
 def _policies(file: str, point: dict[str, Any]) -> dict[str, Any]:
