@@ -1,6 +1,8 @@
 """The energy chain with T = 5: the main experiment in a minute or two.
 
 python -m experiments.run --config=experiments/configs/demo.py --workdir=runs/demo
+
+Some 2 minutes of two cores.
 """
 
 from experiments.configs import energy

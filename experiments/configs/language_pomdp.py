@@ -1,6 +1,8 @@
 """The energy chain with an unreliable meter, as text: the language model beside learners from nothing.
 
 python -m experiments.sweep --config=experiments/configs/language_pomdp.py --workdir=runs/language_pomdp
+
+Some 21 minutes of two cores with one seed.
 """
 
 from ml_collections import config_dict

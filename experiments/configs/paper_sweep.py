@@ -5,6 +5,8 @@
 Does fine-tuning gain more with a longer horizon, a less reliable meter, or more models in the ambiguity set?
 K = 2 oracle episodes, as in arXiv 2605.09009. All runs of one seed share one pretraining. For a part of the grid:
 `--config.sweep.horizon="(5,10)"`, `--config.sweep.problem="('energy_pomdp:fidelity=0.5',)"`.
+
+Many hours of two cores.
 """
 
 from ml_collections import config_dict

@@ -5,6 +5,8 @@
 `causal`: positions of the context attend to earlier ones alone. `last_layer`: only the last layer is asked for values.
 `oracle_labels`: the labels are Q* of the task in place of what a posterior-mean planner makes of the context.
 `two_layers`: half of the layers. All see the same rows, fewer than those of planning.
+
+Four of its runs took 24 minutes of two cores.
 """
 
 from ml_collections import config_dict
