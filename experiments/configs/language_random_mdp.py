@@ -5,7 +5,7 @@
 For every learner of language_sweep, 100 and 400 training tasks, and contexts of 2 oracle, 10 uniform, or 6 episodes of
 a mixture of both. With the oracle's own episodes, copying its actions (policy `copy`) is hard to beat.
 
-Its six runs with 100 tasks and one seed took 27 minutes of two cores.
+Six runs with 100 tasks and one seed took 27 minutes of two cores.
 """
 
 from ml_collections import config_dict

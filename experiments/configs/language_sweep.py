@@ -10,7 +10,7 @@ the control for pretraining; `small` is the transformer of the other experiments
 three see the same rows, each task three times (once of 400 tasks and more). `small_looped` reads the rows of the same
 tasks, a fifth of which are held out, again and again until the loss on those has stopped falling.
 
-That part and `small_looped` took 23 minutes of two cores.
+Three learners with 25 and 100 tasks at horizon 5 took 23 minutes of two cores.
 """
 
 from ml_collections import config_dict

@@ -10,7 +10,7 @@ import re
 from icdm.errors import UserError
 from icdm.files import is_locked
 
-COST = re.compile(r"[A-Z][^.]*\b(?:minutes|hours|s) of [^.]*\bcores?\b[^.]*\.")  # "Some 12 minutes of two cores."
+COST = re.compile(r"[A-Z][^.:]*\b(?:minutes|hours|s) of [^.]*\bcores?\b[^.]*\.")  # "Some 12 minutes of two cores."
 COMMAND = re.compile(r"^ {4}.*$", re.MULTILINE)
 
 
