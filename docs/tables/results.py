@@ -7,6 +7,9 @@ from tables import at, percent, results_of, table, with_interval
 LANGUAGE = {"learner": "language", "distinct_tasks": 100}
 CHAIN = {  # by file: what was measured, at which point of a sweep, and the paper's fine_tuned and random
     "demo/demo": ("`demo`, 5 decisions", {}, "3-5", "57.6"),
+    "energy/horizon_5": ("`energy`, 5 decisions", {}, "3-5", "57.6"),
+    "energy/horizon_10": ("10 decisions", {}, "15", "49.6"),
+    "energy/horizon_15": ("15 decisions", {}, "15 (`in_context` 43.2)", "46.4"),
     "language/energy_horizon_5": ("`language_sweep`, SmolLM2, 5 decisions", LANGUAGE, "3-5", "57.6"),
     "language/energy_horizon_10": ("10 decisions", LANGUAGE, "15", "49.6"),
     "language/energy_horizon_15": ("15 decisions, 2 seeds", LANGUAGE, "15 (`in_context` 43.2)", "46.4"),
