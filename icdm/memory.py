@@ -1,8 +1,11 @@
-"""How much memory there is, and that of a training step, kept for the next one."""
+"""How much memory there is, how much a reader may ask for, and that of a training step, kept for the next one."""
 
+import contextlib
 import ctypes
 import os
+import pathlib
 import sys
+from collections.abc import Iterator
 
 from icdm.errors import UserError
 
@@ -21,6 +24,27 @@ def keep_freed_memory() -> None:
         mallopt(ARENA_MAX, 1)
         mallopt(MMAP_MAX, 0)
         mallopt(TRIM_THRESHOLD, -1)
+
+
+@contextlib.contextmanager
+def at_most(size: int) -> Iterator[None]:
+    """Inside, requests for memory fail once the process has `size` bytes more than now, in all its threads.
+
+    For libraries in C that trust the sizes in a file. Without Linux it does nothing.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    held = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    limits = [held + size] + [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min(limits), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def check_fits(what: str, size: int, remedy: str) -> None:

@@ -1,10 +1,13 @@
 """Minari data sets in both directions; read back by Minari itself where it is installed."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from commands import ROOT
 from recorded_files import GOOD, random_rows, write
 
 from icdm.errors import UserError
@@ -147,6 +150,30 @@ def test_damaged_metadata_of_minari_is_named(content, tmp_path):
     (source / "data" / "metadata.json").write_text(content)
     with pytest.raises(UserError, match="metadata.json is missing or damaged|is not given: Discrete"):
         convert(source, tmp_path / "x.parquet")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux only")
+def test_hdf5_may_not_ask_for_what_a_damaged_file_claims(table, tmp_path):
+    """The names of a group are in a heap, whose length follows its signature; HDF5 would ask for as much."""
+    pytest.importorskip("h5py")
+    convert(table.path, tmp_path / "set", minari="hdf5")
+    file = tmp_path / "set" / "data" / "main_data.hdf5"
+    content = file.read_bytes()
+    length = content.index(b"HEAP") + 8
+    file.write_bytes(content[:length] + (2**32 - 1).to_bytes(8, "little") + content[length + 8 :])
+    program = """if True:
+        import pathlib, sys
+        from icdm.errors import UserError
+        from icdm.logs.minari import reader
+        try:
+            list(reader(pathlib.Path(sys.argv[1]))())
+        except UserError as error:
+            print(error)
+        print(*(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmPeak")))
+    """
+    done = subprocess.run([sys.executable, "-c", program, tmp_path / "set"], cwd=ROOT, capture_output=True, text=True)
+    said, kibibytes = done.stdout.splitlines()
+    assert "main_data.hdf5 cannot be read" in said and int(kibibytes) < 3 * 2**20, done
 
 
 def test_words_survive(tmp_path):

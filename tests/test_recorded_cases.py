@@ -15,6 +15,7 @@ from recorded_files import GOOD, HEADER, write
 from icdm.cli import main
 from icdm.errors import UserError
 from icdm.logs.codings import Integers, Words
+from icdm.logs.columns import plain
 from icdm.logs.convert import convert
 from icdm.logs.describe import describe
 from icdm.logs.log import load
@@ -213,6 +214,13 @@ def test_types_that_are_not_supported_are_named(kind, name, tmp_path):
         return
     with pytest.raises(UserError, match=rf"column {name} is of the type {kind}.*are supported"):
         describe(tmp_path / "log.parquet")
+
+
+def test_a_dictionary_that_lacks_a_value_is_refused():
+    for values in (["a", "b"], [1, 2]):
+        column = pa.DictionaryArray.from_arrays(pa.array([0, 5]), pa.array(values), safe=False)
+        with pytest.raises(UserError, match="column action refers to values that the file does not hold"):
+            plain(pathlib.Path("log.parquet"), "action", column)
 
 
 def test_ids_near_a_million_are_counted_where_they_occur(tmp_path):

@@ -19,7 +19,7 @@ from icdm.oracles.alpha_policies import evaluate, read_alpha, write_alpha
 from icdm.oracles.belief import belief_model
 from icdm.oracles.belief_tree import tree_values
 from icdm.oracles.first_bounds import Model
-from icdm.oracles.trials import bracket
+from icdm.oracles.trials import Stage, _undominated, bracket
 from icdm.problems.sparse import SparsePOMDP
 
 DATA = pathlib.Path(__file__).parent / "data" / "pomdp"
@@ -96,6 +96,30 @@ def test_first_bounds_are_valid_at_every_belief_and_stage():
         for stage, belief in itertools.product(range(1, 4), np.random.default_rng(0).dirichlet(np.ones(4), 3)):
             exact = brute_force(problem, belief, stage).max()
             assert (belief @ blind[stage]).max() <= exact <= (belief @ informed[stage]).max()
+
+
+def test_bounds_from_what_is_new_are_those_from_everything():
+    """Points are added and corners lowered between two looks at the same joints."""
+    rng = np.random.default_rng(0)
+    problem = small(0, n_states=4)
+    stage = Stage(*(bounds[0] for bounds in Model(problem).first_bounds(None, math.inf)))
+    joint, states = rng.dirichlet(np.ones(4), 6).T * 0.3, np.arange(4)
+    known, since = np.full(6, math.inf), 0
+    for corner in (None, 2, None):
+        for point in [*rng.dirichlet(np.ones(4), 8), *np.eye(4)[[corner] if corner else []]]:
+            stage.add_point(point, 0.9 * stage.upper_value(point[:, None], states)[0])
+        known, since = np.minimum(known, stage.upper_value(joint, states, since)), stage.n_changes
+        np.testing.assert_allclose(known, stage.upper_value(joint, states), rtol=1e-12)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 80), st.integers(1, 40))
+def test_vectors_are_pruned_where_another_is_nowhere_below(seed, n_states, n):
+    rng = np.random.default_rng(seed)
+    vectors = rng.integers(0, 3, (n_states, n)) + rng.integers(0, 3, n).astype(float)
+    kept = _undominated(vectors)
+    for j in range(n):
+        assert any((vectors[:, i] >= vectors[:, j]).all() for i in kept)
+        assert not any((vectors[:, i] >= vectors[:, j]).all() for i in kept if i != j and j in kept)
 
 
 @pytest.mark.parametrize("discount, value", [(0.75, 1.93343899), (0.95, 19.37136837)])

@@ -29,11 +29,16 @@ def plain(path: pathlib.Path, name: str, column: pa.Array) -> pa.Array:
 
     Raises:
       UserError: a column of another type (the message names it and what is supported), text that takes too much memory,
-        or bytes that are no text.
+        bytes that are no text, or values that a dictionary does not hold.
     """
     kind = column.type
     if pa.types.is_dictionary(kind):
-        return plain(path, name, _decoded(path, name, column))
+        try:
+            return plain(path, name, _decoded(path, name, column))
+        except pa.ArrowIndexError as error:
+            raise UserError(
+                f"{path}: column {name} refers to values that the file does not hold: write it again"
+            ) from error
     if is_text(kind):
         try:
             column.validate(full=True)  # a damaged file may hold any bytes

@@ -23,10 +23,12 @@ from icdm.errors import UserError, unknown
 from icdm.logs.codings import Bins, Coding, Integers, Words, coding_from_json
 from icdm.logs.npz import MOST_PACKED
 from icdm.logs.table import NOTHING, Rows, Table
+from icdm.memory import at_most
 
 FORMATS = ("hdf5", "arrow")
 VERSION = "0.5.0"
 MOST_BYTES = 2**30  # of an array of one episode
+MOST_OF_EPISODE = 2**31  # bytes that HDF5 may ask for while it reads one
 MOST_UNSTORED = 2**20  # bytes of it that a file need not hold
 MAIN = "main_data.hdf5"
 STEPS = ("observations", "actions", "rewards", "terminations", "truncations")
@@ -124,13 +126,17 @@ def _column(path: pathlib.Path, number: int, name: str, values: np.ndarray, n: i
 def _hdf5_episodes(path: pathlib.Path, n: int) -> Iterator[tuple[int, dict, dict]]:
     h5py = _h5py()
     try:
-        with h5py.File(path / MAIN, "r") as file:
+        with at_most(MOST_BYTES):
+            file = h5py.File(path / MAIN, "r")
+        with file:
             for number in range(n):
-                group = file[f"episode_{number}"]
-                infos = group.get("infos", {})
-                columns = {name: _array(path, group[name]) for name in STEPS}
-                columns["infos"] = {name: _array(path, infos[name]) for name in EXTRA if name in infos}
-                yield number, columns, dict(group.attrs)
+                with at_most(MOST_OF_EPISODE):
+                    group = file[f"episode_{number}"]
+                    infos = group.get("infos", {})
+                    columns = {name: _array(path, group[name]) for name in STEPS}
+                    columns["infos"] = {name: _array(path, infos[name]) for name in EXTRA if name in infos}
+                    metadata = dict(group.attrs)
+                yield number, columns, metadata
     except UserError:
         raise
     except Exception as error:  # HDF5 raises some ten kinds of exceptions on damaged files

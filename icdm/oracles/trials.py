@@ -24,7 +24,9 @@ from icdm.errors import OutOfTime
 from icdm.oracles.first_bounds import Model
 from icdm.problems.sparse import SparsePOMDP
 
-TARGET = 0.95  # a trial stops where the bracket is narrower than this share of the bracket at the start
+TARGET = 0.95  # a trial stops where the bracket is narrower than this share of the bracket at the start,
+AHEAD = 5  # or than what discounting leaves of it after so many steps
+COMPARED = 64  # states in which vectors are compared at a time
 FIRST_PRUNING = 64  # number of vectors or points at which a stage is pruned first
 REMEMBERED = 2**26  # numbers of the beliefs that are kept
 GRACE = 2.0  # seconds
@@ -102,6 +104,7 @@ class Stage:
       inverse: columns (S, P), 1 / point, or NEVER where the point is 0; each has `support` (P,) other entries.
       points, upper: the points (S, P) and the upper bounds there (P,).
       drop: (P,) what a point's bound is below that of the corners.
+      added: (P,) the change that added a point; `n_changes` have been made, the last one of a corner at `cornered`.
     """
 
     def __init__(self, blind: np.ndarray, informed: np.ndarray) -> None:
@@ -109,7 +112,8 @@ class Stage:
         self.vectors, self.actions = Columns(blind), Columns(np.arange(blind.shape[1]))
         self.informed, self.corner = informed, informed.max(1)
         self.points, self.inverse = Columns(none), Columns(none)
-        self.support, self.upper, self.drop = (Columns(none[0]) for _ in range(3))
+        self.support, self.upper, self.drop, self.added = (Columns(none[0]) for _ in range(4))
+        self.n_changes = self.cornered = 0
         self.full_vectors = self.full_points = FIRST_PRUNING
 
     def lower_value(self, joint: np.ndarray, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -118,12 +122,13 @@ class Stage:
         best = score.argmax(1)
         return score[np.arange(best.size), best], best
 
-    def upper_value(self, joint: np.ndarray, states: np.ndarray) -> np.ndarray:
-        """Upper bounds of the value of joints, times their mass, (Z,)."""
+    def upper_value(self, joint: np.ndarray, states: np.ndarray, since: int = 0) -> np.ndarray:
+        """Upper bounds of the value of joints, times their mass, (Z,), from what has changed after `since` changes."""
         informed = (joint.T @ self.informed[states]).max(1)
-        inverse = self.inverse.now[states]
-        inside = np.flatnonzero((inverse < NEVER).sum(0) == self.support.now)
-        tooth = (_shares(joint, inverse[:, inside]) * self.drop.now[inside]).min(1, initial=0)
+        first = np.searchsorted(self.added.now, since, "right") if since >= self.cornered else 0
+        inverse = self.inverse.now[states, first:]
+        inside = np.flatnonzero((inverse < NEVER).sum(0) == self.support.now[first:])
+        tooth = (_shares(joint, inverse[:, inside]) * self.drop.now[first:][inside]).min(1, initial=0)
         return np.minimum(informed, joint.T @ self.corner[states] + tooth)
 
     def add_vector(self, vector: np.ndarray, action: int) -> None:
@@ -137,7 +142,9 @@ class Stage:
 
     def add_point(self, point: np.ndarray, upper: float) -> None:
         states = np.flatnonzero(point)
+        self.n_changes += 1
         if states.size == 1:
+            self.cornered = self.n_changes
             self.corner[states] = np.minimum(self.corner[states], upper / point[states])
             self.drop.now[:] = np.minimum(self.upper.now - self.corner @ self.points.now, 0)
             return
@@ -149,6 +156,7 @@ class Stage:
             (self.support, states.size),
             (self.upper, upper),
             (self.drop, min(upper - self.corner @ point, 0)),
+            (self.added, self.n_changes),
         ):
             columns.add(column)
         if self.points.n >= self.full_points:
@@ -166,7 +174,7 @@ class Stage:
             inside = np.flatnonzero(kept & ((inverse < NEVER).sum(0) == self.support.now))
             tooth = (_shares(point[states, None], inverse[:, inside]) * drop[inside]).min(initial=0)
             kept[i] = drop[i] < tooth
-        for columns in (self.points, self.inverse, self.support, self.upper, self.drop):
+        for columns in (self.points, self.inverse, self.support, self.upper, self.drop, self.added):
             columns.keep(np.flatnonzero(kept))
         self.full_points = max(FIRST_PRUNING, 2 * int(kept.sum()))
 
@@ -179,10 +187,14 @@ def _shares(joint: np.ndarray, inverse: np.ndarray) -> np.ndarray:
 def _undominated(vectors: np.ndarray) -> np.ndarray:
     """Indices of the columns (S, J) that no other column exceeds or equals in every state; the first of equal ones."""
     kept = np.ones(vectors.shape[1], bool)
+    strongest = (vectors - vectors.mean(1, keepdims=True)).argmax(0)  # a state in which few others are above
     for j in np.argsort(vectors.sum(0), kind="stable"):
-        above = (vectors >= vectors[:, j, None]).all(0) & kept
-        above[j] = False
-        kept[j] = not above.any()
+        kept[j] = False
+        above = np.flatnonzero(kept & (vectors[strongest[j]] >= vectors[strongest[j], j]))
+        for first in range(0, len(vectors) if above.size else 0, COMPARED):
+            some = vectors[first : first + COMPARED]
+            above = above[(some[:, above] >= some[:, j, None]).all(0)]
+        kept[j] = not above.size
     return np.flatnonzero(kept)
 
 
@@ -193,7 +205,7 @@ class _Node:
         self.belief, self.h, self.q_upper = belief, h, q_upper
         self.states = np.flatnonzero(belief)
         self.joint = belief[self.states, None]
-        self.successors, self.children = {}, {}
+        self.successors, self.known, self.children = {}, {}, {}
 
 
 class _Search:
@@ -223,14 +235,14 @@ class _Search:
         return h if self.infinite else h - 1
 
     def run(self, tolerance: float) -> Bracket:
-        n_trials = 0
+        n_trials, share = 0, min(TARGET, self.model.discount**AHEAD)
         with contextlib.suppress(OutOfTime):
             while True:
                 lower, upper = self.at_start()
                 wanted = tolerance * max(1, abs(lower))
                 if upper - lower <= wanted:
                     break
-                for node in reversed(self.trial(max(wanted, TARGET * (upper - lower)))):
+                for node in reversed(self.trial(max(wanted, share * (upper - lower)))):
                     self.back_up(node)
                 n_trials += 1
                 if self.n_numbers > REMEMBERED:
@@ -290,11 +302,20 @@ class _Search:
         while (a := int(node.q_upper.argmax())) not in fresh:
             if time.monotonic() > self.deadline:
                 raise OutOfTime
-            states, joint, _ = self.successors(node, a)
-            fresh[a] = self.stage(self.after(node.h)).upper_value(joint, states)
+            fresh[a] = self.upper_after(node, a)
             q = node.belief @ self.model.reward[:, a] + self.model.discount * fresh[a].sum() + self.slack
             node.q_upper[a] = min(node.q_upper[a], q)
         return a, fresh[a]
+
+    def upper_after(self, node: _Node, action: int) -> np.ndarray:
+        """Upper bounds of the joints with the possible observations, (Z,); only what is new is looked at."""
+        states, joint, _ = self.successors(node, action)
+        stage = self.stage(self.after(node.h))
+        known, since = node.known.get(action, (np.inf, 0))
+        if since < stage.n_changes or since == 0:
+            known = np.minimum(known, stage.upper_value(joint, states, since))
+            node.known[action] = known, stage.n_changes
+        return known
 
     def q_lower(self, node: _Node, action: int) -> tuple[float, np.ndarray, np.ndarray]:
         """Lower bound of Q of an action, the possible observations, and the best vector after each."""
