@@ -1,5 +1,6 @@
 """Minari data sets in both directions; read back by Minari itself where it is installed."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from recorded_files import GOOD, random_rows, write
 from icdm.errors import UserError
 from icdm.logs.codings import Bins
 from icdm.logs.convert import convert
+from icdm.logs.describe import describe
 from icdm.logs.table import join, open_table, plain_codings, write_table
 
 
@@ -174,6 +176,27 @@ def test_hdf5_may_not_ask_for_what_a_damaged_file_claims(table, tmp_path):
     done = subprocess.run([sys.executable, "-c", program, tmp_path / "set"], cwd=ROOT, capture_output=True, text=True)
     said, kibibytes = done.stdout.splitlines()
     assert "main_data.hdf5 cannot be read" in said and int(kibibytes) < 3 * 2**20, done
+
+
+def test_episodes_of_other_vectors_or_numbers_are_sorted_or_refused(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    data = tmp_path / "set" / "data"
+    data.mkdir(parents=True)
+    spaces = {"observation_space": {"type": "Box", "shape": [2]}, "action_space": {"type": "Discrete", "n": 3}}
+    header = {"total_episodes": 2} | {name: json.dumps(space) for name, space in spaces.items()}
+    (data / "metadata.json").write_text(json.dumps(header))
+    for width, kind, sort in itertools.product((2, 3), (np.int64, np.float32), (False, True)):
+        with h5py.File(data / "main_data.hdf5", "w") as file:
+            for i in range(2):
+                group = file.create_group(f"episode_{i}")
+                group["observations"] = np.arange(6 * (2 if i else width)).reshape(6, -1).astype(kind if i else float)
+                group["actions"], group["rewards"] = np.arange(5) % 3, np.ones(5)
+                group["terminations"] = group["truncations"] = np.zeros(5, bool)
+        if width == 2:
+            assert describe(tmp_path / "set", sort=sort)["steps"] == 10
+            continue
+        with pytest.raises(UserError, match="vectors of column observation differ|changes from one part"):
+            describe(tmp_path / "set", sort=sort)
 
 
 def test_words_survive(tmp_path):

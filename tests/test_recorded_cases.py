@@ -185,7 +185,6 @@ def test_what_is_no_text_or_no_single_column_is_refused_in_one_line(tmp_path):
         tmp_path / "raw.csv": "is no text",
         twice: "column t is there 2 times",
         CASES / "L13_features" / "log.csv": "column observation is missing .* --columns observation=",
-        CASES / "P02_list_obs" / "log.parquet": r"column observation is of the type list<.*fixed-size lists of numbers",
     }
     for path, message in refused.items():
         with pytest.raises(UserError, match=message) as error:
@@ -212,8 +211,26 @@ def test_types_that_are_not_supported_are_named(kind, name, tmp_path):
     if name == "t" and kind in ("timestamp", "date"):
         assert describe(tmp_path / "log.parquet", sort=True)["defects"] == {}
         return
+    if name == "observation" and kind == "list":
+        assert describe(tmp_path / "log.parquet")["defects"] == {}
+        return
     with pytest.raises(UserError, match=rf"column {name} is of the type {kind}.*are supported"):
         describe(tmp_path / "log.parquet")
+
+
+def test_lists_are_vectors_if_they_are_equally_long(tmp_path):
+    found = describe(CASES / "P02_list_obs" / "log.parquet")
+    assert (found["steps"], found["defects"], found["observations_seen"]) == (9, {}, 9)
+    table = pq.read_table(CASES / "P02_list_obs" / "log.parquet")
+    lists = table.column("observation").to_pylist()
+    for changed in ([None, *lists[1:]], [[*lists[0], 1.0], *lists[1:]], [[], *lists[1:]]):
+        other = table.set_column(table.schema.names.index("observation"), "observation", [changed])
+        pq.write_table(other, tmp_path / "log.parquet")
+        if changed[0] is None:
+            assert "observation" in describe(tmp_path / "log.parquet")["defects"]
+            continue
+        with pytest.raises(UserError, match="vectors of column observation differ in length"):
+            describe(tmp_path / "log.parquet")
 
 
 def test_a_dictionary_that_lacks_a_value_is_refused():

@@ -18,7 +18,8 @@ from icdm.errors import UserError
 NUMBER = r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"
 WHOLE = r"^[-+]?\d{1,18}(\.0*)?$"
 TRUTHS = {"true": 1, "t": 1, "1": 1, "1.0": 1, "false": 0, "f": 0, "0": 0, "0.0": 0}
-SUPPORTED = "integers, reals, truth values, text, dictionaries of these, and fixed-size lists of numbers are supported"
+SUPPORTED = "integers, reals, truth values, text, dictionaries of these, and lists of numbers as vectors are supported"
+VECTORS = ("observation", "action", "oracle_action")
 MOST_TEXT = 2**28  # bytes of a column of one batch
 MOST_EXACT = 2**53  # above it a real number does not stand for one integer
 
@@ -28,8 +29,8 @@ def plain(path: pathlib.Path, name: str, column: pa.Array) -> pa.Array:
     time stamp.
 
     Raises:
-      UserError: a column of another type (the message names it and what is supported), text that takes too much memory,
-        bytes that are no text, or values that a dictionary does not hold.
+      UserError: a column of another type (the message names it and what is supported), vectors that differ in length,
+        text that takes too much memory, bytes that are no text, or values that a dictionary does not hold.
     """
     kind = column.type
     if pa.types.is_dictionary(kind):
@@ -51,11 +52,21 @@ def plain(path: pathlib.Path, name: str, column: pa.Array) -> pa.Array:
         return column if pa.types.is_uint64(kind) else column.cast(pa.int64())
     if pa.types.is_floating(kind):
         return column.cast(pa.float64())
-    if pa.types.is_boolean(kind) or _is_vector(kind) and name in ("observation", "action", "oracle_action"):
+    if pa.types.is_boolean(kind) or _is_vector(kind) and name in VECTORS:
         return column
+    if name in VECTORS and (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and is_number(kind.value_type):
+        return _of_one_width(path, name, column)
     if name == "t" and (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
         return column.cast(pa.timestamp("us"))
     raise UserError(f"{path}: column {name} is of the type {kind}: {SUPPORTED}")
+
+
+def _of_one_width(path: pathlib.Path, name: str, column: pa.Array) -> pa.Array:
+    width = pc.max(pc.list_value_length(column)).as_py() or 0
+    try:
+        return column.cast(pa.list_(column.type.value_type, max(width, 1)))
+    except pa.ArrowInvalid:
+        raise UserError(f"{path}: the vectors of column {name} differ in length") from None
 
 
 def _decoded(path: pathlib.Path, name: str, column: pa.DictionaryArray) -> pa.Array:
@@ -259,7 +270,10 @@ def is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
+def is_number(kind: pa.DataType) -> bool:
+    """Whether a type is one of Arrow's integers or reals."""
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
+
+
 def _is_vector(kind: pa.DataType) -> bool:
-    return pa.types.is_fixed_size_list(kind) and (
-        pa.types.is_integer(kind.value_type) or pa.types.is_floating(kind.value_type)
-    )
+    return pa.types.is_fixed_size_list(kind) and is_number(kind.value_type)

@@ -19,12 +19,19 @@ def in_order(path: pathlib.Path, batches: Callable[[], Batches], rows: int) -> B
     If t holds time stamps, it becomes the rank of the time stamp in the episode, from 0.
 
     Raises:
-      UserError: t holds neither integers nor time stamps in the form of ISO 8601.
+      UserError: t holds neither integers nor time stamps in the form of ISO 8601, or the parts do not fit together.
     """
     parts = list(batches())
     if not parts:
         return
-    table = pa.Table.from_batches(parts).combine_chunks()
+    try:
+        tables = [pa.Table.from_batches([part]) for part in parts]
+        table = pa.concat_tables(tables, promote_options="permissive").combine_chunks()
+    except pa.ArrowException as error:
+        raise UserError(f"{path}: a column changes from one part of the file to another: {error}") from None
+    for field in table.schema:
+        if pa.types.is_list(field.type):  # vectors of one length are lists of a fixed size
+            raise UserError(f"{path}: the vectors of column {field.name} differ in length")
     task_I, episode_I, t = (table.column(name).combine_chunks() for name in ("task_id", "episode_id", "t"))
     task_I, episode_I = _appearance(task_I), _appearance(episode_I)
     stamped = _are_stamps(t)
