@@ -129,7 +129,7 @@ def reading(parser: argparse.ArgumentParser) -> None:
 def list_(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", nargs="?", choices=("families", "configs", "runs"), help="(all of them)")
     parser.add_argument("--configs", default="experiments/configs", metavar="DIR", help="(%(default)s)")
-    parser.add_argument("--runs", default="runs", metavar="DIR", help="(%(default)s)")
+    parser.add_argument("--runs", metavar="DIR", help="(runs)")
 
 
 def compare(parser: argparse.ArgumentParser) -> None:

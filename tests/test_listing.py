@@ -69,6 +69,24 @@ def test_other_tasks_are_not_paired(two, capsys):
     assert "not met the same tasks" in capsys.readouterr().out
 
 
+def test_runs_without_a_common_policy_differ_in_their_configs_alone(two, capsys):
+    np.savez(two[1] / "values.npz")
+    cli.main(["compare", *map(str, two)])
+    said = capsys.readouterr().out
+    assert "seed" in said and "of no policy in both runs" in said
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["compare", *map(str, two), "--figure", "gaps.png"])
+    assert stopped.value.code == 2 and "there is nothing to draw" in capsys.readouterr().err
+
+
+def test_a_directory_of_runs_that_is_none_is_refused(capsys, tmp_path):
+    (tmp_path / "file").touch()
+    for name in ("file", "none"):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["list", "runs", "--runs", str(tmp_path / name)])
+        assert stopped.value.code == 2 and "give that of the runs with --runs" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [("results.json", "has no results yet"), ("config.json", "is not a run"), ("", "ends in .png")],

@@ -3,6 +3,8 @@
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from experiments.configs import base
@@ -99,6 +101,7 @@ def test_what_the_log_says_nothing_of_is_refused_or_told(log, tmp_path):
         ("observation,action,probability\ncalm,fly,1\n", "row 1, column action: the log does not have this action"),
         ("observation,action,probability\ncalm,go,much\n", "row 1, column probability: 'much' is not a number"),
         ("observation,action,probability\ncalm,go,1\n", "no probabilities for observation storm"),
+        ("observation,action,probability\n", "holds no rows: give observation, action, probability"),
     ],
 )
 def test_a_policy_that_is_none_is_refused(text, said, log, tmp_path):
@@ -107,9 +110,18 @@ def test_a_policy_that_is_none_is_refused(text, said, log, tmp_path):
         ope(log, tmp_path / "policy.csv")
 
 
+def test_a_policy_of_vectors_is_refused(log, tmp_path):
+    pq.write_table(
+        pa.table({"observation": [[0], [1]], "action": [0, 1], "probability": [1.0, 1.0]}), tmp_path / "p.parquet"
+    )
+    with pytest.raises(UserError, match="column observation holds vectors"):
+        ope(log, tmp_path / "p.parquet")
+
+
 def test_other_mistakes_are_told(log):
-    with pytest.raises(UserError, match="neither a run, uniform, behavior, nor a file"):
-        ope(log, "unifrom")
+    for policy in ("unifrom", ""):
+        with pytest.raises(UserError, match="neither a run, uniform, behavior, nor a file"):
+            ope(log, policy)
     with pytest.raises(UserError, match="--discount 0"):
         ope(log, "uniform", discount=0.0)
     with pytest.raises(UserError, match="--clip 0.5"):

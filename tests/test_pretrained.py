@@ -200,6 +200,10 @@ def test_mistakes_are_one_line_each(trained, model, tmp_path, capsys):
         (["--model", str(model), "--context", str(large)], "10 states, the model has names for 9"),
         (["--model", str(model), "--context", str(many)], "4 actions, the model has names for 3"),
         (["--model", str(model), "--context", str(context), "--horizon", "2"], "an episode of 3 steps"),
+        (
+            ["--model", str(model), "--context", str(context), "--horizon", "9999"],
+            "9,999 decisions in an episode: model",
+        ),
         (["--model", str(cut), "--context", str(context)], "its checksum differs"),
         (["--model", str(altered), "--context", str(context)], "its checksum differs"),
         (["--model", str(missing), "--context", str(context)], "weights.safetensors is missing"),

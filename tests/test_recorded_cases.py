@@ -408,3 +408,6 @@ def test_lists_of_vectors_and_lists_that_differ_in_length(tmp_path):
     pq.write_table(pa.table(lists), tmp_path / "short.parquet")
     with pytest.raises(UserError, match="row 2: 2 rewards beside 1 observations"):
         describe(tmp_path / "short.parquet")
+    pq.write_table(pa.table(lists | {"rewards": [None, *lists["rewards"][1:]]}), tmp_path / "none.parquet")
+    with pytest.raises(UserError, match="row 1 has no rewards"):
+        describe(tmp_path / "none.parquet")

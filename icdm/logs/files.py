@@ -187,8 +187,8 @@ def _columns(path: pathlib.Path, names: list[str], named: dict[str, str]) -> dic
     for name in REQUIRED:
         if name not in (*columns, *DEFAULTS):
             raise UserError(
-                f"{path}: column {name} is missing (it has {', '.join(names)[:200]}): name it by --columns {name}=..., "
-                "in training by --config.columns; several features are not supported"
+                f"{path}: column {name} is missing (it has {', '.join(names)[:200]}): name it by --columns {name}=... "
+                "of icdm describe, convert and ope, in training by --config.columns; several features are not supported"
             )
     for theirs in columns.values():
         if names.count(theirs) > 1:

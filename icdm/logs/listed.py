@@ -69,14 +69,15 @@ def _lengths(path: pathlib.Path, batch: pa.RecordBatch, names: list[str], before
     """Steps of each episode.
 
     Raises:
-      UserError: the lists of an episode differ in length.
+      UserError: the lists of an episode differ in length, or one is missing.
     """
     lengths = {name: pc.list_value_length(batch.column(name)).fill_null(-1).to_numpy() for name in names}
     first, length = next(iter(lengths.items()))
     for name, other in lengths.items():
-        wrong = (other != length) | (other < 0)
-        if wrong.any():
-            row = int(wrong.argmax())
+        if (other < 0).any():
+            raise UserError(f"{path}: row {before + int((other < 0).argmax()) + 1} has no {name}")
+        if (other != length).any():
+            row = int((other != length).argmax())
             raise UserError(f"{path}: row {before + row + 1}: {other[row]} {name} beside {length[row]} {first}")
     return length.astype(np.int64)
 

@@ -82,10 +82,11 @@ def _flat(config: dict[str, Any], before: str = "") -> dict[str, Any]:
 
 def _print(fields: dict[str, list], metric: str, found: dict[str, dict], names: list[str]) -> None:
     console = Console()
-    for title, head, rows in (
-        ("config", ["field", *names], [[name, *map(str, pair)] for name, pair in fields.items()]),
+    for title, nothing, head, rows in (
+        ("config", "no difference", ["field", *names], [[name, *map(str, pair)] for name, pair in fields.items()]),
         (
             f"{metric.replace('_', ' ')}{', %' if metric in PERCENT else ''} [95 % interval]",
+            "of no policy in both runs",
             ["policy", *names, "difference"],
             [[name, *(cell(metric, own.get(which)) for which in COMPARED)] for name, own in found.items()],
         ),
@@ -95,13 +96,15 @@ def _print(fields: dict[str, list], metric: str, found: dict[str, dict], names: 
             table.add_column(column, justify="right" if i else "left", overflow="fold", no_wrap=not i)
         for row in rows:
             table.add_row(*row)
-        console.print(table if rows else f"{title}: no difference")
+        console.print(table if rows else f"{title}: {nothing}")
     if found and not any("difference" in own for own in found.values()):
         console.print("The runs have not met the same tasks, so there are no paired differences.")
 
 
 def _draw(metric: str, found: dict[str, dict], names: list[str], path: pathlib.Path) -> None:
     """The metric in both runs, policy by policy."""
+    if not found:
+        raise UserError(f"--figure {path}: no policy has been measured in both runs, so there is nothing to draw")
     if path.suffix not in (".png", ".pdf", ".svg"):
         raise UserError(f"--figure {path}: give a name that ends in .png, .pdf or .svg")
     from matplotlib.figure import Figure  # slow to import

@@ -11,6 +11,7 @@ from icdm.errors import UserError
 from icdm.files import is_locked
 
 COST = re.compile(r"[A-Z][^.:]*\b(?:minutes|hours|s) of [^.]*\bcores?\b[^.]*\.")  # "Some 12 minutes of two cores."
+RUNS = "runs"
 COMMAND = re.compile(r"^ {4}.*$", re.MULTILINE)
 
 
@@ -63,7 +64,9 @@ def configs_of(directory: pathlib.Path) -> list[str]:
 
 def _runs(arguments: argparse.Namespace) -> list[str]:
     """Every run below a directory and how far it has come."""
-    directory = pathlib.Path(arguments.runs)
+    directory = pathlib.Path(arguments.runs or RUNS)
+    if arguments.runs and not directory.is_dir():
+        raise UserError(f"{directory} is no directory: give that of the runs with --runs")
     return [f"{path.parent}: {state_of(path.parent)}" for path in sorted(directory.rglob("config.json"))]
 
 

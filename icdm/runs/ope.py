@@ -80,7 +80,7 @@ def ope(
     path = pathlib.Path(log)
     if not path.exists():
         raise UserError(f"{path}: no such file")
-    run = Run.open(policy) if pathlib.Path(policy).is_dir() else None
+    run = Run.open(policy) if policy and pathlib.Path(policy).is_dir() else None
     if run and not reading.get("columns"):
         reading["columns"] = run.settings.columns
     how = Reading(**reading)
@@ -196,9 +196,12 @@ def read_policy(path: str | pathlib.Path, codings: dict[str, Coding]) -> np.ndar
         add up to 1.
     """
     path = pathlib.Path(path)
-    if not path.exists():
+    if not path.is_file():
         raise UserError(f"--policy {path}: neither a run, uniform, behavior, nor a file")
     batches = parquet_batches(path) if path.suffix == ".parquet" else delimited.reader(path, FORM)[0]()
+    batches = list(batches)
+    if not batches:
+        raise UserError(f"{path} holds no rows: give {', '.join(FORM)}, one row for each pair")
     table = pa.Table.from_batches(batches)
     for name in FORM:
         if name not in table.column_names:
@@ -208,6 +211,8 @@ def read_policy(path: str | pathlib.Path, codings: dict[str, Coding]) -> np.ndar
         coding = codings.get(name)
         column = plain(path, name, table.column(name).combine_chunks())
         values, there, faults = raw_values(column, coding.kind if coding else "reals")
+        if values.ndim > 1:
+            raise UserError(f"{path}: column {name} holds vectors: give the values as the log names them")
         bad = ~there | faulty(faults)
         if bad.any():
             row = int(bad.argmax())

@@ -28,12 +28,19 @@ def pretrained_run(
       reward_low, reward_high: of one step; rewards are divided by the larger of the two in absolute value.
 
     Raises:
-      UserError: there is no such model, its files are not what was written, or it has no names for so many states or
-        actions.
+      UserError: there is no such model, its files are not what was written, it has no names for so many states or
+        actions, or it does not read so long episodes.
     """
     directory = _checked(pathlib.Path(directory))
     sizes = dict(states=states, actions=actions, reward_low=reward_low, reward_high=reward_high)
     run = Run.open(directory)
+    s = run.settings
+    longest = s.model.max_length // (s.layout.positions * (s.context.episodes + 1)) - 1
+    if horizon > longest:
+        raise UserError(
+            f"{horizon:,} decisions in an episode: model {directory} reads {s.context.episodes} context episodes of at "
+            f"most {longest:,}: give shorter ones, or train a run of its own"
+        )
     run = dataclasses.replace(run, config=run.config | {"family": "recorded", "horizon": horizon, "problem": sizes})
     if not run.settings.mixture:
         raise UserError(f"{directory} is no model for problems of any size: use icdm decide --run")
