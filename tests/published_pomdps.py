@@ -17,6 +17,18 @@ def file_of(discount, states, actions, observations, start, lines):
     return "\n".join([*head, start, *lines]) + "\n"
 
 
+def tiger():
+    """Kaelbling, Littman and Cassandra (1998): listen for the tiger, or open one of two doors."""
+    lines = ["T: listen identity", *(f"T: {door} uniform" for door in ("left", "right"))]
+    lines += ["O: * uniform", "O: listen\n0.85 0.15\n0.15 0.85", "R: listen: *: *: * -1"]
+    lines += [
+        f"R: {door}: {side}: *: * {-100 if door == side else 10}"
+        for door in ("left", "right")
+        for side in ("left", "right")
+    ]
+    return file_of(0.95, "left right", "listen left right", "left right", "start: uniform", lines)
+
+
 def heaven_and_hell(arm):
     """Geffner and Bonet (1998): a corridor leads to a crossing, its arms to heaven and hell; a priest knows which.
 

@@ -103,7 +103,10 @@ def test_mistakes_in_what_a_config_says_of_its_log_are_told(log, tmp_path):
     c.data = str(tmp_path / "none.csv")
     with pytest.raises(UserError, match="none.csv: no such file"):
         run(c, tmp_path / "run")
-    c.data, c.horizon = "", 3
+    c.data = ""
+    with pytest.raises(UserError, match="takes its sizes from a log: give --config.data=FILE"):
+        run(c, tmp_path / "run")
+    c.horizon = 3
     with pytest.raises(UserError, match="columns names those of a data file"):
         c.family = "energy"
         run(c, tmp_path / "run")

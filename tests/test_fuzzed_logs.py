@@ -55,6 +55,10 @@ def parquet_files():
         for compression in ("none", "zstd"):
             pq.write_table(table, path, compression=compression)
             files[f"{compression}.parquet"] = path.read_bytes()
+        episodes = {"observations": [[[0.0, 1.0], [1.0, 1.0]], [[2.0, 0.0]]], "actions": [["a", "b"], ["a"]]}
+        episodes |= {"rewards": [[1.0, 0.0], [-1.0]], "dones": [[False, True], [True]], "episode_id": [4, 7]}
+        pq.write_table(pa.table(episodes), path)
+        files["lists.parquet"] = path.read_bytes()
     return files | {f"{path.parent.name}.parquet": path.read_bytes() for path in sorted(CASES.glob("P*/*.parquet"))}
 
 

@@ -20,14 +20,16 @@ def with_sizes_of_data(config: Any) -> Any:
     """The config; one of the family `recorded` gets the sizes that it lacks from its data file.
 
     Raises:
-      UserError: the file does not exist, cannot be read, or holds no steps.
+      UserError: there is no file, it cannot be read, or it holds no steps.
     """
     c = as_json(config)
     full = completed(c)
     sizes = ("states", "actions", "reward_low", "reward_high")
     lacks = not full["horizon"] or any(name not in full["problem"] for name in sizes)
-    if full["family"] != "recorded" or not full["data"] or not lacks:
+    if full["family"] != "recorded" or not lacks:
         return config
+    if not full["data"]:
+        raise UserError("family recorded takes its sizes from a log: give --config.data=FILE")
     from icdm.logs.describe import describe  # needs the packages of the extra `data`
 
     found = describe(Path(full["data"]), columns=columns_of(full["columns"]))
