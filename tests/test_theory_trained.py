@@ -507,6 +507,11 @@ def test_layers_and_heads_that_do_not_exist(directory, capsys, arguments, words)
     assert capsys.readouterr().err == f"theory.attention_vs_q: {words.format(run=directory)}\n"
 
 
+def test_more_tasks_than_memory_holds_are_refused(directory):
+    with pytest.raises(UserError, match="--tasks 1000000000000: would take at least .* GiB"):
+        attention_vs_q.attention_vs_q(directory, tasks=10**12)
+
+
 @pytest.mark.slow
 def test_directories_without_a_trained_model(directory, tmp_path, capsys):
     config = json.loads((directory / "config.json").read_text())

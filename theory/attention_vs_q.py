@@ -41,12 +41,14 @@ def attention_vs_q(directory, layer: int | None = None, head: int | None = None,
     """Writes the page and its pictures into a run's directory; returns the page's path.
 
     Raises:
-      UserError: no trained model there, contexts without episodes, a layer or head that the model does not have, or a
-        layout that does not show what is replaced.
+      UserError: no trained model there, contexts without episodes, a layer or head that the model does not have, more
+        tasks than memory holds, or a layout that does not show what is replaced.
     """
     if tasks < 4:
         raise UserError(f"--tasks {tasks}: give at least 4")
-    from theory.circuits import trained  # heavy imports wait until there is work
+    from icdm.memory import check_fits  # heavy imports wait until there is work
+    from icdm.runs.sizes import problem_size
+    from theory.circuits import trained
     from theory.circuits.attention_page import write
 
     run = trained.load(directory)
@@ -54,6 +56,7 @@ def attention_vs_q(directory, layer: int | None = None, head: int | None = None,
     for name, given, n in (("layer", layer, shape.layers), ("head", head, shape.heads)):
         if given is not None and not 0 <= given < n:
             raise UserError(f"--{name} {given}: the model of {directory} has {name}s 0 to {n - 1}")
+    check_fits(f"--tasks {tasks}", tasks * problem_size(run.family), "lower it")
     return write(run, layer, head, tasks)
 
 
