@@ -8,7 +8,7 @@ import sys
 import jax
 import pytest
 
-from benchmarks import gpu, off_policy
+from benchmarks import brackets, gpu, off_policy
 from benchmarks.cases import row
 from benchmarks.run import main
 from benchmarks.timing import alternating
@@ -18,6 +18,16 @@ def test_bounds():
     assert row("x", 2.0, "s", required=3.0)["holds"] is True
     assert row("x", 2.0, "tokens/s", reference=4.0, required=0.6, at_most=False)["holds"] is False
     assert row("x", 2.0, "tokens/s", reference=4.0)["ratio"] == 0.5
+
+
+def test_brackets_are_kept_by_version(tmp_path, monkeypatch):
+    monkeypatch.setattr(brackets, "MODELS", {"tiger": brackets.MODELS["tiger"]})
+    out = tmp_path / "brackets.json"
+    for name in ("before", "now"):
+        brackets.main(["--name", name, "--out", str(out)])
+    for found in json.loads(out.read_text()).values():
+        lower, upper = found["problems"]["tiger"]["bracket"]
+        assert lower <= 19.3713684 <= upper and upper - lower < 1e-4
 
 
 def test_runs_take_turns():

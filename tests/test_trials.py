@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from published_pomdps import hallway, heaven_and_hell, rock_sample, shopping
+from benchmarks.published_pomdps import hallway, heaven_and_hell, rock_sample, shopping
 from scipy import sparse
 from small_problems import random_pomdp, tiger
 
