@@ -27,7 +27,7 @@ def parse_axis(config: Any, text: str) -> tuple[str, list]:
     """'config.horizon=5,10' -> ("horizon", [5, 10]), the values in the type of the field.
 
     Raises:
-      UserError: text of another form, an unknown field, a value of another type.
+      UserError: text of another form, an unknown field, a value of another type, a value that is there twice.
     """
     name, equals, values = text.partition("=")
     field = name.removeprefix("config.")
@@ -37,11 +37,18 @@ def parse_axis(config: Any, text: str) -> tuple[str, list]:
         for value in values.split(","):
             if value not in config.sweep[field]:
                 raise unknown(f"value of {field}", value, config.sweep[field])
-        return field, [_number(value) for value in values.split(",")]
+        return field, _different(text, [_number(value) for value in values.split(",")])
     fields = fields_of(config)
     if field not in fields:
         raise unknown("config field", field, fields)
-    return field, [typed(field, fields[field], value) for value in values.split(",")]
+    return field, _different(text, [typed(field, fields[field], value) for value in values.split(",")])
+
+
+def _different(text: str, values: list) -> list:
+    for i, value in enumerate(values):
+        if value in values[:i]:
+            raise UserError(f"--sweep {text!r}: {value} is there twice")
+    return values
 
 
 def fields_of(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -1,12 +1,16 @@
 """A sweep as an array of jobs in a Slurm cluster's queue; nothing is submitted from here."""
 
 import pathlib
+import re
 import shlex
 from collections.abc import Sequence
 
+from icdm.errors import UserError
 from icdm.files import write_text
 
 OWN = ("sbatch", "partition", "time", "gpus", "parallel")  # flags that say how the script is written
+TIME = re.compile(r"(\d+-)?\d+(:\d+){0,2}")
+NAMES = re.compile(r"[^\s,]+(,[^\s,]+)*")
 SCRIPT = """\
 #!/bin/bash
 #SBATCH --job-name={name}
@@ -34,6 +38,20 @@ if [ -n "$again" ] && [ "$code" -eq 143 ]; then
 fi
 exit "$code"
 """
+
+
+def check_script(path: pathlib.Path, resources: dict[str, str]) -> None:
+    """Raises UserError for options that sbatch cannot read, and if there is something of the script's name, or its
+    pretraining's, that is no script of a sweep."""
+    if resources["time"] and not TIME.fullmatch(resources["time"]):
+        raise UserError(f"--time={resources['time']}: give minutes, H:MM:SS or D-HH:MM:SS, such as 30 or 2:00:00")
+    if resources["partition"] and not NAMES.fullmatch(resources["partition"]):
+        raise UserError(f"--partition={resources['partition']!r}: give a partition, or several with commas between")
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"--sbatch={path}: there is no such folder: make it first")
+    for file in (path, _before(path)):
+        if file.exists() and not (file.is_file() and file.read_bytes().startswith(SCRIPT.partition("{")[0].encode())):
+            raise UserError(f"--sbatch={path}: {file} exists and is no script of a sweep: give another name")
 
 
 def write_scripts(
@@ -75,9 +93,14 @@ def write_scripts(
     write(path, "task", n_runs)
     if not n_pretrained:
         return [f"sbatch {path}"]
-    before = path.with_name(f"{path.stem}.pretrain{path.suffix}")
+    before = _before(path)
     write(before, "pretrain", n_pretrained)
     return [f"pretrained=$(sbatch --parsable {before})", f"sbatch --dependency=afterok:$pretrained {path}"]
+
+
+def _before(path: pathlib.Path) -> pathlib.Path:
+    """The script of the pretraining before that of the runs."""
+    return path.with_name(f"{path.stem}.pretrain{path.suffix}")
 
 
 def logs_of(workdir: pathlib.Path) -> pathlib.Path:

@@ -47,6 +47,15 @@ def main(_: list[str]) -> None:
             raise UserError("name a directory for the sweep: --workdir=runs/NAME")
         if asked.seeds < 1:
             raise UserError(f"seeds {asked.seeds}: give at least 1")
+        ways = {
+            "sbatch": asked.sbatch,
+            "task": asked.task,
+            "pretrain": asked.pretrain,
+            "collect": asked.collect or None,
+        }
+        given = [f"--{name}" for name, value in ways.items() if value is not None]
+        if len(given) > 1:
+            raise UserError(f"{' and '.join(given)}: give one of them at a time")
         from experiments.grid import axes_of  # JAX is imported only when there is work
 
         grid = Grid(asked.config, pathlib.Path(asked.workdir), axes_of(asked.config, asked.sweep), asked.seeds)
@@ -145,15 +154,16 @@ def submit(grid: Grid, script: pathlib.Path) -> None:
     """Writes the array script of the grid's runs, and says how to submit it.
 
     Raises:
-      UserError: a config or the directory cannot be used.
+      UserError: a config or the directory cannot be used, or the script would replace another file.
     """
-    from experiments.slurm import without_own, write_scripts
+    from experiments.slurm import check_script, without_own, write_scripts
 
+    asked = flags.FLAGS
+    resources = {"partition": asked.partition, "time": asked.time, "gpus": asked.gpus}
+    check_script(script, resources)
     check(grid)
     _claim(grid)
     command = [sys.executable, "-m", "experiments.sweep", *without_own(sys.argv[1:])]
-    asked = flags.FLAGS
-    resources = {"partition": asked.partition, "time": asked.time, "gpus": asked.gpus}
     n_runs, n_pretrained = len(grid.all_runs()), len(grid.pretraining())
     lines = write_scripts(script, grid.workdir, command, n_runs, n_pretrained, asked.parallel, resources)
     print(

@@ -9,7 +9,8 @@ import pytest
 from commands import ROOT, environment, run
 from test_pipeline import TINY
 
-from experiments.slurm import without_own
+from experiments.slurm import check_script, without_own, write_scripts
+from icdm.errors import UserError
 
 SWEEP = [*TINY, "--config.pretrain.checkpoint_every=30", "--sweep", "config.fine_tune.steps=20,40,60", "--seeds=2"]
 FAILS = "fine_tune.steps=60,seed=1"
@@ -59,12 +60,32 @@ def test_the_tasks_of_a_script(tmp_path):
 
 @pytest.mark.parametrize(
     ("flag", "message"),
-    [("--task=9", "--task=9: there are 2"), ("--pretrain=-1", "--pretrain=-1"), ("--sbatch=x/y/runs.sh", "x/y")],
+    [
+        (["--task=9"], "--task=9: there are 2"),
+        (["--pretrain=-1"], "--pretrain=-1"),
+        (["--sbatch=x/y/runs.sh"], "x/y/runs.sh: there is no such folder"),
+        (["--sbatch=runs.sh", "--collect"], "--sbatch and --collect: give one"),
+        (["--sweep=config.horizon=3,3"], "3 is there twice"),
+    ],
 )
 def test_what_cannot_be_queued(flag, message, tmp_path):
     arguments = [*TINY, "--sweep", "config.fine_tune.steps=2,4", f"--workdir={tmp_path}/sweep"]
-    found = run("experiments.sweep", *arguments, flag)
+    found = run("experiments.sweep", *arguments, *flag)
     assert found.returncode == 2 and found.stderr.count("\n") == 1 and message in found.stderr, found.stderr
+
+
+def test_a_script_replaces_scripts_alone(tmp_path):
+    nothing, script = dict(time=None, partition=None), tmp_path / "runs.sh"
+    check_script(script, nothing | {"time": "1-12:00:00", "partition": "a,b"})
+    write_scripts(script, tmp_path, ["x"], 2, 1, 0, {})
+    check_script(script, nothing)
+    for bad in ({"time": "soon"}, {"partition": "a b"}):
+        with pytest.raises(UserError, match=f"--{next(iter(bad))}="):
+            check_script(script, nothing | bad)
+    (tmp_path / "runs.pretrain.sh").write_text("task_id,episode_id\n")
+    for file in (script, tmp_path / "runs.pretrain.sh", tmp_path):
+        with pytest.raises(UserError, match="exists and is no script of a sweep"):
+            check_script(file, nothing)
 
 
 @pytest.mark.slow

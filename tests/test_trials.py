@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from benchmarks.published_pomdps import hallway, heaven_and_hell, rock_sample, shopping
 from scipy import sparse
 from small_problems import random_pomdp, tiger
 
+from benchmarks.published_pomdps import hallway, heaven_and_hell, rock_sample, shopping
 from icdm.errors import TooLarge, UserError
 from icdm.families.cassandra import parse_sparse, read_sparse
 from icdm.oracles.alpha_policies import evaluate, read_alpha, write_alpha
