@@ -125,8 +125,8 @@ class Stage:
     def upper_value(self, joint: np.ndarray, states: np.ndarray, since: int = 0) -> np.ndarray:
         """Upper bounds of the value of joints, times their mass, (Z,), from what has changed after `since` changes."""
         informed = (joint.T @ self.informed[states]).max(1)
-        first = np.searchsorted(self.added.now, since, "right") if since >= self.cornered else 0
-        inverse = self.inverse.now[states, first:]
+        first = np.searchsorted(self.added.now, since, "right") if self.cornered <= since > 0 else 0
+        inverse = self.inverse.now[:, first:][states]
         inside = np.flatnonzero((inverse < NEVER).sum(0) == self.support.now[first:])
         tooth = (_shares(joint, inverse[:, inside]) * self.drop.now[first:][inside]).min(1, initial=0)
         return np.minimum(informed, joint.T @ self.corner[states] + tooth)
