@@ -120,11 +120,12 @@ def fuzz_minari(seed):
     members = sets[list(sets)[seed % len(sets)]]
     damaged = list(members)[seed // len(sets) % len(members)]
     with tempfile.TemporaryDirectory() as directory:
+        place = pathlib.Path(directory) / ("set", "sets")[seed // 100 % 2]  # every other one is sorted
         for name, content in members.items():
-            path = pathlib.Path(directory) / "set" / name
+            path = place / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(mutated(content, list(members.values()), seed) if name == damaged else content)
-        reads_or_refuses(read_all, pathlib.Path(directory) / "set", pathlib.Path(directory) / "out.parquet")
+        reads_or_refuses(read_all, place, place.with_name("out.parquet"))
 
 
 CONTEXT = HEADER + "0,0,0,5,1,0.55,\n0,0,1,4,0,-0.02,\n0,0,2,5,2,-0.02,true\n0,1,0,6,1,0,\n0,1,1,6,,,\n"
