@@ -19,6 +19,7 @@ from icdm.evaluation.off_policy import (
     mean_by_observation,
     off_policy_values,
     untried,
+    weights_err,
 )
 from icdm.files import checksum, read_json
 from icdm.intervals import interval
@@ -116,7 +117,7 @@ def ope(
         "clip": clip if math.isfinite(clip) else None,
         "clipped": float((ratio_ET > clip)[logged.valid].mean()),
         "untried": float(untried_S.sum()),
-        "warnings": _warnings(untried_S, codings["observation"]),
+        "warnings": _warnings(ratio_ET[:, -1], target.behavior, untried_S, codings["observation"]),
         "notes": target.notes + rows.notes + remarks(codings),
     }
 
@@ -229,15 +230,25 @@ def read_policy(path: str | pathlib.Path, codings: dict[str, Coding]) -> np.ndar
     return table_SA / np.where(total_S > 0, total_S, 1.0)[:, None]
 
 
-def _warnings(untried_S: np.ndarray, coding: Coding) -> list[str]:
-    if untried_S.sum() <= UNTRIED:
-        return []
-    most = [int(i) for i in np.argsort(-untried_S)[:3] if untried_S[i] > 0]
-    names = ", ".join(str(name) for name in coding.decode(np.array(most)))
-    return [
-        f"the policies do not overlap: {untried_S.sum():.0%} of the policy's actions were never taken in the same "
-        f"observation, most in {names}; of these the log says nothing"
-    ]
+def _warnings(weight_E: np.ndarray, behavior: str, untried_S: np.ndarray, coding: Coding) -> list[str]:
+    found = []
+    if weights_err(weight_E):
+        cause = {
+            "estimated": "were estimated from too few steps or from observations that do not tell why it acted",
+            "recorded": "are not those with which the log's actions were drawn",
+        }[behavior]
+        found.append(
+            f"the mean weight is {weight_E.mean():.3f} and should be 1: the behaviour's probabilities {cause}; do not "
+            "trust per-decision WIS, and compare the doubly robust estimates with fitted-Q"
+        )
+    if untried_S.sum() > UNTRIED:
+        most = [int(i) for i in np.argsort(-untried_S)[:3] if untried_S[i] > 0]
+        names = ", ".join(str(name) for name in coding.decode(np.array(most)))
+        found.append(
+            f"the policies do not overlap: {untried_S.sum():.0%} of the policy's actions were never taken in the same "
+            f"observation, most in {names}; of these the log says nothing"
+        )
+    return found
 
 
 def _text(found: dict) -> str:
