@@ -93,7 +93,7 @@ def spearman(a_W: np.ndarray, b_W: np.ndarray) -> float:
 
 
 def measure(case: Case, log: LoggedEpisodes) -> dict:
-    """What is found of the five policies: {"ess", "warned": (W,), estimate: {"mean": (W,), "low": (W,), "high": (W,)}}."""
+    """What is found of the five policies: {"ess", "warned": (W,), estimate: {"mean", "low", "high": (W,)}}."""
     state_ET = np.minimum(log.observation[:, :-1], log.n_observations - 1)
     values = [off_policy_values(log, pi_SA[state_ET], pi_SA[None]) for pi_SA in case.target_WSA]
     weight_WE = [cumulative_ratios(log, pi_SA[state_ET])[:, -1] for pi_SA in case.target_WSA]

@@ -24,14 +24,15 @@ from icdm.evaluation.off_policy import (
 from icdm.files import checksum, read_json
 from icdm.intervals import interval
 from icdm.logs import delimited
-from icdm.logs.codings import UNKNOWN, Coding, remarks
+from icdm.logs.codings import UNKNOWN, Coding, Features, remarks
 from icdm.logs.columns import faulty, plain, raw_values
+from icdm.logs.features import EDGES, STATES, Encoder, fit_encoder
 from icdm.logs.files import Reading
-from icdm.logs.log import Log, hold_out, log_of
+from icdm.logs.log import Log, hold_out
 from icdm.logs.table import parquet_batches
 from icdm.runs.data import CHECKSUM
 from icdm.runs.run import Run
-from icdm.runs.task_rows import TaskRows, end_code, own_codings, read_rows, run_codings
+from icdm.runs.task_rows import TaskRows, as_log, end_code, own_codings, read_rows, run_codings
 
 LEAST_SAMPLE = 30  # effective sample size below which estimates by weights are refused
 UNTRIED = 0.01  # share of untried actions from which the policies are said not to overlap
@@ -87,11 +88,13 @@ def ope(
     how = Reading(**reading)
     codings = run_codings(run) if run else own_codings(path, how)
     rows = read_rows(path, codings, task, how)
-    sizes = codings["observation"].n, codings["action"].n
+    if isinstance(codings["observation"], Features):
+        codings, rows = _with_states(codings, rows, policy)
+    observation, sizes = codings["observation"], (codings["observation"].n, codings["action"].n)
     if run:
-        target = _of_run(run, rows, log_of([rows.rows], end_code(run, codings)), sizes, discount)
+        target = _of_run(run, rows, as_log(rows.rows, observation, end_code(run, codings)), sizes, discount)
     else:
-        target = _of_table(policy, codings, log_of([rows.rows], sizes[0]), sizes, discount)
+        target = _of_table(policy, codings, as_log(rows.rows, observation, sizes[0]), sizes, discount)
     logged = target.logged
     ratio_ET = cumulative_ratios(logged, target.chance_ETA)
     whole_E = np.minimum(ratio_ET[:, -1], clip)
@@ -118,8 +121,23 @@ def ope(
         "clipped": float((ratio_ET > clip)[logged.valid].mean()),
         "untried": float(untried_S.sum()),
         "warnings": _warnings(ratio_ET[:, -1], target.behavior, untried_S, codings["observation"]),
-        "notes": target.notes + rows.notes + remarks(codings),
+        "notes": target.notes + rows.notes + rows.outside + remarks(codings),
     }
+
+
+def _with_states(codings: dict[str, Coding], rows: TaskRows, policy: str) -> tuple[dict[str, Coding], TaskRows]:
+    """Codings that have states for observations of several features: the run's, else those of the log itself.
+
+    Raises:
+      UserError: a file of action probabilities, which names no features.
+    """
+    observation = codings["observation"]
+    if not isinstance(observation, Encoder):
+        if policy not in ("uniform", "behavior"):
+            raise UserError(f"{policy} names observations, {rows.path} has features: give a run, uniform or behavior")
+        observation = fit_encoder(observation, rows.rows.features, EDGES, STATES)
+    note = f"the states of fitted-Q and of estimated probabilities are {observation.n} groups of similar observations"
+    return codings | {"observation": observation}, rows._replace(notes=[*rows.notes, note])
 
 
 class Target(NamedTuple):

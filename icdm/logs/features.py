@@ -1,0 +1,234 @@
+"""Several features of a step: as numbers for a model, and as states for planners and for values that are fitted.
+
+Both are fitted to a training log and kept with what was learned from it. I counts rows, F features, R numbers, S
+states; a missing value is nan, a word its code (`icdm.logs.codings.Features`).
+"""
+
+import dataclasses
+import pathlib
+import warnings
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import scipy.cluster.vq
+
+from icdm.errors import UserError, unknown
+from icdm.files import read_json
+from icdm.logs.codings import Features
+
+EDGES, STATES = 24, 100  # unless a config says otherwise
+ROUNDS = 30  # of k-means
+SHOWN = 8  # most values of a feature that a message lists
+FILE = "features.json"  # of an encoder, in the run's directory
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder(Features):
+    """The coding of several features, with the quantiles and the states of the steps that it was fitted to.
+
+    A number x of a feature with the edges e_0 < ... < e_n is written as its place between them,
+
+        clip((x - e_{i-1}) / (e_i - e_{i-1}), 0, 1),   i = 1, ..., n,
+
+    of which a linear map is any function that is linear between the edges; then as 1 if it is missing (its place is
+    then 0 throughout). Two edges make the map linear. A word is written as 1 at its place among the feature's words, or
+    at the place after them if it is missing: a linear map is an embedding.
+
+    The state is the nearest of the centres that k-means found, where each number is taken for its mean place, missing
+    ones for the middle, and words that differ are as far apart as the ends of a number's range.
+
+    Attributes:
+      edges: of each feature; () if it has words, or was missing throughout.
+      most_edges: how many a feature may have: one of fewer distinct values has fewer, and its numbers end in zeros. 0:
+        nothing is written as numbers, models read the states.
+      centers: (S, ...).
+
+    Source: Gorishniy, Rubachev, Babenko, "On Embeddings for Numerical Features in Tabular Deep Learning" (NeurIPS
+    2022), piecewise linear encoding.
+    """
+
+    edges: tuple[tuple[float, ...], ...]
+    most_edges: int
+    centers: tuple[tuple[float, ...], ...]
+
+    @property
+    def n(self) -> int:
+        """S, the number of states."""
+        return len(self.centers)
+
+    @property
+    def numbers(self) -> int:
+        """R."""
+        if not self.most_edges:
+            return 0
+        return sum(self.most_edges if words is None else len(words) + 1 for words in self.words)
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        """The names of states."""
+        return np.array([f"state {code}" for code in codes], object)
+
+    def seen(self, value_IF: np.ndarray) -> np.ndarray:
+        """What a model reads of each row: numbers (I, R) float32, or states (I,) if there are none."""
+        return self.encoded(value_IF) if self.most_edges else self.states(value_IF)
+
+    def encoded(self, value_IF: np.ndarray) -> np.ndarray:
+        """(..., R) float32 from 0 to 1."""
+        return np.concatenate(
+            [self._numbers(x, *feature) for x, *feature in self._columns(value_IF)], -1, dtype=np.float32
+        )
+
+    def states(self, value_IF: np.ndarray) -> np.ndarray:
+        """(I,) int32."""
+        return scipy.cluster.vq.vq(self._places(value_IF), np.array(self.centers))[0].astype(np.int32)
+
+    def outside(self, value_IF: np.ndarray) -> np.ndarray:
+        """Which values lie outside what the fitted steps have shown, (..., F) bool; missing ones do not."""
+        columns = [
+            np.zeros(x.shape, bool)
+            if words is not None
+            else (x < edges[0]) | (x > edges[-1])
+            if edges
+            else ~np.isnan(x)
+            for x, words, edges in self._columns(value_IF)
+        ]
+        return np.stack(columns, -1)
+
+    def remarks(self, value_IF: np.ndarray) -> list[str]:
+        """A sentence for each feature that lies outside."""
+        found = []
+        for name, edges, x, out in zip(self.names, self.edges, value_IF.T, self.outside(value_IF).T):
+            if out.any():
+                shown = f"{edges[0]:g} to {edges[-1]:g}" if edges else "no value"
+                values = ", ".join(f"{value:g}" for value in np.unique(x[out])[:SHOWN])
+                rows = "" if len(x) == 1 else f" in {out.sum()} of {len(x)} rows"
+                found.append(f"{name} lies outside what training saw, {shown}{rows}: {values}")
+        return found
+
+    def as_json(self) -> dict:
+        own = {name: getattr(self, name) for name in ("edges", "most_edges", "centers")}
+        return super().as_json() | own
+
+    @classmethod
+    def from_json(cls, content: dict) -> "Encoder":
+        """The encoder that `as_json` wrote.
+
+        Raises:
+          ValueError, TypeError, KeyError: the content is damaged.
+        """
+        edges, centers = (tuple(tuple(map(float, row)) for row in content[name]) for name in ("edges", "centers"))
+        coding = Features.from_json(content)
+        if len(edges) != len(coding.names) or not centers or any(np.any(np.diff(row) <= 0) for row in edges):
+            raise ValueError("edges do not increase")
+        return cls(coding.names, coding.words, edges, int(content["most_edges"]), centers)
+
+    def _columns(self, value_IF: np.ndarray) -> list[tuple]:
+        return list(zip(np.moveaxis(np.asarray(value_IF, np.float64), -1, 0), self.words, self.edges))
+
+    def _numbers(self, x: np.ndarray, words: tuple[str, ...] | None, edges: tuple[float, ...]) -> np.ndarray:
+        missing = np.isnan(x)
+        if words is not None:
+            return np.eye(len(words) + 1)[np.where(missing, len(words), x).astype(int)]
+        number = np.zeros((*x.shape, self.most_edges))
+        if len(edges) > 1:
+            low, high = np.array(edges[:-1]), np.array(edges[1:])
+            place = (np.where(missing, edges[0], x)[..., None] - low) / (high - low)
+            number[..., : len(low)] = np.clip(place, 0, 1)
+        number[..., -1] = missing
+        return number
+
+    def _places(self, value_IF: np.ndarray) -> np.ndarray:
+        """The coordinates in which states are centres, (I, ...)."""
+        return np.concatenate([_places(*feature) for feature in self._columns(value_IF)], -1)
+
+
+def fit_encoder(coding: Features, value_IF: np.ndarray, edges: int, states: int, seed: int = 0) -> Encoder:
+    """The encoder of the features of a log's steps.
+
+    Args:
+      edges: at the quantiles of each feature, at most so many; equal ones are one.
+      states: at most so many centres of k-means, which begins with k-means++.
+      seed: of k-means.
+    """
+    columns = zip(value_IF.T, coding.words)
+    edges_F = tuple(() if words is not None else _quantiles(x[~np.isnan(x)], max(edges, 2)) for x, words in columns)
+    bare = Encoder(coding.names, coding.words, edges_F, edges, ())
+    place_IW = bare._places(value_IF)  # W: coordinates
+    states = min(states, len(np.unique(place_IW, axis=0)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a centre that lost its rows stays where it was
+        centers, _ = scipy.cluster.vq.kmeans2(place_IW, states, ROUNDS, minit="++", rng=np.random.default_rng(seed))
+    return dataclasses.replace(bare, centers=tuple(map(tuple, centers.tolist())))
+
+
+def read_encoder(directory: pathlib.Path) -> Encoder | None:
+    """The encoder that is kept in a directory, if there is one.
+
+    Raises:
+      UserError: its file is damaged.
+    """
+    path, remedy = directory / FILE, "delete it and start the run again"
+    if not path.exists():
+        return None
+    try:
+        return Encoder.from_json(read_json(path, remedy))
+    except (ValueError, TypeError, KeyError):
+        raise UserError(f"{path} is damaged: {remedy}") from None
+
+
+def values_of(coding: Features, named: Mapping[str, Sequence]) -> np.ndarray:
+    """The values of every feature by name, each (B,), as (B, F); None and nan are missing, words are given as they are.
+
+    Raises:
+      UserError: an unknown or missing feature, a word where a number belongs, an unknown word, an infinite number.
+    """
+    if not isinstance(named, Mapping):
+        raise UserError(f"the observation has several features: give each by its name, {', '.join(coding.names)}")
+    for name in named:
+        if name not in coding.names:
+            raise unknown("feature", name, coding.names)
+    lacking = [name for name in coding.names if name not in named]
+    if lacking:
+        raise UserError(f"the observation lacks {', '.join(lacking)}: give every feature, one not measured as missing")
+    columns = [
+        [_value(name, words, x) for x in (named[name] if _is_column(named[name]) else [named[name]])]
+        for name, words in zip(coding.names, coding.words)
+    ]
+    if len({len(column) for column in columns}) > 1:
+        raise UserError(f"the features have {', '.join(str(len(x)) for x in columns)} values: give one for each row")
+    return np.array(columns, np.float64).T
+
+
+def _is_column(values: object) -> bool:
+    return not isinstance(values, str) and np.ndim(values) > 0
+
+
+def _value(name: str, words: tuple[str, ...] | None, x: object) -> float:
+    if x is None or (isinstance(x, str) and not x.strip()) or (isinstance(x, float | np.floating) and np.isnan(x)):
+        return np.nan
+    if words is not None:
+        if str(x).strip() not in words:
+            raise unknown(f"value of {name}", str(x).strip(), words)
+        return words.index(str(x).strip())
+    try:
+        value = float(x)
+    except (TypeError, ValueError):
+        raise UserError(f"{name}={x}: not a number") from None
+    if not np.isfinite(value):
+        raise UserError(f"{name}={x}: give a finite number, or none where it was not measured")
+    return value
+
+
+def _quantiles(x: np.ndarray, n: int) -> tuple[float, ...]:
+    """The distinct ones of n quantiles, the lowest and the highest value among them."""
+    return tuple(np.unique(np.quantile(x, np.linspace(0, 1, n))).tolist()) if x.size else ()
+
+
+def _places(x: np.ndarray, words: tuple[str, ...] | None, edges: tuple[float, ...]) -> np.ndarray:
+    """Of one feature, (I, 1) from 0 to 1 of a number, (I, words) of words."""
+    missing = np.isnan(x)
+    if words is not None:
+        return np.eye(len(words) + 1)[np.where(missing, len(words), x).astype(int)] / np.sqrt(2)
+    if not edges:
+        return np.full((len(x), 1), 0.5)
+    place = np.interp(np.where(missing, edges[0], x), edges, np.linspace(0, 1, len(edges)))
+    return np.where(missing, 0.5, place)[:, None]
