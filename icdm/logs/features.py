@@ -14,10 +14,11 @@ import scipy.cluster.vq
 
 from icdm.errors import UserError, unknown
 from icdm.files import read_json
-from icdm.logs.codings import Features
+from icdm.logs.codings import NO_NAMES, Features
 
 EDGES, STATES = 24, 100  # unless a config says otherwise
 ROUNDS = 30  # of k-means
+FARTHEST = 3.0  # standard deviations from the mean that tell states apart
 SHOWN = 8  # most values of a feature that a message lists
 FILE = "features.json"  # of an encoder, in the run's directory
 
@@ -34,11 +35,12 @@ class Encoder(Features):
     then 0 throughout). Two edges make the map linear. A word is written as 1 at its place among the feature's words, or
     at the place after them if it is missing: a linear map is an embedding.
 
-    The state is the nearest of the centres that k-means found, where each number is taken for its mean place, missing
-    ones for the middle, and words that differ are as far apart as the ends of a number's range.
+    The state is the nearest of the centres that k-means found, in standard deviations from the mean, at most FARTHEST
+    of them; a missing number is at the mean, and words that differ are two apart, as two equally frequent numbers are.
 
     Attributes:
       edges: of each feature; () if it has words, or was missing throughout.
+      middles, spreads: the mean of each feature and its standard deviation, 1 if that is 0; of no use for words.
       most_edges: how many a feature may have: one of fewer distinct values has fewer, and its numbers end in zeros. 0:
         nothing is written as numbers, models read the states.
       centers: (S, ...).
@@ -48,6 +50,8 @@ class Encoder(Features):
     """
 
     edges: tuple[tuple[float, ...], ...]
+    middles: tuple[float, ...]
+    spreads: tuple[float, ...]
     most_edges: int
     centers: tuple[tuple[float, ...], ...]
 
@@ -105,7 +109,7 @@ class Encoder(Features):
         return found
 
     def as_json(self) -> dict:
-        own = {name: getattr(self, name) for name in ("edges", "most_edges", "centers")}
+        own = {name: getattr(self, name) for name in ("edges", "middles", "spreads", "most_edges", "centers")}
         return super().as_json() | own
 
     @classmethod
@@ -116,10 +120,13 @@ class Encoder(Features):
           ValueError, TypeError, KeyError: the content is damaged.
         """
         edges, centers = (tuple(tuple(map(float, row)) for row in content[name]) for name in ("edges", "centers"))
+        middles, spreads = (tuple(map(float, content[name])) for name in ("middles", "spreads"))
         coding = Features.from_json(content)
-        if len(edges) != len(coding.names) or not centers or any(np.any(np.diff(row) <= 0) for row in edges):
+        if {len(coding.names)} != {len(edges), len(middles), len(spreads)} or not centers or not min(spreads) > 0:
+            raise ValueError("features and what was fitted to them differ in number")
+        if any(np.any(np.diff(row) <= 0) for row in edges):
             raise ValueError("edges do not increase")
-        return cls(coding.names, coding.words, edges, int(content["most_edges"]), centers)
+        return cls(coding.names, coding.words, edges, middles, spreads, int(content["most_edges"]), centers)
 
     def _columns(self, value_IF: np.ndarray) -> list[tuple]:
         return list(zip(np.moveaxis(np.asarray(value_IF, np.float64), -1, 0), self.words, self.edges))
@@ -138,7 +145,8 @@ class Encoder(Features):
 
     def _places(self, value_IF: np.ndarray) -> np.ndarray:
         """The coordinates in which states are centres, (I, ...)."""
-        return np.concatenate([_places(*feature) for feature in self._columns(value_IF)], -1)
+        columns = zip(value_IF.T, self.words, self.middles, self.spreads)
+        return np.concatenate([_place(*feature) for feature in columns], -1)
 
 
 def fit_encoder(coding: Features, value_IF: np.ndarray, edges: int, states: int, seed: int = 0) -> Encoder:
@@ -149,9 +157,11 @@ def fit_encoder(coding: Features, value_IF: np.ndarray, edges: int, states: int,
       states: at most so many centres of k-means, which begins with k-means++.
       seed: of k-means.
     """
-    columns = zip(value_IF.T, coding.words)
-    edges_F = tuple(() if words is not None else _quantiles(x[~np.isnan(x)], max(edges, 2)) for x, words in columns)
-    bare = Encoder(coding.names, coding.words, edges_F, edges, ())
+    there = [x[~np.isnan(x)] if words is None else x[:0] for x, words in zip(value_IF.T, coding.words)]
+    edges_F = tuple(_quantiles(x, max(edges, 2)) for x in there)
+    middles = tuple(float(x.mean()) if x.size else 0.0 for x in there)
+    spreads = tuple(float(x.std()) or 1.0 if x.size else 1.0 for x in there)
+    bare = Encoder(coding.names, coding.words, edges_F, middles, spreads, edges, ())
     place_IW = bare._places(value_IF)  # W: coordinates
     states = min(states, len(np.unique(place_IW, axis=0)))
     with warnings.catch_warnings():
@@ -188,33 +198,34 @@ def values_of(coding: Features, named: Mapping[str, Sequence]) -> np.ndarray:
             raise unknown("feature", name, coding.names)
     lacking = [name for name in coding.names if name not in named]
     if lacking:
-        raise UserError(f"the observation lacks {', '.join(lacking)}: give every feature, one not measured as missing")
-    columns = [
-        [_value(name, words, x) for x in (named[name] if _is_column(named[name]) else [named[name]])]
-        for name, words in zip(coding.names, coding.words)
-    ]
+        first = lacking[0]
+        raise UserError(f"the observation lacks {', '.join(lacking)}: give {first}=, without a value, if not measured")
+    columns = [_column(name, words, np.atleast_1d(named[name])) for name, words in coding.columns.items()]
     if len({len(column) for column in columns}) > 1:
         raise UserError(f"the features have {', '.join(str(len(x)) for x in columns)} values: give one for each row")
-    return np.array(columns, np.float64).T
+    return np.stack(columns, -1)
 
 
-def _is_column(values: object) -> bool:
-    return not isinstance(values, str) and np.ndim(values) > 0
+def _column(name: str, words: tuple[str, ...] | None, values: np.ndarray) -> np.ndarray:
+    if words is None and values.dtype.kind in "iuf" and not np.isinf(values).any():
+        return values.astype(np.float64)
+    return np.array([_value(name, words, x) for x in values.tolist()], np.float64)
 
 
 def _value(name: str, words: tuple[str, ...] | None, x: object) -> float:
-    if x is None or (isinstance(x, str) and not x.strip()) or (isinstance(x, float | np.floating) and np.isnan(x)):
+    text = "" if x is None else str(x).strip()
+    if text.lower() in ("", *NO_NAMES):
         return np.nan
     if words is not None:
-        if str(x).strip() not in words:
-            raise unknown(f"value of {name}", str(x).strip(), words)
-        return words.index(str(x).strip())
+        if text not in words:
+            raise unknown(f"value of {name}", text, words)
+        return words.index(text)
     try:
-        value = float(x)
-    except (TypeError, ValueError):
-        raise UserError(f"{name}={x}: not a number") from None
+        value = float(text)
+    except ValueError:
+        raise UserError(f"{name}={text}: not a number") from None
     if not np.isfinite(value):
-        raise UserError(f"{name}={x}: give a finite number, or none where it was not measured")
+        raise UserError(f"{name}={text}: give a finite number, or none where it was not measured")
     return value
 
 
@@ -223,12 +234,9 @@ def _quantiles(x: np.ndarray, n: int) -> tuple[float, ...]:
     return tuple(np.unique(np.quantile(x, np.linspace(0, 1, n))).tolist()) if x.size else ()
 
 
-def _places(x: np.ndarray, words: tuple[str, ...] | None, edges: tuple[float, ...]) -> np.ndarray:
-    """Of one feature, (I, 1) from 0 to 1 of a number, (I, words) of words."""
+def _place(x: np.ndarray, words: tuple[str, ...] | None, middle: float, spread: float) -> np.ndarray:
+    """The coordinates of one feature, (I, 1) of a number, (I, words + 1) of words."""
     missing = np.isnan(x)
     if words is not None:
-        return np.eye(len(words) + 1)[np.where(missing, len(words), x).astype(int)] / np.sqrt(2)
-    if not edges:
-        return np.full((len(x), 1), 0.5)
-    place = np.interp(np.where(missing, edges[0], x), edges, np.linspace(0, 1, len(edges)))
-    return np.where(missing, 0.5, place)[:, None]
+        return np.sqrt(2) * np.eye(len(words) + 1)[np.where(missing, len(words), x).astype(int)]
+    return np.clip(np.where(missing, 0, (x - middle) / spread), -FARTHEST, FARTHEST)[:, None]
