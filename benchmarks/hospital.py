@@ -2,18 +2,21 @@
 
     python -m benchmarks.hospital --workdir runs/hospital [--stays 2000] [--out results/features/hospital.json]
 
-The patients are those of ICU-Sepsis (extra `clinical`), 20 decisions at most. Who treats them knows their state; the
-log shows 12 measurements of it, noisy, rounded and partly missing. The 25 treatments of ICU-Sepsis, 5 doses of fluids
-by 5 of vasopressors, become 8: fluids none, low (the lowest quarter), medium (the two in the middle) or high (the
-highest), with or without vasopressors. One of the 8 acts as the clinicians act who give it,
+The patients are those of ICU-Sepsis (extra `clinical`), 20 decisions at most. The log shows 12 measurements of their
+state, noisy, rounded and partly missing. There are two such hospitals, which differ in what those who treat go by: the
+measurements in the log (`measured`: they take the patient for the state that is nearest), or the state itself
+(`known`), of which the log does not tell all. The 25 treatments of ICU-Sepsis, 5 doses of fluids by 5 of vasopressors,
+become 8: fluids none, low (the lowest quarter), medium (the two in the middle) or high (the highest), with or without
+vasopressors. One of the 8 acts as the clinicians act who give it,
 
     P(s' | s, c) = sum_{a in c} b(a | s) P(s' | s, a) / sum_{a in c} b(a | s),
 
-b being their policy; where they never give it, as all doses of it on average. So the log's own policy keeps its value,
-and that of any other is known. What was trained is kept in the work directory: the same command goes on.
+b being the clinicians' policy in the state; where they never give it, as all doses of it on average. Whatever a policy
+goes by, its value is known. What was trained is kept in the work directory: the same command goes on.
 """
 
 import argparse
+import dataclasses
 import json
 import pathlib
 import subprocess
@@ -53,8 +56,10 @@ MEASURED = {
     "urine": (46, 300.0, 0.9, 0.1),
 }
 LOGARITHMIC = ("creatinine", "bilirubin", "urine")
+LIMITS = {"gcs": (3, 15)}
 NOISE = 0.4  # standard deviations of a measurement around that of its state
-PLAYED, AT_ONCE = 20_000, 4000  # episodes by which a learned policy is valued
+PLAYED, AT_ONCE = 20_000, 4000  # episodes by which a policy is valued
+KEPT = ("episodes", "behavior", "estimates", "effective_sample_size", "mean_weight", "untried", "warnings")
 
 
 def hospital() -> World:
@@ -87,8 +92,23 @@ def hospital() -> World:
     )
 
 
+@dataclasses.dataclass
+class Measuring(Knowing):
+    """Takes the state whose typical measurements are nearest, in their standard deviations, for that of the patient."""
+
+    world: World = None
+
+    def chances(self, state_B: np.ndarray, value_BF: np.ndarray) -> np.ndarray:
+        typical_SF = np.stack([scale(x) for scale, x in zip(self.world.scale, self.world.mean_SF.T)], -1)
+        typical_SF, spread_F = typical_SF[:DEATH], typical_SF[:DEATH].std(0)
+        away_BS = np.zeros((len(value_BF), DEATH))
+        for value_B, typical_S, spread in zip(value_BF.T, typical_SF.T, spread_F):
+            away_BS += np.nan_to_num(((value_B[:, None] - typical_S) / spread) ** 2)  # what is missing says nothing
+        return super().chances(away_BS.argmin(1), value_BF)
+
+
 def clinicians(world: World) -> np.ndarray:
-    """The policy of who acts in the log, (1, S, A)."""
+    """Their policy, (1, S, A)."""
     b_SA = ICUSepsis(HORIZON).expert
     return np.stack([b_SA[:, group].sum(1) for group in TREATMENTS.values()], -1)[None]
 
@@ -96,7 +116,7 @@ def clinicians(world: World) -> np.ndarray:
 def _scale(name: str, middle: float, spread: float):
     if name in LOGARITHMIC:
         return lambda x: middle * np.exp(spread * x)
-    return lambda x: np.maximum(middle + spread * x, 0)
+    return lambda x: np.clip(middle + spread * x, *LIMITS.get(name, (0, np.inf)))
 
 
 def commands(workdir: pathlib.Path, world: World) -> dict[str, list[str]]:
@@ -118,19 +138,19 @@ PATIENT = (
 
 def said(command: list[str]) -> str:
     """What a command prints; it is not caught if it fails."""
-    return subprocess.run([sys.executable, "-m", *command], check=True, capture_output=True, text=True).stdout
+    return subprocess.run([sys.executable, "-m", *command], check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-def truths(world: World, decider: Decider) -> dict[str, Any]:
-    """Survival under policies that know the state, exactly, and under the one that was learned, by playing it."""
+def truths(world: World, treating: Knowing, decider: Decider) -> dict[str, Any]:
+    """Survival under policies that know the state, exactly, and under others by playing them."""
     n = len(world.actions)
-    found = {
-        "clinicians": value_of(world, clinicians(world)),
-        "uniform": value_of(world, np.full((1, STATES, n), 1 / n)),
-        "optimum": optimum(world),
+    found = {"uniform": value_of(world, np.full((1, STATES, n), 1 / n)), "optimum": optimum(world)}
+    actors = {
+        "clinicians": treating,
+        "learned": Learned(decider, world.names, draws=True),
+        "learned_best": Learned(decider, world.names, draws=False),
     }
-    for name, draws in (("learned", True), ("learned_best", False)):
-        actor = Learned(decider, world.names, draws)
+    for name, actor in actors.items():
         played = [play(world, actor, AT_ONCE, seed) for seed in range(100, 100 + PLAYED // AT_ONCE)]
         mean, ends = mean_interval(np.concatenate([each.returns for each in played]))
         found[name] = {"mean": mean, "ci95": ends, "episodes": PLAYED}
@@ -143,10 +163,27 @@ def estimates(workdir: pathlib.Path, world: World) -> dict[str, Any]:
     for name, named in (("recorded", [*columns(world), "behavior_probability=pscore"]), ("estimated", columns(world))):
         log = workdir / ("next_year.csv" if name == "recorded" else "next_year_without.csv")
         try:
-            found[name] = ope(log, str(workdir / "run"), columns=tuple(named))
+            all_of_it = ope(log, str(workdir / "run"), columns=tuple(named))
+            found[name] = {key: all_of_it[key] for key in KEPT}
         except UserError as error:
             found[name] = {"refused": str(error).replace(f"{workdir}/", "")}
     return found
+
+
+def measured(workdir: pathlib.Path, world: World, treating: Knowing, stays: int, next_stays: int) -> dict[str, Any]:
+    """All of it in one hospital."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_log(workdir / "log.csv", world, play(world, treating, stays, 0))
+    next_year = play(world, treating, next_stays, 1)
+    write_log(workdir / "next_year.csv", world, next_year, with_probabilities=True)
+    write_log(workdir / "next_year_without.csv", world, next_year)
+    answers = {name: said(command) for name, command in commands(workdir, world).items()}
+    return {
+        "describe": {name: json.loads(answers["describe"])[name] for name in ("steps", "actions", "features")},
+        "decide": json.loads(answers["decide"]),
+        "truth": truths(world, treating, Decider.from_run(workdir / "run")),
+        "estimates": estimates(workdir, world),
+    }
 
 
 def main() -> None:
@@ -156,24 +193,13 @@ def main() -> None:
     parser.add_argument("--next-stays", type=int, default=5000, help="of the log of the next year (%(default)s)")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("results/features/hospital.json"))
     arguments = parser.parse_args()
-    workdir, world = arguments.workdir, hospital()
-    workdir.mkdir(parents=True, exist_ok=True)
-    knowing = Knowing(clinicians(world))
-    write_log(workdir / "log.csv", world, play(world, knowing, arguments.stays, 0))
-    next_year = play(world, knowing, arguments.next_stays, 1)
-    write_log(workdir / "next_year.csv", world, next_year, with_probabilities=True)
-    write_log(workdir / "next_year_without.csv", world, next_year)
-    answers = {name: said(command) for name, command in commands(workdir, world).items()}
-    content = {
-        "stays": arguments.stays,
-        "next_stays": arguments.next_stays,
-        "describe": {name: json.loads(answers["describe"])[name] for name in ("steps", "actions", "features")},
-        "decide": json.loads(answers["decide"]),
-        "truth": truths(world, Decider.from_run(workdir / "run")),
-        "estimates": estimates(workdir, world),
-    }
-    write_json(arguments.out, content)
-    print(json.dumps(content["truth"], indent=2), json.dumps(content["estimates"], indent=2))
+    sizes = {"stays": arguments.stays, "next_stays": arguments.next_stays}
+    world, content = hospital(), dict(sizes)
+    b_TSA = clinicians(world)
+    for name, treating in (("measured", Measuring(b_TSA, world=world)), ("known", Knowing(b_TSA))):
+        content[name] = measured(arguments.workdir / name, world, treating, **sizes)
+        write_json(arguments.out, content)
+    print(json.dumps({name: {k: content[name][k] for k in ("truth", "estimates")} for name in ("measured", "known")}))
 
 
 if __name__ == "__main__":

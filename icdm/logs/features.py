@@ -19,7 +19,7 @@ from icdm.logs.codings import NO_NAMES, Features
 EDGES, STATES = 24, 100  # unless a config says otherwise
 ROUNDS = 30  # of k-means
 FARTHEST = 3.0  # standard deviations from the mean that tell states apart
-SHOWN = 8  # most values of a feature that a message lists
+SHOWN = 3  # most values of a feature that a message lists
 FILE = "features.json"  # of an encoder, in the run's directory
 
 

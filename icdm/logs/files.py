@@ -97,7 +97,7 @@ class Reading:
             if name not in REQUIRED + OPTIONAL:
                 raise unknown("--columns name", name, REQUIRED + OPTIONAL)
             if given.setdefault(name, theirs) != theirs:
-                raise UserError(f"--columns names {name} twice: {theirs} and {given[name]}")
+                raise UserError(f"--columns names {name} twice: {given[name]} and {theirs}")
         if "" in self.features or len({*self.features}) < len(self.features):
             raise UserError(f"--columns observation={given['observation']}: give different names, with a comma between")
         for name in self.words:

@@ -251,13 +251,10 @@ def read_policy(path: str | pathlib.Path, codings: dict[str, Coding]) -> np.ndar
 def _warnings(weight_E: np.ndarray, behavior: str, untried_S: np.ndarray, coding: Coding) -> list[str]:
     found = []
     if weights_err(weight_E):
-        cause = {
-            "estimated": "were estimated from too few steps or from observations that do not tell why it acted",
-            "recorded": "are not those with which the log's actions were drawn",
-        }[behavior]
         found.append(
-            f"the mean weight is {weight_E.mean():.3f} and should be 1: the behaviour's probabilities {cause}; do not "
-            "trust per-decision WIS, and compare the doubly robust estimates with fitted-Q"
+            f"the mean weight is {weight_E.mean():.3f} and should be 1: the behaviour's probabilities, {behavior}, are "
+            "wrong, or the policy goes where the log has few episodes; per-decision WIS errs, and the other estimates "
+            "rest on the fitted Q alone"
         )
     if untried_S.sum() > UNTRIED:
         most = [int(i) for i in np.argsort(-untried_S)[:3] if untried_S[i] > 0]
