@@ -126,7 +126,7 @@ def main() -> None:
         )
         write_json(arguments.out, content)
     world = whole_hospital()
-    content["worlds"]["hospital"] = compared(arguments.workdir / "hospital", world, clinicians(world), STAYS, 100, 0)
+    content["worlds"]["hospital"] = compared(arguments.workdir / "hospital", world, clinicians(world), STAYS, 300, 0)
     write_json(arguments.out, content)
     print(json.dumps(content, indent=2))
 

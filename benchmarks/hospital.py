@@ -26,7 +26,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.worlds import Knowing, Learned, World, columns, optimum, play, value_of, write_log
+from benchmarks.worlds import Actor, Knowing, Learned, World, columns, optimum, play, value_of, write_log
 from icdm.errors import UserError
 from icdm.families.icu_sepsis import AFTER, DEATH, STATES, SURVIVAL, ICUSepsis, icu_arrays
 from icdm.files import write_json
@@ -59,6 +59,7 @@ LOGARITHMIC = ("creatinine", "bilirubin", "urine")
 LIMITS = {"gcs": (3, 15)}
 NOISE = 0.4  # standard deviations of a measurement around that of its state
 PLAYED, AT_ONCE = 20_000, 4000  # episodes by which a policy is valued
+LABELS = ("pessimistic", "best_return", "imitation")
 KEPT = ("episodes", "behavior", "estimates", "effective_sample_size", "mean_weight", "untried", "warnings")
 
 
@@ -119,14 +120,15 @@ def _scale(name: str, middle: float, spread: float):
     return lambda x: np.clip(middle + spread * x, *LIMITS.get(name, (0, np.inf)))
 
 
-def commands(workdir: pathlib.Path, world: World) -> dict[str, list[str]]:
+def commands(workdir: pathlib.Path, world: World, labels: str) -> dict[str, list[str]]:
     """The three commands, as README has them."""
-    log, named = str(workdir / "log.csv"), columns(world)
+    log, named, directory = str(workdir / "log.csv"), columns(world), workdir / labels
     config = ["--config=experiments/configs/log.py", f"--config.data={log}", f"--config.columns={' '.join(named)}"]
+    own = ["--config.context.episodes=0", f"--config.data_labels={labels}"]
     return {
         "describe": ["icdm", "describe", log, "--json", "--columns", *named],
-        "train": ["experiments.run", *config, f"--workdir={workdir / 'run'}", "--config.context.episodes=0"],
-        "decide": ["icdm", "decide", "--run", str(workdir / "run"), "--json", "--observation", PATIENT],
+        "train": ["experiments.run", *config, *own, f"--workdir={directory}"],
+        "decide": ["icdm", "decide", "--run", str(directory), "--json", "--observation", PATIENT],
     }
 
 
@@ -141,29 +143,33 @@ def said(command: list[str]) -> str:
     return subprocess.run([sys.executable, "-m", *command], check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-def truths(world: World, treating: Knowing, decider: Decider) -> dict[str, Any]:
-    """Survival under policies that know the state, exactly, and under others by playing them."""
-    n = len(world.actions)
-    found = {"uniform": value_of(world, np.full((1, STATES, n), 1 / n)), "optimum": optimum(world)}
-    actors = {
-        "clinicians": treating,
-        "learned": Learned(decider, world.names, draws=True),
-        "learned_best": Learned(decider, world.names, draws=False),
+def survival(world: World, actor: Actor) -> dict[str, Any]:
+    """The share of stays that are survived, by playing them."""
+    played = [play(world, actor, AT_ONCE, seed) for seed in range(100, 100 + PLAYED // AT_ONCE)]
+    mean, ends = mean_interval(np.concatenate([each.returns for each in played]))
+    return {"mean": mean, "ci95": ends, "episodes": PLAYED}
+
+
+def learned(workdir: pathlib.Path, world: World, labels: str) -> dict[str, Any]:
+    """What the three commands say, what they lead to in truth, and what is estimated."""
+    answers = {name: said(command) for name, command in commands(workdir, world, labels).items()}
+    decider = Decider.from_run(workdir / labels)
+    return {
+        "describe": {name: json.loads(answers["describe"])[name] for name in ("steps", "actions", "features")},
+        "decide": json.loads(answers["decide"]),
+        "drawn": survival(world, Learned(decider, world.names, draws=True)),
+        "best": survival(world, Learned(decider, world.names, draws=False)),
+        "estimates": estimates(workdir, world, labels),
     }
-    for name, actor in actors.items():
-        played = [play(world, actor, AT_ONCE, seed) for seed in range(100, 100 + PLAYED // AT_ONCE)]
-        mean, ends = mean_interval(np.concatenate([each.returns for each in played]))
-        found[name] = {"mean": mean, "ci95": ends, "episodes": PLAYED}
-    return found
 
 
-def estimates(workdir: pathlib.Path, world: World) -> dict[str, Any]:
+def estimates(workdir: pathlib.Path, world: World, labels: str) -> dict[str, Any]:
     """What `icdm ope` says of the run from another log, with the probabilities of its treatments and without."""
     found = {}
     for name, named in (("recorded", [*columns(world), "behavior_probability=pscore"]), ("estimated", columns(world))):
         log = workdir / ("next_year.csv" if name == "recorded" else "next_year_without.csv")
         try:
-            all_of_it = ope(log, str(workdir / "run"), columns=tuple(named))
+            all_of_it = ope(log, str(workdir / labels), columns=tuple(named))
             found[name] = {key: all_of_it[key] for key in KEPT}
         except UserError as error:
             found[name] = {"refused": str(error).replace(f"{workdir}/", "")}
@@ -177,12 +183,12 @@ def measured(workdir: pathlib.Path, world: World, treating: Knowing, stays: int,
     next_year = play(world, treating, next_stays, 1)
     write_log(workdir / "next_year.csv", world, next_year, with_probabilities=True)
     write_log(workdir / "next_year_without.csv", world, next_year)
-    answers = {name: said(command) for name, command in commands(workdir, world).items()}
+    n = len(world.actions)
     return {
-        "describe": {name: json.loads(answers["describe"])[name] for name in ("steps", "actions", "features")},
-        "decide": json.loads(answers["decide"]),
-        "truth": truths(world, treating, Decider.from_run(workdir / "run")),
-        "estimates": estimates(workdir, world),
+        "clinicians": survival(world, treating),
+        "uniform": value_of(world, np.full((1, STATES, n), 1 / n)),
+        "optimum": optimum(world),
+        "learned": {labels: learned(workdir, world, labels) for labels in LABELS},
     }
 
 
@@ -199,7 +205,6 @@ def main() -> None:
     for name, treating in (("measured", Measuring(b_TSA, world=world)), ("known", Knowing(b_TSA))):
         content[name] = measured(arguments.workdir / name, world, treating, **sizes)
         write_json(arguments.out, content)
-    print(json.dumps({name: {k: content[name][k] for k in ("truth", "estimates")} for name in ("measured", "known")}))
 
 
 if __name__ == "__main__":

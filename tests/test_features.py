@@ -321,7 +321,7 @@ def test_models_read_the_states_where_a_config_says_so(log, tmp_path):
 def test_policies_are_valued_from_a_log_of_features(log, trained, tmp_path):
     found = ope(log, "uniform", columns=tuple(COLUMNS))
     low, high = found["estimates"]["dr"]["ci95"]
-    assert low < 1.5 < high and any("100 groups of similar observations" in note for note in found["notes"])
+    assert low < 1.5 < high and any("36 groups of similar observations" in note for note in found["notes"])
     (tmp_path / "policy.csv").write_text("observation,action,probability\n0,low,1\n")
     with pytest.raises(UserError, match="names observations, .* has features"):
         ope(log, tmp_path / "policy.csv", columns=tuple(COLUMNS))

@@ -16,7 +16,8 @@ from icdm.errors import UserError, unknown
 from icdm.files import read_json
 from icdm.logs.codings import NO_NAMES, Features
 
-EDGES, STATES = 24, 100  # unless a config says otherwise
+EDGES, STATES = 24, 300  # unless a config says otherwise
+STEPS_PER_STATE = 20  # at least, on average
 ROUNDS = 30  # of k-means
 FARTHEST = 3.0  # standard deviations from the mean that tell states apart
 SHOWN = 3  # most values of a feature that a message lists
@@ -154,7 +155,7 @@ def fit_encoder(coding: Features, value_IF: np.ndarray, edges: int, states: int,
 
     Args:
       edges: at the quantiles of each feature, at most so many; equal ones are one.
-      states: at most so many centres of k-means, which begins with k-means++.
+      states: at most so many centres of k-means, which begins with k-means++; and one for STEPS_PER_STATE rows.
       seed: of k-means.
     """
     there = [x[~np.isnan(x)] if words is None else x[:0] for x, words in zip(value_IF.T, coding.words)]
@@ -163,7 +164,7 @@ def fit_encoder(coding: Features, value_IF: np.ndarray, edges: int, states: int,
     spreads = tuple(float(x.std()) or 1.0 if x.size else 1.0 for x in there)
     bare = Encoder(coding.names, coding.words, edges_F, middles, spreads, edges, ())
     place_IW = bare._places(value_IF)  # W: coordinates
-    states = min(states, len(np.unique(place_IW, axis=0)))
+    states = min(states, len(np.unique(place_IW, axis=0)), max(len(place_IW) // STEPS_PER_STATE, 1))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a centre that lost its rows stays where it was
         centers, _ = scipy.cluster.vq.kmeans2(place_IW, states, ROUNDS, minit="++", rng=np.random.default_rng(seed))

@@ -59,9 +59,9 @@ def defaults() -> dict[str, Any]:
         data="",
         columns="",  # those of another name in the file, as "observation=hr action=dose"
         data_labels="oracle",  # imitation, best_return, pessimistic
-        # Where the observations of the file have several features: at how many quantiles the numbers that a model reads
-        # of a feature begin and end (2: a linear map; 0: it reads the states), and how many states k-means makes.
-        features=dict(edges=24, states=100),
+        # Where observations of the file have several features: at how many quantiles the numbers that a model reads of
+        # a feature begin and end (2: a linear map; 0: it reads the states), and how many states k-means makes at most.
+        features=dict(edges=24, states=300),
         # How it is written down, and who reads it.
         layout="transition",  # interleaved, single_steps, text
         reward_bins=16,
