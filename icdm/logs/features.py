@@ -19,6 +19,7 @@ from icdm.logs.codings import NO_NAMES, Features
 EDGES, STATES = 24, 300  # unless a config says otherwise
 STEPS_PER_STATE = 20  # at least, on average
 ROUNDS = 30  # of k-means
+MOST_ROWS = 100_000  # of which it finds the centres
 FARTHEST = 3.0  # standard deviations from the mean that tell states apart
 SHOWN = 3  # most values of a feature that a message lists
 FILE = "features.json"  # of an encoder, in the run's directory
@@ -163,11 +164,13 @@ def fit_encoder(coding: Features, value_IF: np.ndarray, edges: int, states: int,
     middles = tuple(float(x.mean()) if x.size else 0.0 for x in there)
     spreads = tuple(float(x.std()) or 1.0 if x.size else 1.0 for x in there)
     bare = Encoder(coding.names, coding.words, edges_F, middles, spreads, edges, ())
-    place_IW = bare._places(value_IF)  # W: coordinates
+    rng = np.random.default_rng(seed)
+    some = rng.permutation(len(value_IF))[:MOST_ROWS]
+    place_IW = bare._places(value_IF[some])  # W: coordinates
     states = min(states, len(np.unique(place_IW, axis=0)), max(len(place_IW) // STEPS_PER_STATE, 1))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a centre that lost its rows stays where it was
-        centers, _ = scipy.cluster.vq.kmeans2(place_IW, states, ROUNDS, minit="++", rng=np.random.default_rng(seed))
+        centers, _ = scipy.cluster.vq.kmeans2(place_IW, states, ROUNDS, minit="++", rng=rng)
     return dataclasses.replace(bare, centers=tuple(map(tuple, centers.tolist())))
 
 
