@@ -300,6 +300,15 @@ def test_what_is_fitted_comes_from_the_training_part_and_stays_with_the_run(log,
     assert run(c, workdir)["policies"] and (workdir / "features.json").read_text() == before
 
 
+def test_features_have_no_form_of_text_and_ids_are_none(trained, tmp_path):
+    with pytest.raises(UserError, match="no words for observations of several features"):
+        _ = Run.open(trained[1]).settings.phrases
+    rows = [f"0,{t},p{t},{t},1,0" for t in range(1500)]
+    (tmp_path / "log.csv").write_text("\n".join(["episode_id,t,patient,x,action,reward", *rows]) + "\n")
+    with pytest.raises(UserError, match="feature patient has 1500 different words: at most 1000"):
+        describe(tmp_path / "log.csv", columns=("observation=patient,x",))
+
+
 def test_models_read_the_states_where_a_config_says_so(log, tmp_path):
     c = log_config.get_config()
     convert(log, tmp_path / "log.parquet", columns=tuple(COLUMNS))

@@ -42,6 +42,7 @@ REMEDIES = {  # of cells that are missing or not of their column's kind
 }
 ALIASES = {"behavior_probability": "pscore"}  # names of columns in other libraries
 DEFAULTS = {"task_id": "all rows are of one task"}  # of columns that may be absent: 0
+MOST_WORDS = 1000  # of a feature
 SEPARATOR = ","  # between the columns of several features
 NEAR = 0.75  # similarity of a column's name to an absent one's that is taken for a slip
 
@@ -317,6 +318,9 @@ def fit_codings(source: Source, n_bins: int, binning: str) -> dict[str, Coding]:
             words.update(values[there & ~faulty(faults)].tolist())
     codings = {name: _fitted(source, name, values_of[name], n_bins, binning) for name in source.kinds}
     if source.features:
+        for name, known in words_of.items():
+            if len(known) > MOST_WORDS:
+                raise UserError(f"{source.path}: feature {name} has {len(known)} different words: at most {MOST_WORDS}")
         words = [tuple(sorted(words_of[name])) if name in words_of else None for name in source.features]
         codings["observation"] = Features(tuple(source.features), tuple(words))
     return codings
