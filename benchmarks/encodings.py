@@ -27,6 +27,7 @@ from icdm.families.icu_sepsis import icu_arrays
 from icdm.files import write_json
 from icdm.intervals import mean_interval
 from icdm.problems.family import make_family
+from icdm.provenance import provenance
 from icdm.runs.decider import Decider
 from icdm.trajectories.collect import draw_problems
 
@@ -118,6 +119,7 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("results/features/encodings.json"))
     arguments = parser.parse_args()
     content: dict[str, Any] = {"edges": ENCODINGS, "episodes": EPISODES, "stays": STAYS, "worlds": {}}
+    content["made_with"] = provenance()
     uniform = np.full((1, SIZES["states"], SIZES["actions"]), 1 / SIZES["actions"])
     for seed in range(arguments.seeds):
         name = f"random_mdp_{seed}"

@@ -32,6 +32,7 @@ from icdm.families.icu_sepsis import AFTER, DEATH, STATES, SURVIVAL, ICUSepsis, 
 from icdm.files import write_json
 from icdm.intervals import mean_interval
 from icdm.problems.mdp import make_mdp
+from icdm.provenance import provenance
 from icdm.runs.decider import Decider
 from icdm.runs.ope import ope
 
@@ -204,7 +205,7 @@ def main() -> None:
     b_TSA = clinicians(world)
     for name, treating in (("measured", Measuring(b_TSA, world=world)), ("known", Knowing(b_TSA))):
         content[name] = measured(arguments.workdir / name, world, treating, **sizes)
-        write_json(arguments.out, content)
+        write_json(arguments.out, content | {"made_with": provenance()})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How near off-policy estimates come to the truth, and how often their intervals hold it.
 
-    python -m benchmarks.off_policy [--minutes 15] [--out results/off_policy.json]
+    python -m benchmarks.off_policy [--minutes 15] [--out benchmarks/results/off_policy.json]
 
 Logs of ICU-Sepsis (extra `clinical`; the clinicians' policy, 20 decisions) and of random MDPs, a new one for each log,
 have 250 to 20,000 episodes. Five policies are valued from each, pi_k(a|s) ~ b(a|s) exp(k Q_0(s, a)), where Q is the
@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument(
         "--minutes", type=float, default=15.0, help="of CPU time for estimates, all logs together (%(default)s)"
     )
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("results/off_policy.json"))
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("benchmarks/results/off_policy.json"))
     arguments = parser.parse_args()
     found = {(name, kind, n): [] for n in SIZES for kind in ("recorded", "estimated") for name in STRENGTHS}
     for (name, kind, n), cases in found.items():
