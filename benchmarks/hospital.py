@@ -60,6 +60,7 @@ LOGARITHMIC = ("creatinine", "bilirubin", "urine")
 LIMITS = {"gcs": (3, 15)}
 NOISE = 0.4  # standard deviations of a measurement around that of its state
 PLAYED, AT_ONCE = 20_000, 4000  # episodes by which a policy is valued
+NUMBERS_OF_STATES = (30, 100, 300, 750)
 LABELS = ("pessimistic", "best_return", "imitation")
 KEPT = ("episodes", "behavior", "estimates", "effective_sample_size", "mean_weight", "untried", "warnings")
 
@@ -121,14 +122,20 @@ def _scale(name: str, middle: float, spread: float):
     return lambda x: np.clip(middle + spread * x, *LIMITS.get(name, (0, np.inf)))
 
 
+def training(workdir: pathlib.Path, world: World, name: str, **fields: Any) -> list[str]:
+    """The command that trains on the log."""
+    config = ["--config=experiments/configs/log.py", f"--config.data={workdir / 'log.csv'}"]
+    config += [f"--config.columns={' '.join(columns(world))}", "--config.context.episodes=0"]
+    config += [f"--config.{field.replace('__', '.')}={value}" for field, value in fields.items()]
+    return ["experiments.run", *config, f"--workdir={workdir / name}"]
+
+
 def commands(workdir: pathlib.Path, world: World, labels: str) -> dict[str, list[str]]:
     """The three commands, as README has them."""
-    log, named, directory = str(workdir / "log.csv"), columns(world), workdir / labels
-    config = ["--config=experiments/configs/log.py", f"--config.data={log}", f"--config.columns={' '.join(named)}"]
-    own = ["--config.context.episodes=0", f"--config.data_labels={labels}"]
+    log, directory = str(workdir / "log.csv"), workdir / labels
     return {
-        "describe": ["icdm", "describe", log, "--json", "--columns", *named],
-        "train": ["experiments.run", *config, *own, f"--workdir={directory}"],
+        "describe": ["icdm", "describe", log, "--json", "--columns", *columns(world)],
+        "train": training(workdir, world, labels, data_labels=labels),
         "decide": ["icdm", "decide", "--run", str(directory), "--json", "--observation", PATIENT],
     }
 
@@ -164,6 +171,16 @@ def learned(workdir: pathlib.Path, world: World, labels: str) -> dict[str, Any]:
     }
 
 
+def by_states(workdir: pathlib.Path, world: World) -> dict[str, Any]:
+    """Survival under what `pessimistic` labels teach that are fitted in so many states, drawing its actions."""
+    found = {}
+    for n in NUMBERS_OF_STATES:
+        said(training(workdir, world, f"states_{n}", features__states=n, fine_tune__steps=300))
+        actor = Learned(Decider.from_run(workdir / f"states_{n}"), world.names, draws=True)
+        found[str(n)] = survival(world, actor)
+    return found
+
+
 def estimates(workdir: pathlib.Path, world: World, labels: str) -> dict[str, Any]:
     """What `icdm ope` says of the run from another log, with the probabilities of its treatments and without."""
     found = {}
@@ -190,6 +207,7 @@ def measured(workdir: pathlib.Path, world: World, treating: Knowing, stays: int,
         "uniform": value_of(world, np.full((1, STATES, n), 1 / n)),
         "optimum": optimum(world),
         "learned": {labels: learned(workdir, world, labels) for labels in LABELS},
+        "states": by_states(workdir, world),
     }
 
 

@@ -58,6 +58,9 @@ def hospitals() -> str:
         own = [found[name]["learned"][labels] for name in HOSPITALS]
         rows.append([f"learned by `{labels}`, drawing its actions", *(with_interval(x["drawn"], 100) for x in own)])
         rows.append([f"learned by `{labels}`, the best action", *(with_interval(x["best"], 100) for x in own)])
+    for n in found["measured"]["states"]:
+        own = [found[name]["states"][n] for name in HOSPITALS]
+        rows.append([f"`pessimistic` in {n} states, in 300 steps", *(with_interval(x, 100) for x in own)])
     return table(["survival in %, in truth; those who treat", *HOSPITALS.values()], rows)
 
 
