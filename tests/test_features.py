@@ -6,6 +6,8 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -186,6 +188,7 @@ def test_features_are_described_and_converted(log, tmp_path, capsys):
     found = describe(log, columns=tuple(COLUMNS))["features"]
     assert found["HR"]["missing"] == pytest.approx(0.1, abs=0.04) and 40 < found["HR"]["min"] < found["HR"]["max"] < 150
     assert sum(found["ward"]["words"].values()) == 240 * T and list(found["ward"]["words"]) == ["A", "B"]
+    assert "words" in describe(log, columns=tuple(COLUMNS), words=("HR",))["features"]["HR"]
     assert "3 features, 2 actions" in convert(log, tmp_path / "log.parquet", columns=tuple(COLUMNS))
     assert describe(tmp_path / "log.parquet")["features"] == found
     convert(tmp_path / "log.parquet", tmp_path / "back.csv")
@@ -193,6 +196,15 @@ def test_features_are_described_and_converted(log, tmp_path, capsys):
     assert again["features"] == found and again["actions"] == describe(log, columns=tuple(COLUMNS))["actions"]
     with pytest.raises(UserError, match="observations have several features: write .parquet or .csv"):
         convert(tmp_path / "log.parquet", tmp_path / "minari")
+
+
+def test_features_may_be_lists_of_steps(tmp_path):
+    seen = {"HR": [[70.0, 71.0], [120.0]], "ward": [["A", "B"], ["A"]]}
+    episodes = seen | {"dose": [[0, 1], [1]], "gain": [[1.0, 0.0], [2.0]]}
+    pq.write_table(pa.table(episodes), tmp_path / "log.parquet")
+    found = describe(tmp_path / "log.parquet", columns=("observation=HR,ward", "action=dose", "reward=gain"))
+    assert found["episodes"] == 2 and found["features"]["HR"]["max"] == 120
+    assert found["features"]["ward"]["words"] == {"A": 2, "B": 1}
 
 
 @pytest.mark.parametrize(
