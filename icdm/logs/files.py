@@ -321,7 +321,7 @@ def fit_codings(source: Source, n_bins: int, binning: str) -> dict[str, Coding]:
         for name, known in words_of.items():
             if len(known) > MOST_WORDS:
                 raise UserError(f"{source.path}: feature {name} has {len(known)} different words: at most {MOST_WORDS}")
-        words = [tuple(sorted(words_of[name])) if name in words_of else None for name in source.features]
+        words = [tuple(sorted(words_of[name])) or ("",) if name in words_of else None for name in source.features]
         codings["observation"] = Features(tuple(source.features), tuple(words))
     return codings
 
