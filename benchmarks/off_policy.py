@@ -5,7 +5,8 @@
 Logs of ICU-Sepsis (extra `clinical`; the clinicians' policy, 20 decisions) and of random MDPs, a new one for each log,
 have 250 to 20,000 episodes. Five policies are valued from each, pi_k(a|s) ~ b(a|s) exp(k Q_0(s, a)), where Q is the
 optimum: their truth is exact. Estimates whose effective sample size is below the one that `icdm ope` refuses are
-counted and left out. Each size and kind of log has the same time, small logs first.
+counted and left out; the errors of those of whose mean weight `icdm ope` does not warn are given beside. Each size and
+kind of log has the same time, small logs first.
 
 Axis letters as in docs/axes.md; W counts the five policies.
 """
@@ -20,7 +21,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from icdm.evaluation.off_policy import LoggedEpisodes, estimated_behavior, off_policy_values
+from icdm.evaluation.off_policy import (
+    LoggedEpisodes,
+    cumulative_ratios,
+    estimated_behavior,
+    off_policy_values,
+    weights_err,
+)
 from icdm.families.icu_sepsis import nominal_mdp
 from icdm.files import write_json
 from icdm.intervals import share_interval
@@ -32,7 +39,7 @@ from icdm.runs.ope import ESTIMATES, LEAST_SAMPLE
 from icdm.trajectories.collect import draw_problems, to_float32
 from icdm.trajectories.rollout import rollout
 
-SIZES = (250, 1000, 5000, 20_000)
+SIZES = (250, 2500, 20_000)
 PROBLEMS = {"random_mdp": dict(states=10, actions=4, horizon=10), "icu_sepsis": dict(horizon=20)}
 STRENGTHS = {"random_mdp": (-1.0, 0.5, 1.0, 2.0, 4.0), "icu_sepsis": (-25.0, 12.5, 25.0, 50.0, 100.0)}  # k
 
@@ -86,10 +93,14 @@ def spearman(a_W: np.ndarray, b_W: np.ndarray) -> float:
 
 
 def measure(case: Case, log: LoggedEpisodes) -> dict:
-    """What is found of the five policies: {"ess": (W,), estimate: {"mean": (W,), "low": (W,), "high": (W,)}}."""
+    """What is found of the five policies: {"ess", "warned": (W,), estimate: {"mean", "low", "high": (W,)}}."""
     state_ET = np.minimum(log.observation[:, :-1], log.n_observations - 1)
     values = [off_policy_values(log, pi_SA[state_ET], pi_SA[None]) for pi_SA in case.target_WSA]
-    found = {"ess": np.array([each["dr"]["effective_sample_size"] for each in values])}
+    weight_WE = [cumulative_ratios(log, pi_SA[state_ET])[:, -1] for pi_SA in case.target_WSA]
+    found = {
+        "ess": np.array([each["dr"]["effective_sample_size"] for each in values]),
+        "warned": np.array([weights_err(weight_E) for weight_E in weight_WE]),
+    }
     for name in ESTIMATES:
         mean, ends = ([each[name][part] for each in values] for part in ("mean", "ci95"))
         found[name] = {"mean": np.array(mean), "low": np.array(ends)[:, 0], "high": np.array(ends)[:, 1]}
@@ -100,12 +111,15 @@ def summary(cases: list[tuple[Case, dict]]) -> dict:
     """Errors, coverage and rank correlation of the estimates of all logs of one size."""
     truth = np.array([case.truth_W for case, _ in cases])
     kept = np.array([found["ess"] for _, found in cases]) >= LEAST_SAMPLE
+    trusted = kept & ~np.array([found["warned"] for _, found in cases])
     rows = {"logs": len(cases), "policies": int(kept.size), "refused": float(1 - kept.mean())}
+    rows["warned"] = float((kept & ~trusted).mean())
     for name in ESTIMATES:
         mean, low, high = (np.array([found[name][part] for _, found in cases]) for part in ("mean", "low", "high"))
         inside = ((low <= truth) & (truth <= high))[kept]
         rows[name] = {
             "absolute_error": float(np.abs(mean - truth)[kept].mean()) if kept.any() else None,
+            "absolute_error_unwarned": float(np.abs(mean - truth)[trusted].mean()) if trusted.any() else None,
             "coverage": share_interval(int(inside.sum()), int(kept.sum())) if kept.any() else None,
             "rank_correlation": float(np.mean([spearman(a, b) for a, b in zip(mean, truth)])),
         }

@@ -76,7 +76,8 @@ def decide(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--model", metavar="NAME|DIR", help=model)
     parser.add_argument("--context", metavar="FILE", help="recorded episodes of the task; needed with --model")
     parser.add_argument("--history", metavar="FILE", help="the episode so far, up to what is observed now")
-    parser.add_argument("--observation", help="what is observed now, at the start of an episode")
+    now = "what is observed now, at the start of an episode; of several features hr=90,map=65,lactate="
+    parser.add_argument("--observation", metavar="VALUE", help=now)
     parser.add_argument("--task", help="which task_id of CONTEXT; needed if it holds several")
     horizon = "decisions in an episode, with --model (as many as the longest episode of CONTEXT)"
     parser.add_argument("--horizon", type=int, help=horizon)
@@ -121,7 +122,9 @@ def reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--words", **column, help="its values are words, whatever they look like; may be repeated")
     parser.add_argument("--reals", **column, help="its values are real numbers, to be binned although they are whole")
     parser.add_argument("--sort", action="store_true", help="sort rows by episode and t, which may be a time stamp")
-    columns = "which columns of FILE are meant, such as observation=hr action=dose episode_id=stay; others are not read"
+    columns = (
+        "which columns of FILE are meant, such as observation=hr,map action=dose episode_id=stay; others are not read"
+    )
     parser.add_argument("--columns", nargs="+", default=[], metavar="NAME=COLUMN", help=columns)
     parser.add_argument("--missing-reward", choices=("zero",), help="a step without a reward paid 0")
 

@@ -154,8 +154,8 @@ def _context(path, codings):
 
 
 def _history(path, codings):
-    for observation, action, reward in _live(path, codings, 0)[:-1]:
-        _within(np.array(observation), np.array(action), np.array(reward), codings)
+    rows = _live(path, codings, 0).rows[:-1]
+    _within(rows.observation, rows.action, rows.reward, codings)
 
 
 def _now(text, codings):

@@ -89,8 +89,17 @@ def test_what_the_log_says_nothing_of_is_refused_or_told(log, tmp_path):
     episodes = [line.split(",") for line in lines[1:]]
     renamed = [",".join(["0", str(i), "0", *cells[3:6]]) for i, cells in enumerate(episodes)]
     (tmp_path / "one.csv").write_text("\n".join([HEADER, *renamed]) + "\n")
-    (tell,) = ope(tmp_path / "one.csv", policy_file(tmp_path / "most.csv", 0.75))["warnings"]
-    assert "do not overlap" in tell and "most in calm" in tell
+    weight, overlap = ope(tmp_path / "one.csv", policy_file(tmp_path / "most.csv", 0.75))["warnings"]
+    assert "do not overlap" in overlap and "most in calm" in overlap
+    assert "and should be 1" in weight and "goes where the log has few episodes" in weight
+
+
+def test_probabilities_with_which_nobody_acted_are_told_by_the_mean_weight(log, tmp_path):
+    """The log's policy is right in 3 of 5 steps; a column that says in 9 of 10 makes weights of 2/3 or 4."""
+    text = log.read_text().replace(f",1,{RIGHT}", ",1,0.9").replace(f",0,{1 - RIGHT}", ",0,0.1")
+    (tmp_path / "log.csv").write_text(text)
+    (tell,) = ope(tmp_path / "log.csv", "behavior")["warnings"]
+    assert "the mean weight is" in tell and "probabilities, recorded, are wrong" in tell
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def logged_episodes(
     log: Log, episode_E: np.ndarray, n_observations: int, n_actions: int, discount: float = 1.0
 ) -> tuple[LoggedEpisodes, bool]:
     """(the episodes for off-policy estimates, whether the behaviour's probabilities were recorded or are estimated)."""
-    steps = jax.tree.map(lambda x: x[:, 0], assemble(log, episode_E[:, None]).trajectories)
+    steps = jax.tree.map(lambda x: x[:, 0], assemble(log.coded, episode_E[:, None]).trajectories)
     row = np.minimum(log.first[episode_E][:, None] + np.arange(log.longest), len(log.behavior) - 1)
     behavior = np.where(steps.valid, log.behavior[row], 1.0)
     terminal = steps.valid & log.terminal[row] if log.terminal.any() else None  # else it was not recorded

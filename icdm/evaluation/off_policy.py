@@ -19,6 +19,7 @@ REFITS = 100  # bootstrap samples of fitted-Q evaluation, each of which is fitte
 AT_ONCE = 50  # bootstrap samples that are in memory together
 FOLDS = 2
 TINY = 1e-300  # a sum of weights that is 0 divides 0
+STANDARD_ERRORS, LEAST_ERROR = 3.0, 0.1  # how far the mean weight may be from 1: by chance, and in any case
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,6 +200,16 @@ def self_normalised(count_QE: np.ndarray, weight_ET: np.ndarray, term_ET: np.nda
 def effective_sample_size(weight_E: np.ndarray) -> float:
     """(sum w)^2 / sum w^2."""
     return float(weight_E.sum() ** 2 / np.maximum((weight_E**2).sum(), TINY))
+
+
+def weights_err(weight_E: np.ndarray) -> bool:
+    """Whether the mean of the weights rho_{0:T}, not clipped, says that the behaviour's probabilities are wrong.
+
+    With the right ones its expectation is 1. It errs if it is away from 1 by more than a tenth and by more than three
+    standard errors.
+    """
+    error = weight_E.std(ddof=1) / math.sqrt(len(weight_E))
+    return bool(abs(weight_E.mean() - 1) > max(LEAST_ERROR, STANDARD_ERRORS * error))
 
 
 def cumulative_ratios(log: LoggedEpisodes, target_ETA: np.ndarray) -> np.ndarray:

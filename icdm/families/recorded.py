@@ -5,24 +5,29 @@ import dataclasses
 from icdm.errors import UserError
 from icdm.problems.family import register
 from icdm.problems.mdp import check_horizon
-from icdm.problems.spaces import Discrete
+from icdm.problems.spaces import Discrete, Encoded
 
 
 @register("recorded")
 @dataclasses.dataclass(frozen=True)
 class Recorded:
-    """The sizes of a log; it has no simulator. `icdm describe` prints the sizes of a file."""
+    """The sizes of a log; it has no simulator. `icdm describe` prints the sizes of a file.
+
+    Where observations have several features, `states` counts the states that are made of them, and `numbers` how many
+    numbers a model reads of them; 0 if it reads the states.
+    """
 
     states: int = 1
     actions: int = 2
     horizon: int = 1
     reward_low: float = 0.0
     reward_high: float = 1.0
+    numbers: int = 0
     n_tasks, discount, hides_state, shows_reward = None, 1.0, False, True
 
     def __post_init__(self) -> None:
         check_horizon(self.horizon)
-        if self.states < 1 or self.actions < 1 or not self.reward_low < self.reward_high:
+        if self.states < 1 or self.actions < 1 or self.numbers < 0 or not self.reward_low < self.reward_high:
             raise UserError(f"{self}: sizes must be at least 1, and reward_low below reward_high")
 
     @property
@@ -34,8 +39,8 @@ class Recorded:
         return self.actions
 
     @property
-    def observation_space(self) -> Discrete:
-        return Discrete(self.states)
+    def observation_space(self) -> Discrete | Encoded:
+        return Encoded(self.numbers) if self.numbers else Discrete(self.states)
 
     @property
     def reward_range(self) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """Codings: maps between the values of a column (integers, words or real vectors) and codes 0, 1, ... .
 
-A coding is fitted to a column and stored with the table as JSON. I counts values, D their dimensions.
+A coding is fitted to a column and stored with the table as JSON. I counts values, D their dimensions, F features.
 """
 
 import dataclasses
@@ -99,7 +99,46 @@ class Bins:
         return {"kind": "bins", "edges": [list(e) for e in self.edges], "scalar": self.scalar}
 
 
-Coding = Integers | Words | Bins
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """Observations of several columns have no codes of their own, and all are in one state (`icdm.logs.features` finds
+    more). The value of a feature is a number, or the place of a word among the feature's sorted words.
+
+    Attributes:
+      names: of the columns.
+      words: of each feature; None for one of numbers.
+    """
+
+    names: tuple[str, ...]
+    words: tuple[tuple[str, ...] | None, ...]
+    kind = "integers"  # of the states
+    n = 1
+
+    @property
+    def columns(self) -> dict[str, tuple[str, ...] | None]:
+        """The words of each feature by its name."""
+        return dict(zip(self.names, self.words))
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        return Integers(1).encode(values)
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        return np.asarray(codes)
+
+    def as_json(self) -> dict:
+        return {"kind": "features", "names": self.names, "words": self.words}
+
+    @classmethod
+    def from_json(cls, content: dict) -> "Features":
+        words = tuple(None if each is None else tuple(map(str, each)) for each in content["words"])
+        coding = Features(tuple(map(str, content["names"])), words)
+        unsorted = any(each is not None and list(each) != sorted(set(each)) for each in words)
+        if not coding.names or unsorted or len({*coding.names}) < len(coding.names) or len(words) != len(coding.names):
+            raise ValueError("names or words of features do not fit")
+        return coding
+
+
+Coding = Integers | Words | Bins | Features
 
 
 def coding_from_json(content: dict) -> Coding:
@@ -114,6 +153,8 @@ def coding_from_json(content: dict) -> Coding:
         coding = Words(tuple(map(str, content["words"])))
         if list(coding.words) != sorted(set(coding.words)):
             raise ValueError("words are not sorted")
+    elif content["kind"] == "features":
+        coding = Features.from_json(content)
     else:
         coding = Bins(tuple(tuple(map(float, edges)) for edges in content["edges"]), bool(content["scalar"]))
         if not all(len(edges) > 1 and np.all(np.diff(edges) > 0) for edges in coding.edges) or not coding.edges:

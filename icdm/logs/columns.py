@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from icdm.errors import UserError
+from icdm.logs.codings import NO_NAMES
 
 NUMBER = r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"
 WHOLE = r"^[-+]?\d{1,18}(\.0*)?$"
@@ -77,6 +78,14 @@ def _decoded(path: pathlib.Path, name: str, column: pa.DictionaryArray) -> pa.Ar
         if size > MOST_TEXT:
             raise UserError(f"{path}: {len(column):,} rows of column {name} take {size:,} bytes: at most {MOST_TEXT:,}")
     return column.dictionary.take(column.indices)
+
+
+def measured(column: pa.Array) -> pa.Array:
+    """The `plain` column of a feature, null where its text stands for nothing, such as NA."""
+    if not is_text(column.type):
+        return column
+    absent = pc.is_in(pc.utf8_lower(pc.utf8_trim_whitespace(column)), pa.array(["", *NO_NAMES]))
+    return pc.if_else(absent, pa.scalar(None, column.type), column)
 
 
 @dataclasses.dataclass

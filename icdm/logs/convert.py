@@ -6,15 +6,28 @@ import pathlib
 import tempfile
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
 from icdm.errors import UserError
 from icdm.files import whole
-from icdm.logs.codings import remarks
+from icdm.logs.codings import Features, Words, remarks
 from icdm.logs.files import Reading, coded_parts, fit_codings, open_source
 from icdm.logs.minari import write_minari
-from icdm.logs.table import NOTHING, Report, Table, as_batch, checked, is_table, open_table, write_table
+from icdm.logs.table import (
+    NOTHING,
+    OPTIONAL,
+    REQUIRED,
+    SCHEMA,
+    Report,
+    Table,
+    as_batch,
+    checked,
+    is_table,
+    open_table,
+    write_table,
+)
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -59,7 +72,10 @@ def convert(
     options = dict(repair=repair, bins=bins, binning=binning, **reading)
     if out.suffix == ".parquet":
         table, report = to_table(source, out, **options)
-        said = f"{out}: {table.n_rows} rows, {table.n_observations} observations, {table.n_actions} actions; {report}"
+        observation = table.codings["observation"]
+        several = isinstance(observation, Features)
+        shown = f"{len(observation.names)} features" if several else f"{table.n_observations} observations"
+        said = f"{out}: {table.n_rows} rows, {shown}, {table.n_actions} actions; {report}"
         return "\n".join([said, *report.notes])
     with tempfile.TemporaryDirectory(prefix=f"{out.name}.", dir=out.parent) as directory:
         table, report = to_table(source, pathlib.Path(directory) / f"{out.stem}.parquet", **options)
@@ -112,9 +128,14 @@ def write_csv(out: str | pathlib.Path, table: Table) -> None:
     with whole(pathlib.Path(out)) as fresh:
         writer = None
         for rows in table.chunks():
-            batch = as_batch(rows)
-            columns = {name: batch.column(name) for name in batch.schema.names}
-            for name in ("task_id", "episode_id", "observation", "action", "oracle_action"):
+            batch, observation = as_batch(rows, table.codings["observation"]), table.codings["observation"]
+            columns = {name: batch.column(name) for name in SCHEMA.names}
+            coded = ["task_id", "episode_id", "observation", "action", "oracle_action"]
+            if isinstance(observation, Features):
+                coded.remove("observation")
+                del columns["observation"]
+                columns |= _feature_columns(out, observation, rows.features)
+            for name in coded:
                 codes = getattr(rows, name)
                 coding = table.codings["action" if name == "oracle_action" else name]
                 values = coding.decode([max(code, 0) for code in codes])
@@ -125,3 +146,19 @@ def write_csv(out: str | pathlib.Path, table: Table) -> None:
             writer = writer or pa.csv.CSVWriter(fresh, batch.schema)
             writer.write_batch(batch)
         writer.close()
+
+
+def _feature_columns(out: str | pathlib.Path, coding: Features, value_IF: np.ndarray) -> dict[str, pa.Array]:
+    """The features by their names, as they were in the file.
+
+    Raises:
+      UserError: a feature is named like another column of the table.
+    """
+    columns = {}
+    for name, words, value_I in zip(coding.names, coding.words, value_IF.T):
+        if name in (*REQUIRED, *OPTIONAL):
+            raise UserError(f"{out}: a feature has the name of the column {name}: write .parquet, or rename it in IN")
+        missing = np.isnan(value_I)
+        values = value_I if words is None else Words(words).decode(np.where(missing, 0, value_I).astype(int))
+        columns[name] = pa.array(values, mask=missing)
+    return columns

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from icdm.logs.codings import Coding, remarks
+from icdm.logs.codings import Coding, Features, remarks
 from icdm.logs.files import Reading, coded_parts, fit_codings, open_source
 from icdm.logs.table import LARGEST_REWARD, NOTHING, find_defects, is_table, open_table
 
@@ -41,6 +41,7 @@ def describe(path: str | pathlib.Path, split: str = "", **reading: Any) -> dict:
     pair_parts, lengths, rewards, returns, tasks, defects = [], [], [], [], set(), {}
     rows_before = labelled = queries = 0
     probable = terminal = episodes = 0
+    features = []
     for rows, row_defects in find_defects(parts):
         for column, row, message in row_defects:
             entry = defects.setdefault(column, {"rows": 0, "first_row": int(rows_before + row + 1), "first": message})
@@ -60,6 +61,7 @@ def describe(path: str | pathlib.Path, split: str = "", **reading: Any) -> dict:
         queries += int(((rows.oracle_action != NOTHING) & ~acted).sum())
         probable += int((acted & ~np.isnan(rows.behavior_probability)).sum())
         terminal += int(rows.terminal.sum())
+        features.append(rows.features)
         rows_before += rows.n
     lengths, rewards, returns = np.concatenate(lengths), np.concatenate(rewards), np.concatenate(returns)
     pair, count = _added(pair_parts)
@@ -67,6 +69,7 @@ def describe(path: str | pathlib.Path, split: str = "", **reading: Any) -> dict:
     steps, tried = int(count.sum()), _added([(state, np.ones_like(state))])
     taken, times = _added([(action, count)])
     names = [str(name) for name in codings["action"].decode(taken)]
+    observation = codings["observation"]
     return {
         "file": str(path),
         "rows": rows_before,
@@ -79,7 +82,8 @@ def describe(path: str | pathlib.Path, split: str = "", **reading: Any) -> dict:
         "terminal_episodes": terminal,
         "actions": dict(zip(names, times.tolist())),
         "n_actions": n_actions,
-        "observations": codings["observation"].n,
+        "features": _features(observation, np.concatenate(features)) if isinstance(observation, Features) else {},
+        "observations": observation.n,
         "observations_seen": len(tried[0]),
         "pairs_seen": len(pair),
         "pair_coverage": len(pair) / (len(tried[0]) * n_actions) if len(pair) else 0.0,
@@ -91,6 +95,19 @@ def describe(path: str | pathlib.Path, split: str = "", **reading: Any) -> dict:
         "notes": notes + remarks(codings),
         "defects": defects,
     }
+
+
+def _features(coding: Features, value_IF: np.ndarray) -> dict[str, dict]:
+    """Of each feature the share of rows in which it is missing, and its range or how often each word occurs."""
+    found = {}
+    for name, words, value_I in zip(coding.names, coding.words, value_IF.T):
+        there = value_I[~np.isnan(value_I)]
+        found[name] = {"missing": float(np.isnan(value_I).mean())}
+        if words is None:
+            found[name] |= _spread(there)
+        else:
+            found[name]["words"] = dict(zip(words, np.bincount(there.astype(int), minlength=len(words)).tolist()))
+    return found
 
 
 def _counted(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -146,12 +163,10 @@ def show(description: dict) -> None:
     rest = sum(count for _, count in counts[SHOWN:])
     shares = [f"{name}: {count / max(description['steps'], 1):.1%}" for name, count in counts[:SHOWN]]
     print("actions: " + ", ".join(shares) + (f", others: {rest / description['steps']:.1%}" if rest else ""))
-    print(
-        f"coverage: {description['observations_seen']} of {description['observations']} observations were acted in; "
-        f"{description['pairs_seen']} pairs seen, {description['pair_coverage']:.1%} of the actions in those states"
-    )
-    for state in description["least_covered"]:
-        print(f"  observation {state['observation']}: {state['visits']} visits, {state['untried']} actions never tried")
+    if description["features"]:
+        print("\n".join(["features:", *(f"  {line}" for line in _feature_lines(description["features"]))]))
+    else:
+        _show_coverage(description)
     queries = f"{description['queries']} of them queries"
     print(f"labels: {description['rows_with_oracle_action']} rows with an oracle action, {queries}")
     print(f"behaviour probabilities: {description['steps_with_behavior_probability']} of {description['steps']} steps")
@@ -161,3 +176,24 @@ def show(description: dict) -> None:
         print("defects: none")
     for column, entry in description["defects"].items():
         print(f"defect: column {column}: {entry['rows']} rows, the first is row {entry['first_row']}: {entry['first']}")
+
+
+def _feature_lines(features: dict[str, dict]) -> list[str]:
+    lines = []
+    for name, found in features.items():
+        if "words" in found:
+            most = sorted(found["words"].items(), key=lambda item: -item[1])[:SHOWN]
+            shown = ", ".join(f"{word} {count}" for word, count in most)
+        else:
+            shown = f"{found['min']:.4g} to {found['max']:.4g}, median {found['median']:.4g}" if "min" in found else "-"
+        lines.append(f"{name}: {shown}; missing in {found['missing']:.1%}")
+    return lines
+
+
+def _show_coverage(description: dict) -> None:
+    print(
+        f"coverage: {description['observations_seen']} of {description['observations']} observations were acted in; "
+        f"{description['pairs_seen']} pairs seen, {description['pair_coverage']:.1%} of the actions in those states"
+    )
+    for state in description["least_covered"]:
+        print(f"  observation {state['observation']}: {state['visits']} visits, {state['untried']} actions never tried")

@@ -1,14 +1,14 @@
 """Files of other formats (CSV, Parquet, .npz, JSON lines, Minari) as raw Arrow batches, and their rows as codes.
 
 A raw batch has the table's columns by name, with the values of the file. How a file was understood is said in notes: a
-list of sentences for the user. I counts rows.
+list of sentences for the user. I counts rows, F features.
 """
 
 import dataclasses
 import difflib
 import functools
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,11 +16,21 @@ import pyarrow as pa
 
 from icdm.errors import UserError, unknown
 from icdm.logs import d3rlpy, delimited, dpt, listed, minari, supervised
-from icdm.logs.codings import MOST_IDS, MOST_INTEGERS, UNKNOWN, Bins, Coding, Integers, Words, fit_bins
-from icdm.logs.columns import Seen, faulty, plain, raw_values
+from icdm.logs.codings import MOST_IDS, MOST_INTEGERS, UNKNOWN, Bins, Coding, Features, Integers, Words, fit_bins
+from icdm.logs.columns import Seen, faulty, measured, plain, raw_values
 from icdm.logs.npz import read_npz
 from icdm.logs.order import in_order
-from icdm.logs.table import CODED, NOTHING, OPTIONAL, REQUIRED, ROW_GROUP, Rows, parquet_batches, parquet_columns
+from icdm.logs.table import (
+    CODED,
+    FEATURE,
+    NOTHING,
+    OPTIONAL,
+    REQUIRED,
+    ROW_GROUP,
+    Rows,
+    parquet_batches,
+    parquet_columns,
+)
 
 IDS = ("task_id", "episode_id")
 MISSING_REWARD = ("zero",)
@@ -32,6 +42,8 @@ REMEDIES = {  # of cells that are missing or not of their column's kind
 }
 ALIASES = {"behavior_probability": "pscore"}  # names of columns in other libraries
 DEFAULTS = {"task_id": "all rows are of one task"}  # of columns that may be absent: 0
+MOST_WORDS = 1000  # of a feature
+SEPARATOR = ","  # between the columns of several features
 NEAR = 0.75  # similarity of a column's name to an absent one's that is taken for a slip
 
 
@@ -41,11 +53,12 @@ class Reading:
 
     Attributes:
       split: the part of an .npz of DPT: train, test or eval.
-      words: coded columns whose values are words, whatever they look like.
+      words: coded columns, or features, whose values are words, whatever they look like.
       reals: columns of observations or actions whose values are real numbers, to be binned although they are whole.
       sort: whether rows are brought in the order of their episodes and of t, which may then be a time stamp.
       missing_reward: "zero" if a step without a reward paid 0; else it is a defect.
-      columns: "NAME=THEIRS" for a column of the table that has another name in the file.
+      columns: "NAME=THEIRS" for a column of the table that has another name in the file; observation=ONE,OTHER,... for
+        an observation of several features.
 
     Raises:
       UserError: an unknown column or rule.
@@ -60,19 +73,38 @@ class Reading:
 
     @functools.cached_property
     def named(self) -> dict[str, str]:
-        """The names in the file, by the table's."""
-        return dict(text.split("=", 1) for text in self.columns)
+        """The names in the file, by the table's; those of features are their own."""
+        named = dict(text.split("=", 1) for text in self.columns)
+        return {name: theirs for name, theirs in named.items() if not (self.features and name == "observation")}
+
+    @functools.cached_property
+    def features(self) -> tuple[str, ...]:
+        """The columns of an observation of several features; () for one column."""
+        named = dict(text.split("=", 1) for text in self.columns)
+        names = tuple(name.strip() for name in named.get("observation", "").split(SEPARATOR))
+        return names if len(names) > 1 else ()
+
+    def with_features(self, names: Sequence[str]) -> "Reading":
+        """The same of observations of these features."""
+        others = [text for text in self.columns if not text.startswith("observation=")]
+        return dataclasses.replace(self, columns=(*others, f"observation={SEPARATOR.join(names)}"))
 
     def __post_init__(self):
+        given = {}
         for text in self.columns:
             name, mark, theirs = text.partition("=")
             if not mark or not theirs:
                 raise UserError(f"--columns {text}: give NAME=COLUMN, with the name of a column of the file")
             if name not in REQUIRED + OPTIONAL:
                 raise unknown("--columns name", name, REQUIRED + OPTIONAL)
-            if self.named[name] != theirs:
-                raise UserError(f"--columns names {name} twice: {theirs} and {self.named[name]}")
-        for name in (*self.words, *self.reals):
+            if given.setdefault(name, theirs) != theirs:
+                raise UserError(f"--columns names {name} twice: {given[name]} and {theirs}")
+        if "" in self.features or len({*self.features}) < len(self.features):
+            raise UserError(f"--columns observation={given['observation']}: give different names, with a comma between")
+        for name in self.words:
+            if name not in CODED + self.features:
+                raise unknown("column", name, CODED + self.features)
+        for name in self.reals:
             if name not in CODED:
                 raise unknown("column", name, CODED)
         for name in self.reals:
@@ -91,6 +123,7 @@ class Source(NamedTuple):
     path: the file or directory.
     batches: starts a new pass over the raw batches, with columns as `icdm.logs.columns.plain` makes them.
     kinds: the kind of each of the four coded columns.
+    features: the kind, words or reals, of each feature of the observation; then the coded observation is 0 throughout.
     start: the lowest t, from which episodes count their steps.
     missing_reward: as in `Reading`.
     notes: how the file was understood.
@@ -103,6 +136,7 @@ class Source(NamedTuple):
     start: int
     missing_reward: str | None
     notes: list[str]
+    features: dict[str, str] = {}
     remedies: dict[str, str] = REMEDIES
 
 
@@ -117,13 +151,18 @@ def open_source(path: str | pathlib.Path, reading: Reading = AS_IT_IS) -> Source
     if not path.exists():
         raise UserError(f"{path}: no such file")
     names, raw, notes = _opened(path, reading)
-    columns = _columns(path, names, reading.named)
-    notes = notes + _notes_of_names(names, columns, reading.named)
+    columns = _columns(path, names, reading)
+    notes = notes + _notes_of_names(names, columns, reading)
     batches = functools.partial(_plain_batches, path, raw, columns)
     if reading.sort:
         batches = functools.partial(in_order, path, batches, ROW_GROUP)
         notes.append("rows are sorted by task, episode and t, and counted in that order")
     seen, start, unpaid = _survey(path, batches)
+    features = {}
+    for name in reading.features:
+        column = seen.pop(FEATURE + name)
+        features[name] = "words" if name in reading.words or column.kind == "words" else "reals"
+        notes += _notes_of_kind(name, column, features[name], name in reading.words)
     kinds = {name: "words" if name in reading.words else seen[name].kind for name in CODED}
     kinds |= dict.fromkeys(reading.reals, "reals")
     for name, column in seen.items():
@@ -134,7 +173,8 @@ def open_source(path: str | pathlib.Path, reading: Reading = AS_IT_IS) -> Source
         notes.append(f"t is counted from {start}, here from 0")
     if unpaid and reading.missing_reward:
         notes.append(f"{unpaid} steps without a reward count as 0")
-    return Source(path, batches, kinds, start, reading.missing_reward, notes)
+    remedies = {name: f"icdm convert --words {name} takes values as they are written" for name in features}
+    return Source(path, batches, kinds, start, reading.missing_reward, notes, features, remedies | REMEDIES)
 
 
 def _opened(path: pathlib.Path, reading: Reading) -> tuple[list[str], Callable[..., Iterator[pa.RecordBatch]], list]:
@@ -150,13 +190,15 @@ def _opened(path: pathlib.Path, reading: Reading) -> tuple[list[str], Callable[.
             return _named(path, functools.partial(iter, [d3rlpy.batch_of(path, arrays)]))
         return _named(path, functools.partial(iter, [dpt.batch_of(path, arrays, reading.split or "train")]))
     if path.name.lower().endswith(delimited.ENDINGS):
-        batches, notes = delimited.reader(path, {*REQUIRED, *OPTIONAL, *ALIASES.values(), *reading.named.values()})
+        known = {*REQUIRED, *OPTIONAL, *ALIASES.values(), *reading.named.values(), *reading.features}
+        batches, notes = delimited.reader(path, known)
         return *_named(path, batches)[:2], notes
     if path.suffix in (".parquet", ".pq"):
         names = parquet_columns(path)
-        if lists := listed.list_columns(path, reading.named):
+        named = reading.named | {name: name for name in reading.features}
+        if lists := listed.list_columns(path, named):
             note = f"one row per episode: {', '.join(lists.values())} hold its steps, rows are counted by steps"
-            return *listed.reader(path, names, lists, reading.named), [note]
+            return *listed.reader(path, names, lists, named), [note]
         return names, functools.partial(parquet_batches, path), []
     raise UserError(f"{path}: give a .parquet, .csv, .tsv (also .gz), .npz or .jsonl file, or a Minari directory")
 
@@ -168,43 +210,46 @@ def _named(path: pathlib.Path, batches: Callable) -> tuple[list[str], Callable[.
     return first.schema.names, lambda columns: batches(), []
 
 
-def _columns(path: pathlib.Path, names: list[str], named: dict[str, str]) -> dict[str, str]:
+def _columns(path: pathlib.Path, names: list[str], reading: Reading) -> dict[str, str]:
     """The file's names of the columns that are read, by the table's.
 
     Args:
       names: all columns of the file.
-      named: those that the user has named.
 
     Raises:
       UserError: a column is missing, twice there, or, if the user has named none, nearly named as one that is absent.
     """
-    for theirs in named.values():
+    named = reading.named
+    for theirs in (*named.values(), *reading.features):
         if theirs not in names:
             raise unknown(f"column of {path}", theirs, names)
     columns = {name: name for name in REQUIRED + OPTIONAL if name in names}
     columns |= {name: alias for name, alias in ALIASES.items() if alias in names and name not in names}
-    columns |= named
+    columns |= named | {FEATURE + name: name for name in reading.features}
+    if reading.features:
+        columns.pop("observation", None)
     for name in REQUIRED:
-        if name not in (*columns, *DEFAULTS):
+        if name not in (*columns, *DEFAULTS) and not (name == "observation" and reading.features):
             raise UserError(
                 f"{path}: column {name} is missing (it has {', '.join(names)[:200]}): name it by --columns {name}=... "
-                "of icdm describe, convert and ope, in training by --config.columns; several features are not supported"
+                "of icdm describe, convert and ope, in training by --config.columns; of several features give all, as in "
+                "observation=hr,map"
             )
     for theirs in columns.values():
         if names.count(theirs) > 1:
             raise UserError(f"{path}: column {theirs} is there {names.count(theirs)} times")
     absent = [name for name in (*OPTIONAL, *DEFAULTS) if name not in columns]
-    for theirs in [] if named else set(names) - set(columns.values()):
+    for theirs in [] if reading.columns else set(names) - set(columns.values()):
         if difflib.get_close_matches(theirs.lower(), absent, n=1, cutoff=NEAR):
             raise unknown(f"column of {path}", theirs, absent)
     return columns
 
 
-def _notes_of_names(names: list[str], columns: dict[str, str], named: dict[str, str]) -> list[str]:
+def _notes_of_names(names: list[str], columns: dict[str, str], reading: Reading) -> list[str]:
     """What is said of columns that are not there, not read, or read under a name that the user has not given."""
     notes = [f"there is no column {name}: {text}" for name, text in DEFAULTS.items() if name not in columns]
     for name, theirs in columns.items():
-        if theirs not in (name, named.get(name)):
+        if theirs not in (name, reading.named.get(name)) and not name.startswith(FEATURE):
             notes.append(f"column {theirs} is read as {name}")
     spare = [name for name in names if name not in columns.values()]
     return notes + ([f"columns that are not read: {', '.join(spare)[:200]}"] if spare else [])
@@ -214,18 +259,21 @@ def _plain_batches(path: pathlib.Path, raw: Callable, columns: dict[str, str]) -
     for batch in raw(list(columns.values())):
         place = {name: i for i, name in enumerate(batch.schema.names)}
         cells = [plain(path, ours, batch.column(place[theirs])) for ours, theirs in columns.items()]
-        zeros = {name: pa.array(np.zeros(batch.num_rows, np.int64)) for name in DEFAULTS if name not in columns}
+        cells = [measured(x) if ours.startswith(FEATURE) else x for ours, x in zip(columns, cells)]
+        absent = [name for name in (*DEFAULTS, "observation") if name not in columns]
+        zeros = {name: pa.array(np.zeros(batch.num_rows, np.int64)) for name in absent}
         yield pa.RecordBatch.from_arrays([*cells, *zeros.values()], [*columns, *zeros])
 
 
 def _survey(path: pathlib.Path, batches: Callable) -> tuple[dict[str, Seen], int, int]:
-    """What the coded columns hold, the lowest t, and the number of steps without a reward."""
+    """What the coded columns and the features hold, the lowest t, and the number of steps without a reward."""
     seen, start, unpaid, n_rows = {name: Seen() for name in CODED}, [], 0, 0
     for batch in batches():
         n_rows += batch.num_rows
-        for name in (*CODED, "oracle_action"):
-            if name in batch.schema.names:
-                seen["action" if name == "oracle_action" else name].add(batch.column(name))
+        for name in batch.schema.names:
+            if name in (*CODED, "oracle_action") or name.startswith(FEATURE):
+                ours = "action" if name == "oracle_action" else name
+                seen.setdefault(ours, Seen()).add(batch.column(name))
         t, there, faults = raw_values(batch.column("t"), "integers")
         start += [int(x.min()) for x in [t[there & ~faulty(faults)]] if x.size]
         acted, paid = (raw_values(batch.column(name), "words")[1] for name in ("action", "reward"))
@@ -256,6 +304,7 @@ def fit_codings(source: Source, n_bins: int, binning: str) -> dict[str, Coding]:
       UserError: a column cannot be coded.
     """
     values_of: dict[str, list] = {name: [] for name in source.kinds}
+    words_of: dict[str, set] = {name: set() for name, kind in source.features.items() if kind == "words"}
     for batch in source.batches():
         for name, kind in source.kinds.items():
             columns = [batch.column(name)]
@@ -265,7 +314,17 @@ def fit_codings(source: Source, n_bins: int, binning: str) -> dict[str, Coding]:
                 values, there, faults = raw_values(column, kind)
                 values = values[there & ~faulty(faults)]
                 values_of[name].append(values if kind == "reals" else np.unique(values))
-    return {name: _fitted(source, name, values_of[name], n_bins, binning) for name in source.kinds}
+        for name, words in words_of.items():
+            values, there, faults = raw_values(batch.column(FEATURE + name), "words")
+            words.update(values[there & ~faulty(faults)].tolist())
+    codings = {name: _fitted(source, name, values_of[name], n_bins, binning) for name in source.kinds}
+    if source.features:
+        for name, known in words_of.items():
+            if len(known) > MOST_WORDS:
+                raise UserError(f"{source.path}: feature {name} has {len(known)} different words: at most {MOST_WORDS}")
+        words = [tuple(sorted(words_of[name])) or ("",) if name in words_of else None for name in source.features]
+        codings["observation"] = Features(tuple(source.features), tuple(words))
+    return codings
 
 
 def _fitted(source: Source, name: str, parts: list[np.ndarray], n_bins: int, binning: str) -> Coding:
@@ -307,7 +366,8 @@ def code(batch: pa.RecordBatch, source: Source, codings: dict[str, Coding]) -> t
     cells, codes = {}, {}
 
     def with_remedy(name: str, fault: str) -> str:
-        return f"{fault} ({source.remedies[name]})" if name in source.remedies else fault
+        remedy = source.remedies.get(name.removeprefix(FEATURE))
+        return f"{fault} ({remedy})" if remedy else fault
 
     def column(name: str, kind: str, needed: bool) -> tuple[np.ndarray, np.ndarray]:
         if name not in batch.schema.names:
@@ -340,6 +400,15 @@ def code(batch: pa.RecordBatch, source: Source, codings: dict[str, Coding]) -> t
             faults = cells.setdefault(name, np.full(batch.num_rows, None, object))
             faults[strange] = [f"{value} is not among the {coding.n} values known" for value in values[strange]]
         codes[name] = np.where(strange, NOTHING, coded)
+    features = np.full((batch.num_rows, len(source.features)), np.nan)
+    for (name, kind), own, feature_I in zip(source.features.items(), _words_of(codings["observation"]), features.T):
+        values, there = column(FEATURE + name, kind, False)
+        known = there.copy()
+        if own is not None:
+            values = Words(own).encode(values)
+            known &= values != UNKNOWN
+            mark(FEATURE + name, there & ~known, f"not among the {len(own)} words known: {', '.join(own)[:80]}")
+        feature_I[known] = values[known]
     t, there = column("t", "integers", True)
     reward, paid = column("reward", "reals", False)
     probability, known = column("behavior_probability", "reals", False)
@@ -358,5 +427,10 @@ def code(batch: pa.RecordBatch, source: Source, codings: dict[str, Coding]) -> t
         oracle_action=codes["oracle_action"],
         behavior_probability=np.where(known, probability, np.nan),
         terminal=np.where(marked, terminal, 0).astype(bool),
+        features=features,
     )
-    return rows, cells
+    return rows, {name.removeprefix(FEATURE): faults for name, faults in cells.items()}
+
+
+def _words_of(observation: Coding) -> tuple[tuple[str, ...] | None, ...]:
+    return observation.words if isinstance(observation, Features) else ()

@@ -1,6 +1,6 @@
 """A table in memory (21 bytes per row), with its episodes and tasks, and the split into training and held-out logs.
 
-Axis letters as in docs/axes.md: I rows of the table, E episodes of the table.
+Axis letters as in docs/axes.md: I rows of the table, E episodes of the table, F features.
 """
 
 import dataclasses
@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from icdm.errors import UserError
+from icdm.logs.features import Encoder
 from icdm.logs.table import Rows, Table
 
 HELD_OUT = 10  # without a test split of its own, every tenth task (or episode of a single task) is held out
@@ -27,6 +28,8 @@ class Log:
       steps: (E,) number of steps of each episode; an episode with 0 steps is a query, an observation with a label.
       contexts, queries: the episodes of each task with steps, and those without.
       end: the observation code END.
+      features: (I, F) float64, where observations have several; their codes are then states (`with_states`).
+      encoder: how a model reads the features, if it does.
     """
 
     observation: np.ndarray
@@ -40,6 +43,8 @@ class Log:
     contexts: list[np.ndarray]
     queries: list[np.ndarray]
     end: int
+    features: np.ndarray
+    encoder: Encoder | None = None
 
     @property
     def n_tasks(self) -> int:
@@ -53,6 +58,23 @@ class Log:
     def asks(self) -> bool:
         """Whether a task has a query."""
         return any(len(q) for q in self.queries)
+
+    @property
+    def coded(self) -> "Log":
+        """The log whose observations are codes, if a model reads features in their place."""
+        return dataclasses.replace(self, encoder=None)
+
+    def with_states(self, encoder: Encoder) -> "Log":
+        """The log whose codes are the encoder's states, and whose features are read if the encoder says how."""
+        states = encoder.states(self.features)
+        return dataclasses.replace(
+            self, observation=states, end=encoder.n, encoder=encoder if encoder.most_edges else None
+        )
+
+    def rows(self) -> np.ndarray:
+        """The rows of all episodes of its tasks, (I,)."""
+        episodes = np.concatenate([*self.contexts, *self.queries])
+        return np.concatenate([np.arange(self.first[e], self.first[e + 1]) for e in episodes])
 
     def tasks(self, index: np.ndarray) -> "Log":
         """The log of the tasks `index`."""
@@ -75,12 +97,13 @@ def log_of(chunks: Iterable[Rows], n_observations: int) -> Log:
         terminal = rows.terminal.copy()
         closing = np.setdiff1d(np.flatnonzero(~rows.acted & rows.terminal), rows.starts)
         terminal[closing - 1] = True  # marked where the episode's last observation is, not at its last step
-        parts.append([*(x.astype(np.int32) for x in columns), *(x.astype(np.float32) for x in numbers), terminal])
+        recorded = [*(x.astype(np.int32) for x in columns), *(x.astype(np.float32) for x in numbers)]
+        parts.append([*recorded, terminal, rows.features])
         firsts.append(rows.starts + row)
         steps.append(np.add.reduceat(rows.acted.astype(np.int32), rows.starts))
         tasks.append(rows.task_id[rows.starts])
         row += rows.n
-    observation, action, label, reward, behavior, terminal = (np.concatenate(column) for column in zip(*parts))
+    observation, action, label, reward, behavior, terminal, features = map(np.concatenate, zip(*parts))
     first, steps, task = np.append(np.concatenate(firsts), row), np.concatenate(steps), np.concatenate(tasks)
     _, task = np.unique(task, return_inverse=True)
     episodes = np.split(np.argsort(task, kind="stable"), np.cumsum(np.bincount(task))[:-1])
@@ -96,6 +119,7 @@ def log_of(chunks: Iterable[Rows], n_observations: int) -> Log:
         contexts=[e[steps[e] > 0] for e in episodes],
         queries=[e[steps[e] == 0] for e in episodes],
         end=n_observations,
+        features=features,
     )
 
 

@@ -18,8 +18,8 @@ Symmetry = Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]
 class Sequences(NamedTuple):
     """Recorded episodes with their labels.
 
-    trajectories: (B, E, T ...) steps; the observation after an episode's last step is `log.end` if the table has none;
-      the observations of an absent episode are NOTHING.
+    trajectories: (B, E, T ...) steps; the observation after an episode's last step is `log.end` if the table has none,
+      or has no feature that was measured; the observations of an absent episode are NOTHING.
     label: (B, E, U) int32 label of each observation; NOTHING if there is none.
     """
 
@@ -98,10 +98,14 @@ def assemble(log: Log, episode_BE: np.ndarray, relabel: list[tuple[np.ndarray, n
         done = np.stack([np.append(a, NOTHING) for _, a in relabel])  # its last entry is the code of NOTHING = -1
         row = np.arange(len(relabel))[:, None, None]
         observation, action, label = seen[row, observation], done[row, action], done[row, label]
+    shown = np.where(there_BE1, observation, NOTHING).astype(np.int32)
+    if log.encoder is not None:
+        numbers = log.encoder.encoded(np.where(recorded_BEU[..., None], log.features[row_BEU], np.nan))
+        shown = np.where(there_BE1[..., None], numbers, np.float32(NOTHING))
     valid = t[:-1] < steps_BE1
     reward = np.where(valid, column(log.reward, 0)[..., :-1], 0)
     trajectories = Trajectories(
-        np.where(there_BE1, observation, NOTHING).astype(np.int32),
+        shown,
         action[..., :-1].astype(np.int32),
         reward.astype(np.float32),
         valid,
@@ -121,11 +125,11 @@ def as_one_episode(episodes: Sequences, asks: bool) -> Sequences:
     trajectories, label = episodes
     step = slice(1, None, 2) if asks else slice(None)
     taken = jax.tree.map(lambda x: x[:, step], trajectories)
-    origin, arrival = taken.observation[..., 0], taken.observation[..., 1]
+    origin, arrival = taken.observation[:, :, 0], taken.observation[:, :, 1]
     if asks:
         observation, label = trajectories.observation[:, ::2, 0], label[:, ::2, 0]
     else:
-        observation = np.pad(origin, [(0, 0), (0, 1)], constant_values=NOTHING)
+        observation = np.pad(origin, [(0, 0), (0, 1)] + [(0, 0)] * (origin.ndim - 2), constant_values=NOTHING)
         label = np.pad(label[:, :, 0], [(0, 0), (0, 1)], constant_values=NOTHING)
     one = Trajectories(
         observation, taken.action[..., 0], taken.reward[..., 0], taken.valid[..., 0], origin=origin, arrival=arrival

@@ -4,8 +4,9 @@
 
 The rows of an episode are consecutive, t = 0, 1, ... . The last row of an episode may have no action and no reward;
 then it holds the observation after the last step. An oracle_action in such a row labels a query: an observation for
-which the best action is asked. A table is a Parquet file of integer codes with its codings in the metadata. I counts
-rows.
+which the best action is asked. A table is a Parquet file of integer codes with its codings in the metadata. Where
+observations have several features (coding `Features`), these stand in columns of their own, "observation.NAME". I
+counts rows, F features.
 """
 
 import dataclasses
@@ -19,10 +20,11 @@ import pyarrow.parquet as pq
 
 from icdm.errors import UserError, unknown
 from icdm.files import whole
-from icdm.logs.codings import MOST_IDS, UNKNOWN, Coding, Integers, coding_from_json
+from icdm.logs.codings import MOST_IDS, UNKNOWN, Coding, Features, Integers, coding_from_json
 from icdm.logs.columns import faulty, is_text
 
 NOTHING = -1  # code of an absent action or oracle action
+FEATURE = "observation."  # begins the names of the columns of features
 REQUIRED = ("task_id", "episode_id", "t", "observation", "action", "reward")
 OPTIONAL = ("oracle_action", "behavior_probability", "terminal")
 CODED = ("task_id", "episode_id", "observation", "action")
@@ -58,6 +60,7 @@ class Rows:
       reward: (I,) float64, 0 in rows without an action.
       behavior_probability: (I,) float64, probability of the recorded action; nan if unknown.
       terminal: (I,) bool, whether the episode ended after this step.
+      features: (I, F) float64, nan where one is missing; F = 0 by default.
     """
 
     task_id: np.ndarray
@@ -69,6 +72,11 @@ class Rows:
     oracle_action: np.ndarray
     behavior_probability: np.ndarray
     terminal: np.ndarray
+    features: np.ndarray = None
+
+    def __post_init__(self):
+        if self.features is None:
+            object.__setattr__(self, "features", np.zeros((self.n, 0)))
 
     @property
     def n(self) -> int:
@@ -152,7 +160,7 @@ def open_table(path: str | pathlib.Path) -> Table:
         header = json.loads(file.metadata[METADATA])
         codings = {name: coding_from_json(header["codings"][name]) for name in CODED}
         sizes = int(header["longest"]), float(header["reward_low"]), float(header["reward_high"])
-        same = file.schema.to_arrow_schema().equals(SCHEMA)
+        same = file.schema.to_arrow_schema().equals(schema_of(codings["observation"]))
         same &= all(codings[name].n <= 2**31 for name in ("observation", "action"))  # as SCHEMA has them
     except Exception:  # JSON of any form, and what Arrow raises on a damaged schema
         same = False
@@ -180,13 +188,13 @@ def write_table(path: str | pathlib.Path, chunks: Iterable[Rows], codings: dict[
     path = pathlib.Path(path)
     longest, low, high = 0, np.inf, -np.inf
     try:
-        with whole(path) as fresh, pq.ParquetWriter(fresh, SCHEMA) as writer:
+        with whole(path) as fresh, pq.ParquetWriter(fresh, schema_of(codings["observation"])) as writer:
             for rows in chunks:
                 acted = rows.acted
                 longest = max(longest, int(rows.t[acted].max(initial=-1)) + 1)
                 low = min(low, rows.reward[acted].min(initial=low))
                 high = max(high, rows.reward[acted].max(initial=high))
-                writer.write_batch(as_batch(rows), row_group_size=ROW_GROUP)
+                writer.write_batch(as_batch(rows, codings["observation"]), row_group_size=ROW_GROUP)
             if longest == 0:
                 raise UserError(f"{path}: there are no steps to write")
             header = {"longest": longest, "reward_low": float(low), "reward_high": float(high)}
@@ -197,8 +205,14 @@ def write_table(path: str | pathlib.Path, chunks: Iterable[Rows], codings: dict[
     return open_table(path)
 
 
-def as_batch(rows: Rows) -> pa.RecordBatch:
-    """The rows as an Arrow batch of SCHEMA; absent actions, rewards and probabilities are null."""
+def schema_of(observation: Coding | None) -> pa.Schema:
+    """SCHEMA, with a column for each feature of the observations."""
+    names = observation.names if isinstance(observation, Features) else ()
+    return pa.schema([*SCHEMA, *(pa.field(FEATURE + name, pa.float64()) for name in names)])
+
+
+def as_batch(rows: Rows, observation: Coding | None = None) -> pa.RecordBatch:
+    """The rows as an Arrow batch of `schema_of`; absent actions, rewards, probabilities and features are null."""
     columns = []
     for field in SCHEMA:
         values, mask = getattr(rows, field.name), None
@@ -209,7 +223,8 @@ def as_batch(rows: Rows) -> pa.RecordBatch:
         elif field.name == "behavior_probability":
             mask = np.isnan(values)
         columns.append(pa.array(values, type=field.type, mask=mask))
-    return pa.record_batch(columns, schema=SCHEMA)
+    columns += [pa.array(x, mask=np.isnan(x)) for x in rows.features.T]
+    return pa.record_batch(columns, schema=schema_of(observation))
 
 
 def parquet_columns(path: str | pathlib.Path) -> list[str]:
@@ -460,8 +475,12 @@ def _rows(batch: pa.RecordBatch) -> Rows:
         values = np.where(values < 0, UNKNOWN, values)
         return np.where(column.is_valid().to_numpy(zero_copy_only=False), values, missing)
 
+    def reals(name: str) -> np.ndarray:
+        return batch.column(name).fill_null(np.nan).to_numpy(zero_copy_only=False)
+
+    features = [reals(name) for name in batch.schema.names if name.startswith(FEATURE)]
     action = integers("action", NOTHING)
-    reward = batch.column("reward").fill_null(np.nan).to_numpy(zero_copy_only=False)
+    reward = reals("reward")
     return Rows(
         task_id=integers("task_id"),
         episode_id=integers("episode_id"),
@@ -470,8 +489,9 @@ def _rows(batch: pa.RecordBatch) -> Rows:
         action=action,
         reward=np.where(action == NOTHING, 0.0, reward),
         oracle_action=integers("oracle_action", NOTHING),
-        behavior_probability=batch.column("behavior_probability").fill_null(np.nan).to_numpy(zero_copy_only=False),
+        behavior_probability=reals("behavior_probability"),
         terminal=batch.column("terminal").fill_null(False).to_numpy(zero_copy_only=False),
+        features=np.stack(features, 1) if features else None,
     )
 
 
@@ -484,6 +504,15 @@ def _within(rows: Rows, codings: dict[str, Coding]) -> tuple[Rows, dict]:
         if strange.any():
             cells[name] = np.where(strange, f"missing, or no code from 0 to {coding.n - 1}", None)
             codes[name] = np.where(strange, NOTHING if name in ("action", "oracle_action") else 0, code)
+    if isinstance(codings["observation"], Features):
+        features, coding = rows.features.copy(), codings["observation"]
+        for name, words, column in zip(coding.names, coding.words, features.T):
+            strange = np.isinf(column) if words is None else (column % 1 != 0) | (column < 0) | (column >= len(words))
+            strange &= ~np.isnan(column)
+            if strange.any():
+                cells[name] = np.where(strange, "not finite, or no code of a word", None)
+                column[strange] = np.nan
+        codes["features"] = features
     return dataclasses.replace(rows, **codes), cells
 
 

@@ -45,8 +45,8 @@ class TransformerPolicy:
         if context is not None:
             read = jax.tree.map(lambda x: x[:, shared:], context)
             cache = self.model(read, cache, context=read.valid.shape[1]).cache
-        nothing = jnp.zeros(rows, jnp.int32)
-        return cache, nothing, Step(nothing, nothing, jnp.zeros(rows, jnp.float32), nothing)
+        nothing, unseen = jnp.zeros(rows, jnp.int32), self.layout.shown.nothing(rows)
+        return cache, nothing, Step(unseen, nothing, jnp.zeros(rows, jnp.float32), unseen)
 
     def act(self, carry: Carry, observation_B: jax.Array, key: jax.Array):
         cache, t_B, before = carry

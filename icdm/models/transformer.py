@@ -157,7 +157,7 @@ class Transformer(nnx.Module):
         scale = c.width**-0.5 if c.tied else 1.0
         self.embed = nnx.Param(scale * jax.random.normal(rngs.params(), (vocabulary, c.width)))
         if numbers:
-            self.number = nnx.Param(jax.random.normal(rngs.params(), (numbers, c.width)))
+            self.number = nnx.Param(numbers**-0.5 * jax.random.normal(rngs.params(), (numbers, c.width)))
         if c.mixing:
             self.mixing = nnx.Param(jnp.zeros((c.mixing, c.width, c.width)))
         self.blocks = nnx.vmap(lambda r: Block(c, r))(rngs.split(c.layers))
@@ -296,8 +296,7 @@ class Transformer(nnx.Module):
             x_BLD = jnp.where(tokens.id[..., None] >= 0, embedded_BLID, 0).sum(-2)
         if not tokens.number.shape[-1]:
             return x_BLD
-        number_BLRD = tokens.number[..., None].astype(table_VD.dtype) * self.number[...][None, None]
-        return x_BLD + number_BLRD.sum(-2)
+        return x_BLD + linear(tokens.number.astype(table_VD.dtype), self.number[...])
 
     def _mix(self, x_BLD: jax.Array, slot_BL: jax.Array, cache: Cache | None):
         """Adds learned linear maps of the embeddings one, two, ... positions before."""

@@ -1,7 +1,7 @@
-"""Spaces of observations and actions: codes, cells of a grid, or real vectors.
+"""Spaces of observations and actions: codes, cells of a grid, real vectors, or several features written as numbers.
 
 Codes are the integers 0, 1, ..., n - 1. Observations in a `Discrete` or `Grid` space are arrays of codes, (B,);
-observations in a `Box` are real vectors, (B, D).
+observations in a `Box` are real vectors, (B, D), and those in `Encoded` (B, R).
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ class Discrete:
 
     n: int
     sides = ()  # the codes have no order
+    numbers = 0
 
     def contains(self, x: np.ndarray) -> np.ndarray:
         """Whether each entry is a code of this space, (...,) bool."""
@@ -33,6 +34,7 @@ class Grid:
     """
 
     sides: tuple[int, ...]
+    numbers = 0
 
     @property
     def n(self) -> int:
@@ -56,6 +58,7 @@ class Box:
 
     low: tuple[float, ...]
     high: tuple[float, ...]
+    numbers = 0
 
     def __post_init__(self) -> None:
         if len(self.low) != len(self.high) or any(a > b for a, b in zip(self.low, self.high)):
@@ -72,4 +75,20 @@ class Box:
         return ((np.asarray(x) >= self.low) & (np.asarray(x) <= self.high)).all(-1)
 
 
-Space = Discrete | Grid | Box
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """Vectors of numbers from 0 to 1, which stand for the values of several features; there are no codes.
+
+    Attributes:
+      numbers: R, entries of a vector.
+    """
+
+    numbers: int
+    n, sides = 0, ()
+
+    def contains(self, x: np.ndarray) -> np.ndarray:
+        """Whether each vector along the last axis belongs to this space, (...,) bool."""
+        return ((np.asarray(x) >= 0) & (np.asarray(x) <= 1)).all(-1)
+
+
+Space = Discrete | Grid | Box | Encoded

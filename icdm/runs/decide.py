@@ -14,12 +14,13 @@ from icdm.compiled import keep_programs
 from icdm.errors import UserError
 from icdm.logs.codings import UNKNOWN, Coding
 from icdm.logs.columns import raw_values
+from icdm.logs.features import Encoder, values_of
 from icdm.logs.files import AS_IT_IS, Reading
-from icdm.logs.log import Log, log_of
+from icdm.logs.log import Log
 from icdm.logs.sequences import as_one_episode, assemble
 from icdm.runs.decider import Decider
 from icdm.runs.run import Run
-from icdm.runs.task_rows import TaskRows, end_code, read_rows, run_codings
+from icdm.runs.task_rows import TaskRows, as_log, end_code, read_rows, run_codings
 from icdm.trajectories.layouts import Layout
 from icdm.trajectories.prompt import encode_going_on
 from icdm.trajectories.trajectory import Trajectories
@@ -52,10 +53,13 @@ def decide(
     task: str | None = None,
     show_prompt: bool = False,
 ) -> dict:
-    """{"action", "probabilities", "values", "context_episodes", "step"}, actions as they are named in the data.
+    """{"action", "probabilities", "values", "context_episodes", "step"}, actions as they are named in the data; and
+    "notes" if values of features lie outside what training saw.
 
     Args:
       context: None decides without a context.
+      observation: what is observed now; of several features "hr=90,map=65,lactate=", where none was measured of the
+        last.
       show_prompt: adds "prompt", the text that a language model has read.
 
     Raises:
@@ -71,23 +75,30 @@ def decide(
     if recorded and not opened.layout.independent_steps:
         _check_lengths(recorded, opened.family.horizon)
     episode = begun(recorded, codings, history, observation, how)
-    read = recorded and context_of(log_of([recorded.rows], end_code(opened, codings)), opened.layout)
+    end = end_code(opened, codings)
+    read = recorded and context_of(as_log(recorded.rows, codings["observation"], end), opened.layout)
     answer = decided(decider, codings, read, episode, history)
+    notes = (recorded.outside if recorded else []) + episode.notes
+    answer |= {"notes": notes} if notes else {}
     return answer | {"prompt": _prompt(opened, read, episode)} if show_prompt else answer
 
 
 class Episode(NamedTuple):
-    """The episode that is going on: (observation, action, reward) of the steps before, and what is observed now."""
+    """The episode that is going on: (observation, action, reward) of the steps before, and what is observed now.
 
-    before: list[tuple[int, int, float]]
-    now: int
+    An observation is a code or a list of numbers. The notes say which features lie outside what training saw.
+    """
+
+    before: list[tuple[int | list[float], int, float]]
+    now: int | list[float]
+    notes: list[str] = []
 
     @property
     def recorded(self) -> Trajectories:
         """The same as the one episode of one row."""
         observation, action, reward = zip(*self.before) if self.before else ((), (), ())
         return Trajectories(
-            np.array([[[*observation, self.now]]], np.int32),
+            np.array([[[*observation, self.now]]], np.int32 if isinstance(self.now, int) else np.float32),
             np.array([[action]], np.int32),
             np.array([[reward]], np.float32),
             np.ones((1, 1, len(action)), bool),
@@ -101,10 +112,17 @@ def begun(
     observation: str | None,
     how: Reading = AS_IT_IS,
 ) -> Episode:
-    if history is None:
-        return Episode([], _present(observation, codings["observation"]))
-    *before, (now, _, _) = _live(history, codings, recorded and recorded.start, how)
-    return Episode(before, now)
+    coding = codings["observation"]
+    if history is not None:
+        live = _live(history, codings, recorded and recorded.start, how)
+        rows = live.rows
+        seen = coding.seen(rows.features) if isinstance(coding, Encoder) else rows.observation
+        *before, (now, _, _) = zip(seen.tolist(), rows.action.tolist(), rows.reward.tolist())
+        return Episode(before, now, live.outside)
+    if isinstance(coding, Encoder):
+        value_1F = values_of(coding, _named(observation, coding))
+        return Episode([], coding.seen(value_1F)[0].tolist(), coding.remarks(value_1F))
+    return Episode([], _present(observation, coding))
 
 
 def decided(
@@ -156,10 +174,8 @@ def _check_lengths(recorded: TaskRows, horizon: int) -> None:
         )
 
 
-def _live(
-    path: str | pathlib.Path, codings: dict[str, Coding], start: int | None, how: Reading = AS_IT_IS
-) -> list[tuple[int, int, float]]:
-    """(observation, action, reward) of each row of the episode that is going on; the last is only observed.
+def _live(path: str | pathlib.Path, codings: dict[str, Coding], start: int | None, how: Reading = AS_IT_IS) -> TaskRows:
+    """The rows of the episode that is going on; the last is only observed.
 
     Args:
       start: the t from which the context counts steps, if there is a context.
@@ -178,7 +194,7 @@ def _live(
         raise UserError(f"{path}: row {row + 1}, column terminal: the episode is over, there is nothing to decide")
     if rows.acted[-1]:
         raise UserError(f"{path}: its last row has an action: end it with what is observed now, without one")
-    return list(zip(rows.observation.tolist(), rows.action.tolist(), rows.reward.tolist()))
+    return live
 
 
 def context_of(log: Log, layout: Layout) -> Trajectories | None:
@@ -189,6 +205,22 @@ def context_of(log: Log, layout: Layout) -> Trajectories | None:
     found = assemble(log, episodes[None])
     found = as_one_episode(found, asks=False) if layout.independent_steps else found
     return jax.tree.map(jnp.asarray, found.trajectories)
+
+
+def _named(text: str | None, coding: Encoder) -> dict[str, str]:
+    """The values of "hr=90,map=65" by their names."""
+    if text is None:
+        names = ",".join(f"{name}=VALUE" for name in coding.names)
+        raise UserError(f"what is observed now? give --history FILE or --observation {names}")
+    found = {}
+    for part in text.split(","):
+        name, mark, value = part.partition("=")
+        if not mark:
+            raise UserError(f"--observation {text}: {part!r} is not NAME=VALUE")
+        if name.strip() in found:
+            raise UserError(f"--observation {text}: {name.strip()} is there twice")
+        found[name.strip()] = value
+    return found
 
 
 def _present(observation: str | None, coding: Coding) -> int:

@@ -4,12 +4,14 @@ import dataclasses
 import functools
 import math
 import pathlib
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from icdm.errors import UserError
+from icdm.logs.features import values_of
 from icdm.models.policy import TransformerPolicy
 from icdm.problems.policy import Carry, Policy
 from icdm.runs.pretrained import pretrained_run
@@ -26,11 +28,13 @@ class Decision:
       probability: (B, A) softmax of the logits.
       value: (B, A) Q of each action less the mean over actions, in units of reward, where the model was
         trained on labels that carry it; else None.
+      outside: which features lie outside what training saw, a sentence for each.
     """
 
     action: np.ndarray
     probability: np.ndarray
     value: np.ndarray | None
+    outside: tuple[str, ...] = ()
 
 
 class Decider:
@@ -41,7 +45,8 @@ class Decider:
         decision = decider.act(observation)    # (B,)
         decider.observe(decision.action, reward)
 
-    After `horizon` steps an episode is over: reset, with what was recorded as part of the context if you like.
+    After `horizon` steps an episode is over: reset, with what was recorded as part of the context if you like. Where
+    observations have several features, `act` takes them by name, {"hr": (B,), "map": (B,)}.
 
     Attributes:
       run: whose fine-tuned model decides.
@@ -98,16 +103,20 @@ class Decider:
         rows = rows if context is None else context.action.shape[0]
         self.carry, self.t = _init(self._with_context(context), jnp.zeros(rows, jnp.int32)), 0
 
-    def act(self, observation: np.ndarray) -> Decision:
-        """Decides on what is observed now, (B,) codes.
+    def act(self, observation: np.ndarray | Mapping[str, Sequence]) -> Decision:
+        """Decides on what is observed now: (B,) codes, or the values of every feature by name, each (B,), nan or None
+        where it was not measured.
 
         Raises:
           UserError: before `reset`, after the last step, or on an observation that the problem does not have.
         """
         self._check_going_on()
-        observation = _codes("observation", observation, self.run.family.observation_space.n)
-        _, logits, self.carry = _act(self.policy, self.carry, observation)
-        return self._decision(logits)
+        encoder, outside = self.run.encoder, ()
+        if encoder is not None:
+            value_BF = values_of(encoder, observation)
+            observation, outside = encoder.seen(value_BF), tuple(encoder.remarks(value_BF))
+        _, logits, self.carry = _act(self.policy, self.carry, self._seen(observation))
+        return dataclasses.replace(self._decision(logits), outside=outside)
 
     def observe(self, action: np.ndarray, reward: np.ndarray) -> None:
         """Takes note of what was done, (B,) codes, and what it paid, (B,).
@@ -135,7 +144,7 @@ class Decider:
         policy, steps = self._with_context(context), own.action.shape[2]
         if steps >= self.run.family.horizon:
             raise UserError(f"the episode is over after {self.run.family.horizon} steps, {steps} are given")
-        _codes("observation", own.observation, self.run.family.observation_space.n)
+        self._seen(own.observation)
         _codes("action", own.action, self.run.family.n_actions)
         own = dataclasses.replace(own, reward=self._observed(_rewards(np.asarray(own.reward))))
         return self._decision(_read(policy, own))
@@ -159,6 +168,15 @@ class Decider:
         """Rewards as the model read them in training: a problem may hide them although a log holds them."""
         return reward if self.run.family.shows_reward else np.zeros_like(reward)
 
+    def _seen(self, observation: np.ndarray) -> np.ndarray:
+        """Observations as the model reads them, codes or vectors, once they are checked."""
+        space = self.run.family.observation_space
+        if not space.numbers:
+            return _codes("observation", observation, space.n)
+        if observation.shape[-1] != space.numbers or not space.contains(observation).all():
+            raise UserError(f"observations of several features: give the {space.numbers} numbers of the run's encoder")
+        return observation.astype(np.float32)
+
     def _values(self, logits: np.ndarray) -> np.ndarray | None:
         """The labels `boltzmann` and `advantage` both make temperature x logits estimate Q up to a constant."""
         scale = self.run.settings.value_scale
@@ -174,7 +192,7 @@ class Decider:
         valid, horizon = np.asarray(context.valid), self.run.family.horizon
         if not self.run.layout.independent_steps and valid[..., horizon:].any():
             raise UserError(f"a context episode has {valid.sum(-1).max()} steps: the run's episodes have {horizon}")
-        _codes("observation", np.asarray(context.steps.observation)[valid], self.run.family.observation_space.n)
+        self._seen(np.asarray(context.steps.observation)[valid])
         _codes("action", np.asarray(context.action)[valid], self.run.family.n_actions)
         _rewards(np.asarray(context.reward)[valid])
 

@@ -19,18 +19,20 @@ from icdm.evaluation.off_policy import (
     mean_by_observation,
     off_policy_values,
     untried,
+    weights_err,
 )
 from icdm.files import checksum, read_json
 from icdm.intervals import interval
 from icdm.logs import delimited
-from icdm.logs.codings import UNKNOWN, Coding, remarks
+from icdm.logs.codings import UNKNOWN, Coding, Features, remarks
 from icdm.logs.columns import faulty, plain, raw_values
+from icdm.logs.features import EDGES, STATES, Encoder, fit_encoder
 from icdm.logs.files import Reading
-from icdm.logs.log import Log, hold_out, log_of
+from icdm.logs.log import Log, hold_out
 from icdm.logs.table import parquet_batches
 from icdm.runs.data import CHECKSUM
 from icdm.runs.run import Run
-from icdm.runs.task_rows import TaskRows, end_code, own_codings, read_rows, run_codings
+from icdm.runs.task_rows import TaskRows, as_log, end_code, own_codings, read_rows, run_codings
 
 LEAST_SAMPLE = 30  # effective sample size below which estimates by weights are refused
 UNTRIED = 0.01  # share of untried actions from which the policies are said not to overlap
@@ -86,11 +88,13 @@ def ope(
     how = Reading(**reading)
     codings = run_codings(run) if run else own_codings(path, how)
     rows = read_rows(path, codings, task, how)
-    sizes = codings["observation"].n, codings["action"].n
+    if isinstance(codings["observation"], Features):
+        codings, rows = _with_states(codings, rows, policy)
+    observation, sizes = codings["observation"], (codings["observation"].n, codings["action"].n)
     if run:
-        target = _of_run(run, rows, log_of([rows.rows], end_code(run, codings)), sizes, discount)
+        target = _of_run(run, rows, as_log(rows.rows, observation, end_code(run, codings)), sizes, discount)
     else:
-        target = _of_table(policy, codings, log_of([rows.rows], sizes[0]), sizes, discount)
+        target = _of_table(policy, codings, as_log(rows.rows, observation, sizes[0]), sizes, discount)
     logged = target.logged
     ratio_ET = cumulative_ratios(logged, target.chance_ETA)
     whole_E = np.minimum(ratio_ET[:, -1], clip)
@@ -116,9 +120,24 @@ def ope(
         "clip": clip if math.isfinite(clip) else None,
         "clipped": float((ratio_ET > clip)[logged.valid].mean()),
         "untried": float(untried_S.sum()),
-        "warnings": _warnings(untried_S, codings["observation"]),
-        "notes": target.notes + rows.notes + remarks(codings),
+        "warnings": _warnings(ratio_ET[:, -1], target.behavior, untried_S, codings["observation"]),
+        "notes": target.notes + rows.notes + rows.outside + remarks(codings),
     }
+
+
+def _with_states(codings: dict[str, Coding], rows: TaskRows, policy: str) -> tuple[dict[str, Coding], TaskRows]:
+    """Codings that have states for observations of several features: the run's, else those of the log itself.
+
+    Raises:
+      UserError: a file of action probabilities, which names no features.
+    """
+    observation = codings["observation"]
+    if not isinstance(observation, Encoder):
+        if policy not in ("uniform", "behavior"):
+            raise UserError(f"{policy} names observations, {rows.path} has features: give a run, uniform or behavior")
+        observation = fit_encoder(observation, rows.rows.features, EDGES, STATES)
+    note = f"the states of fitted-Q and of estimated probabilities are {observation.n} groups of similar observations"
+    return codings | {"observation": observation}, rows._replace(notes=[*rows.notes, note])
 
 
 class Target(NamedTuple):
@@ -234,15 +253,22 @@ def read_policy(path: str | pathlib.Path, codings: dict[str, Coding]) -> np.ndar
     return table_SA / np.where(total_S > 0, total_S, 1.0)[:, None]
 
 
-def _warnings(untried_S: np.ndarray, coding: Coding) -> list[str]:
-    if untried_S.sum() <= UNTRIED:
-        return []
-    most = [int(i) for i in np.argsort(-untried_S)[:3] if untried_S[i] > 0]
-    names = ", ".join(str(name) for name in coding.decode(np.array(most)))
-    return [
-        f"the policies do not overlap: {untried_S.sum():.0%} of the policy's actions were never taken in the same "
-        f"observation, most in {names}; of these the log says nothing"
-    ]
+def _warnings(weight_E: np.ndarray, behavior: str, untried_S: np.ndarray, coding: Coding) -> list[str]:
+    found = []
+    if weights_err(weight_E):
+        found.append(
+            f"the mean weight is {weight_E.mean():.3f} and should be 1: the behaviour's probabilities, {behavior}, are "
+            "wrong, or the policy goes where the log has few episodes; per-decision WIS errs, and the other estimates "
+            "rest on the fitted Q alone"
+        )
+    if untried_S.sum() > UNTRIED:
+        most = [int(i) for i in np.argsort(-untried_S)[:3] if untried_S[i] > 0]
+        names = ", ".join(str(name) for name in coding.decode(np.array(most)))
+        found.append(
+            f"the policies do not overlap: {untried_S.sum():.0%} of the policy's actions were never taken in the same "
+            f"observation, most in {names}; of these the log says nothing"
+        )
+    return found
 
 
 def _text(found: dict) -> str:

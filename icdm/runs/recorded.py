@@ -36,7 +36,9 @@ def open_recorded(run: Run, mesh: jax.sharding.Mesh) -> "Recorded":
     """
     s = run.settings
     amounts = dict(tasks=s.evaluation.tasks, episodes=s.evaluation.episodes)
-    data = open_dataset(pathlib.Path(s.data), s.family, run.directory, seed=s.seed, columns=s.columns, **amounts)
+    data = open_dataset(
+        pathlib.Path(s.data), s.family, run.directory, seed=s.seed, columns=s.columns, edges=s.edges, **amounts
+    )
     train, test = (relabelled(log, s.data_labels, s.family) for log in (data.train, data.test))
     _check(run, data)
     return Recorded(run, mesh, dataclasses.replace(data, train=train, test=test))

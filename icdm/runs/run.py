@@ -15,6 +15,7 @@ from icdm.errors import UserError, unknown
 from icdm.files import read_json, whole, write_json
 from icdm.learning import checkpoint
 from icdm.learning.train import TrainConfig
+from icdm.logs.features import Encoder, read_encoder
 from icdm.models.lora import Adapted, adapted, init_factors
 from icdm.models.transformer import Transformer, with_twins
 from icdm.problems.family import Family
@@ -124,6 +125,11 @@ class Run:
     @property
     def layout(self) -> Layout:
         return self.settings.layout
+
+    @functools.cached_property
+    def encoder(self) -> Encoder | None:
+        """How observations of several features are read, if the run learned from such."""
+        return read_encoder(self.directory)
 
     @property
     def key(self) -> jax.Array:

@@ -59,6 +59,9 @@ def defaults() -> dict[str, Any]:
         data="",
         columns="",  # those of another name in the file, as "observation=hr action=dose"
         data_labels="oracle",  # imitation, best_return, pessimistic
+        # Where observations of the file have several features: at how many quantiles the numbers that a model reads of
+        # a feature begin and end (2: a linear map; 0: it reads the states), and how many states k-means makes at most.
+        features=dict(edges=24, states=300),
         # How it is written down, and who reads it.
         layout="transition",  # interleaved, single_steps, text
         reward_bins=16,
@@ -181,6 +184,7 @@ class Settings:
     data: str
     columns: tuple[str, ...]
     data_labels: str
+    edges: int
     published: dict[str, str]
 
     @classmethod
@@ -239,6 +243,7 @@ class Settings:
             data=c["data"],
             columns=columns_of(c["columns"]),
             data_labels=c["data_labels"],
+            edges=c["features"]["edges"],
             published=c["published"].get(f"{c['family']}:horizon={c['horizon']}", {}),
         )
         settings.check()
@@ -255,6 +260,8 @@ class Settings:
             raise UserError(f"context.episodes {episodes}: where states are hidden, at most {EPISODES} are recorded")
         if self.columns and not self.data:
             raise UserError("columns names those of a data file: give --config.data=FILE with it")
+        if self.edges == 1:
+            raise UserError("features.edges 1: give 2 for a linear map, more for one in pieces, 0 to read states")
         if self.data_labels not in DATA_LABELS:
             raise unknown("data_labels", self.data_labels, DATA_LABELS)
         contexts = [self.context, *self.evaluation.further(self.context).values()]

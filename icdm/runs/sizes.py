@@ -37,10 +37,12 @@ def with_sizes_of_data(config: Any) -> Any:
         raise UserError(f"{full['data']} holds no steps with rewards")
     low, high = found["reward"]["min"], found["reward"]["max"]
     known = (found["observations"], found["n_actions"], low, high if high > low else low + 1.0)
-    return c | {
-        "horizon": full["horizon"] or int(found["length"]["max"]),
-        "problem": dict(zip(sizes, known)) | full["problem"],
-    }
+    problem = dict(zip(sizes, known))
+    if found["features"]:
+        edges = full["features"]["edges"]
+        widths = [len(each["words"]) + 1 if "words" in each else edges for each in found["features"].values()]
+        problem |= {"states": full["features"]["states"], "numbers": sum(widths) if edges else 0}
+    return c | {"horizon": full["horizon"] or int(found["length"]["max"]), "problem": problem | full["problem"]}
 
 
 def check_sizes(s: Settings) -> None:

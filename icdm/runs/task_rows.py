@@ -7,8 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from icdm.errors import UserError
-from icdm.logs.codings import Coding
+from icdm.logs.codings import Coding, Features
+from icdm.logs.features import Encoder
 from icdm.logs.files import AS_IT_IS, Reading, coded_parts, fit_codings, open_source
+from icdm.logs.log import Log, log_of
 from icdm.logs.table import Report, Rows, checked, is_table, join, open_table, plain_codings
 from icdm.runs.run import Run
 
@@ -16,13 +18,15 @@ BINS = 16  # intervals of a column of real numbers
 
 
 def run_codings(run: Run) -> dict[str, Coding]:
-    """What codes stand for in a run: as in the table that it learned from, else the family's own integers."""
+    """What codes stand for in a run: as in the table that it learned from, else the family's own integers; observations
+    of several features have the run's encoder."""
     learned = [run.directory / "data.parquet", pathlib.Path(run.settings.data)]
     tables = [path for path in learned if path.suffix == ".parquet" and is_table(path)]
     plain = plain_codings(run.family.observation_space.n, run.family.n_actions)
     if not tables:
         return plain
-    return plain | {name: open_table(tables[0]).codings[name] for name in ("observation", "action")}
+    learned = {name: open_table(tables[0]).codings[name] for name in ("observation", "action")}
+    return plain | learned | ({"observation": run.encoder} if run.encoder else {})
 
 
 def end_code(run: Run, codings: dict[str, Coding]) -> int:
@@ -37,6 +41,19 @@ def own_codings(path: pathlib.Path, how: Reading = AS_IT_IS) -> dict[str, Coding
     return open_table(path).codings if is_table(path) else fit_codings(open_source(path, how), BINS, "quantile")
 
 
+def as_log(rows: Rows, observation: Coding, end: int) -> Log:
+    """The log of some rows, as a model reads it that has observations coded so."""
+    log = log_of([rows], end)
+    return log.with_states(observation) if isinstance(observation, Encoder) else log
+
+
+def _says_the_same(theirs: Coding, ours: Coding) -> bool:
+    """Whether the codes of a table can be read as those of another coding."""
+    if isinstance(theirs, Features) or isinstance(ours, Features):
+        return isinstance(theirs, Features) and isinstance(ours, Features) and theirs.columns == ours.columns
+    return theirs == ours or {theirs.kind, ours.kind} == {"integers"}
+
+
 class TaskRows(NamedTuple):
     """The checked rows of one task of a file.
 
@@ -44,6 +61,7 @@ class TaskRows(NamedTuple):
     start: the t from which the file counts steps.
     n_tasks: how many tasks the file holds.
     notes: how the file was understood.
+    outside: which features lie outside what the run has learned from.
     """
 
     path: pathlib.Path
@@ -51,6 +69,7 @@ class TaskRows(NamedTuple):
     start: int
     n_tasks: int
     notes: list[str]
+    outside: list[str]
 
 
 def read_rows(
@@ -62,19 +81,25 @@ def read_rows(
       UserError: a defect of the file, a value that the codings do not have, or no such task.
     """
     path, start, notes = pathlib.Path(path), 0, []
+    observation = codings["observation"]
+    if isinstance(observation, Features):
+        how = how.with_features(observation.names)
     if is_table(path):
         table = open_table(path)
         for name in ("observation", "action"):
-            kinds = {table.codings[name].kind, codings[name].kind}
-            if table.codings[name] != codings[name] and kinds != {"integers"}:
+            if not _says_the_same(table.codings[name], codings[name]):
                 raise UserError(f"{path}: column {name} is coded in another way than the run's data: give it as .csv")
         own, parts = table.codings, list(table.chunks())
     else:
         source = open_source(path, how)
         kinds = {name: codings[name].kind for name in ("observation", "action")}
+        columns = observation.columns if isinstance(observation, Features) else {}
+        features = {name: "reals" if words is None else "words" for name, words in columns.items()}
         ids = {name: source.kinds[name] for name in ("task_id", "episode_id")}
-        own = fit_codings(source._replace(kinds=ids), 2, "uniform") | {name: codings[name] for name in kinds}
-        passes = functools.partial(coded_parts, source._replace(kinds=ids | kinds, remedies={}), own)
+        own = fit_codings(source._replace(kinds=ids, features={}), 2, "uniform")
+        own |= {name: codings[name] for name in kinds}
+        read = source._replace(kinds=ids | kinds, features=features, remedies={})
+        passes = functools.partial(coded_parts, read, own)
         parts, start = list(checked(path, passes, repair=None, report=Report())), source.start
         notes = source.notes
     if not parts:
@@ -94,4 +119,5 @@ def read_rows(
         rows = rows[rows.task_id == ids[names.index(task)]]
     elif len(ids) > 1:
         raise UserError(f"{path} holds {len(ids)} tasks: name one with --task")
-    return TaskRows(path, rows, start, len(ids), notes)
+    remarks = observation.remarks(rows.features) if isinstance(observation, Encoder) else []
+    return TaskRows(path, rows, start, len(ids), notes, [f"{path}: {text}" for text in remarks])

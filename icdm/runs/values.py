@@ -22,6 +22,8 @@ LIMITS = {  # the lowest and the highest value of numbers, by field or by the la
     "rows": (0, MANY),
     "fine_tune.validation": (0, 1),
     "points": (1, MANY),
+    "features.edges": (0, 1000),
+    "features.states": (1, 2**16),
     "steps": (0, MANY),
     "batch": (1, MANY),
     "warmup": (0, MANY),

@@ -42,10 +42,10 @@ def encode(layout: Layout, trajectories: Trajectories) -> Prompt:
     Append t holds the step before it and the observation that the model acts on at step t; the last append closes the
     episode. An append exists if its step before took place.
     """
-    rows, n_episodes, n_observations = trajectories.observation.shape
+    rows, n_episodes, n_observations = trajectories.observation.shape[:3]
     before = Step(*map(_delayed, trajectories.steps))
     took_place = _delayed(trajectories.valid).at[..., 0].set(True)
-    t = jnp.broadcast_to(jnp.arange(n_observations), trajectories.observation.shape)
+    t = jnp.arange(n_observations)
     tokens = layout.append(t, before, trajectories.observation)
     tokens = dataclasses.replace(tokens, valid=tokens.valid & took_place[..., None])
     tokens = jax.tree.map(
@@ -97,5 +97,5 @@ def side_by_side(prompts: list[Prompt]) -> Tokens:
 
 
 def _delayed(x: jax.Array) -> jax.Array:
-    """x moved by one along the last axis, which grows by one: entry t becomes that of t - 1."""
-    return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(1, 0)])
+    """x (B, E, T ...) moved by one along the axis of steps, which grows by one: entry t becomes that of t - 1."""
+    return jnp.pad(x, [(0, 0), (0, 0), (1, 0)] + [(0, 0)] * (x.ndim - 3))

@@ -11,7 +11,7 @@ NOTHING = -1  # an observation, action or token that is absent
 
 
 class Step(NamedTuple):
-    """A step on its own; every field has the same shape (...,).
+    """A step on its own; every field has the same shape (...,), and R more numbers where observations are vectors.
 
     observation: on which the action was chosen; action; reward: what it paid; arrival: what was observed next.
     """
@@ -36,7 +36,8 @@ class Trajectories:
     first and after every step.
 
     Attributes:
-      observation: (..., T + 1) int32; the last is what was observed after the last step; NOTHING where there is none.
+      observation: (..., T + 1) int32, or (..., T + 1, R) float32 where observations are vectors; the last is what was
+        observed after the last step; NOTHING where there is none.
       action: (..., T) int32.
       reward: (..., T) float32, as the decider sees it: 0 where the problem hides its rewards.
       valid: (..., T) bool, whether the step took place; false once a terminal state was reached.
@@ -56,8 +57,9 @@ class Trajectories:
     @property
     def steps(self) -> Step:
         """Every step on its own, (..., T)."""
-        origin = self.observation[..., :-1] if self.origin is None else self.origin
-        arrival = self.observation[..., 1:] if self.arrival is None else self.arrival
+        before = (slice(None),) * (self.action.ndim - 1)  # the axes before that of the steps; vectors have one after it
+        origin = self.observation[(*before, slice(None, -1))] if self.origin is None else self.origin
+        arrival = self.observation[(*before, slice(1, None))] if self.arrival is None else self.arrival
         return Step(origin, self.action, self.reward, arrival)
 
 

@@ -4,8 +4,8 @@ A layout is defined by one method, `append(t, before, observation)`: the positio
 arrives. Training (`icdm.trajectories.prompt.encode`, whole episodes) and acting (one step at a time into a KV cache)
 both use it, so that they cannot disagree. The model acts at the last position that `append` returns. Beside it a
 layout has `size` (of its vocabulary), `positions` (of one append), `components` and `numbers` (ids and numbers of one
-position), `opening` (ids of what stands before the first episode), `action_ids` and `targets` (what pretraining
-predicts).
+position), `shown` (how observations are written), `opening` (ids of what stands before the first episode), `action_ids`
+and `targets` (what pretraining predicts).
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ import numpy as np
 from icdm.errors import UserError, unknown
 from icdm.problems.family import Family
 from icdm.trajectories.layouts.interleaved import InterleavedLayout
+from icdm.trajectories.layouts.observations import Codes, Vectors
 from icdm.trajectories.layouts.single_steps import SingleStepsLayout
 from icdm.trajectories.layouts.transition import TransitionLayout
 from icdm.trajectories.layouts.vocabulary import Tokens
@@ -35,6 +36,9 @@ class Layout(Protocol):
     action_ids: np.ndarray
     opening: np.ndarray
     independent_steps: bool
+
+    @property
+    def shown(self) -> Codes | Vectors: ...
 
     def append(self, t: jax.Array, before: Step, observation: jax.Array) -> Tokens: ...
 
@@ -74,4 +78,5 @@ def make_layout(
         reward_bins=reward_bins,
         family_actions=family.n_actions,
         sides=grids.pop() if len(grids) == 1 else (),
+        observation_numbers=max(f.observation_space.numbers for f in families),
     )

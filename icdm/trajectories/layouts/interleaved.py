@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from icdm.errors import UserError
 from icdm.trajectories.layouts.vocabulary import Tokens, Vocabulary, slices_of
 from icdm.trajectories.trajectory import NOTHING, Step
 
@@ -18,6 +19,10 @@ class InterleavedLayout(Vocabulary):
 
     positions = 3
     components = 1
+
+    def __post_init__(self) -> None:
+        if self.observation_numbers:
+            raise UserError("layout interleaved: observations of several features have no token, set layout transition")
 
     @property
     def slices(self) -> dict[str, slice]:

@@ -23,8 +23,8 @@ class SingleStepsLayout(TransitionLayout):
     independent_steps = True
 
     def append(self, t: jax.Array, before: Step, observation: jax.Array) -> Tokens:
-        """The end of the step before, if there is one, and the observation; t, observation: (...,)."""
-        observation, t = jnp.broadcast_arrays(observation, t)
+        """The end of the step before, if there is one, and the observation; shapes as in `TransitionLayout`."""
+        t = jnp.broadcast_to(t, self.shown.there(observation).shape)
         end = super().append(jnp.ones_like(t), before, before.arrival)
         end = dataclasses.replace(end, valid=end.valid & (t > 0)[..., None])
         beginning = super().append(jnp.zeros_like(t), before, observation)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from icdm.errors import UserError, unknown
+from icdm.trajectories.layouts.observations import Codes
 from icdm.trajectories.layouts.vocabulary import Tokens
 from icdm.trajectories.trajectory import NOTHING, Step
 
@@ -128,6 +129,10 @@ class TextLayout:
         return self._head + len(self.observation_table[0])
 
     @property
+    def shown(self) -> Codes:
+        return Codes((self.n_observations,))
+
+    @property
     def family_horizon(self) -> int:
         return self.horizon
 
@@ -193,6 +198,8 @@ def phrases_of(
     if form not in FORMS:
         raise unknown("form of text", form, FORMS)
     f = FORMS[form]
+    if not n_observations:
+        raise UserError(f"text {form} has no words for observations of several features: set layout transition")
     if n_actions > len(f.action_names):
         raise UserError(f"text {form} has names for {len(f.action_names)} actions, the family has {n_actions}")
     actions = tuple(f.action.format(name) for name in f.action_names[:n_actions])

@@ -1,0 +1,137 @@
+"""Ways to read several features, on problems of known truth that are seen through them.
+
+    python -m benchmarks.encodings --workdir runs/encodings [--out results/features/encodings.json]
+
+From the same log, with the same labels, a model learns that reads each number in pieces that are linear between 24
+quantiles, one that reads a linear map of it, and one that reads the states of k-means. The worlds are random MDPs (10
+states, 4 actions, 10 decisions; the log acts at random), of which 8 numbers are shown, half of them skewed, and the
+hospital of `benchmarks.hospital` with all 47 numbers of ICU-Sepsis. The gap is that of the best actions, in truth, to
+the optimum of who knows the state, over that of random actions. What was measured is kept: the same command goes on.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks.hospital import NOISE, clinicians, hospital
+from benchmarks.worlds import Knowing, Learned, World, columns, optimum, play, value_of, write_log
+from experiments.configs import log as log_config
+from experiments.experiment import run
+from icdm.families.icu_sepsis import icu_arrays
+from icdm.files import write_json
+from icdm.intervals import mean_interval
+from icdm.problems.family import make_family
+from icdm.provenance import provenance
+from icdm.runs.decider import Decider
+from icdm.trajectories.collect import draw_problems
+
+ENCODINGS = {"pieces": 24, "linear": 2, "states": 0}  # edges of a feature
+SIZES = dict(states=10, actions=4, horizon=10)
+FEATURES, NOISE_OF_RANDOM, MISSING = 8, 0.5, 0.1
+EPISODES, STAYS = 1000, 2000
+PLAYED = 10_000
+
+
+def random_world(seed: int) -> World:
+    """A random MDP; half of its features are exponentials."""
+    with jax.enable_x64(True):
+        mdp = draw_problems(make_family("random_mdp", **SIZES), jax.random.key(seed), 1)
+    rng = np.random.default_rng(seed)
+    return World(
+        mdp=jax.tree.map(np.asarray, mdp),
+        actions=tuple(f"a{i}" for i in range(SIZES["actions"])),
+        names=tuple(f"x{i}" for i in range(FEATURES)),
+        mean_SF=rng.normal(size=(SIZES["states"], FEATURES)),
+        noise_F=np.full(FEATURES, NOISE_OF_RANDOM),
+        scale=tuple((lambda x: np.exp(2 * x)) if i % 2 else (lambda x: x) for i in range(FEATURES)),
+        missing_F=np.full(FEATURES, MISSING),
+        digits=4,
+    )
+
+
+def whole_hospital() -> World:
+    """The hospital with all numbers of its patients' states, a tenth of them missing."""
+    mean_SF = icu_arrays()["state_cluster_centers"]
+    n = mean_SF.shape[1]
+    return dataclasses.replace(
+        hospital(),
+        names=tuple(f"x{i}" for i in range(n)),
+        mean_SF=mean_SF,
+        noise_F=np.full(n, NOISE),
+        scale=(lambda x: x,) * n,
+        missing_F=np.full(n, MISSING),
+    )
+
+
+def measured(workdir: pathlib.Path, world: World, log: pathlib.Path, edges: int, states: int, seed: int) -> dict:
+    """Value and cost of what is learned from a log by one encoding."""
+    config = log_config.get_config()
+    config.seed, config.data, config.columns = seed, str(log), " ".join(columns(world))
+    config.context.episodes = 0
+    config.features.update(edges=edges, states=states)
+    config.fine_tune.update(steps=600)
+    began = time.process_time()
+    results = run(config, workdir)
+    seconds = time.process_time() - began
+    decider = Decider.from_run(workdir)
+    played = play(world, Learned(decider, world.names, draws=False), PLAYED, 10**6 + seed)
+    value, ends = mean_interval(played.returns)
+    return {
+        "value": {"mean": value, "ci95": ends},
+        "numbers": decider.run.layout.numbers,
+        "positions": decider.run.family.horizon + 1,
+        "cpu_seconds": seconds,
+        "test_cross_entropy": results["test_cross_entropy"]["mean"],
+    }
+
+
+def compared(
+    workdir: pathlib.Path, world: World, behavior_TSA: np.ndarray, episodes: int, states: int, seed: int
+) -> dict:
+    """Every encoding in one world; what was measured before is read."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    log = workdir / "log.csv"
+    if not log.exists():
+        write_log(log, world, play(world, Knowing(behavior_TSA), episodes, seed))
+    best, random = optimum(world), value_of(world, np.full_like(behavior_TSA, 1 / behavior_TSA.shape[-1]))
+    found: dict[str, Any] = {"optimum": best, "random": random, "behavior": value_of(world, behavior_TSA)}
+    for name, edges in ENCODINGS.items():
+        kept = workdir / f"{name}.json"
+        if not kept.exists():
+            write_json(kept, measured(workdir / name, world, log, edges, states, seed))
+        found[name] = json.loads(kept.read_text())
+        mean, (low, high) = found[name]["value"]["mean"], found[name]["value"]["ci95"]
+        gap, *ends = ((best - x) / (best - random) for x in (mean, high, low))
+        found[name]["normalized_gap"] = {"mean": gap, "ci95": ends}
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--workdir", type=pathlib.Path, required=True)
+    parser.add_argument("--seeds", type=int, default=3, help="random MDPs (%(default)s)")
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("results/features/encodings.json"))
+    arguments = parser.parse_args()
+    content: dict[str, Any] = {"edges": ENCODINGS, "episodes": EPISODES, "stays": STAYS, "worlds": {}}
+    content["made_with"] = provenance()
+    uniform = np.full((1, SIZES["states"], SIZES["actions"]), 1 / SIZES["actions"])
+    for seed in range(arguments.seeds):
+        name = f"random_mdp_{seed}"
+        content["worlds"][name] = compared(
+            arguments.workdir / name, random_world(seed), uniform, EPISODES, SIZES["states"], seed
+        )
+        write_json(arguments.out, content)
+    world = whole_hospital()
+    content["worlds"]["hospital"] = compared(arguments.workdir / "hospital", world, clinicians(world), STAYS, 300, 0)
+    write_json(arguments.out, content)
+    print(json.dumps(content, indent=2))
+
+
+if __name__ == "__main__":
+    main()
