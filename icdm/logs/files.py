@@ -232,7 +232,7 @@ def _columns(path: pathlib.Path, names: list[str], reading: Reading) -> dict[str
         if name not in (*columns, *DEFAULTS) and not (name == "observation" and reading.features):
             raise UserError(
                 f"{path}: column {name} is missing (it has {', '.join(names)[:200]}): name it by --columns {name}=... "
-                "of icdm describe, convert and ope, in training by --config.columns; of several features give all, as in "
+                "of icdm describe, convert and ope, in training by --config.columns; of several features give all: "
                 "observation=hr,map"
             )
     for theirs in columns.values():
