@@ -45,6 +45,14 @@ def mdps() -> str:
     return table(["", *(f"`{name}`" for name in READERS)], rows)
 
 
+def hidden() -> str:
+    """Normalised gaps where the state is hidden."""
+    names = ("fine_tuned", "no_context", "posterior_mean", "fast_informed", "qmdp", "most_likely_state")
+    policies = _policies("tiger/tiger", {})
+    gaps = [percent(policies[name]["normalized_gap"], 2) for name in names]
+    return table(["", *(f"`{name}`" for name in names)], [[_linked("`tiger`", "tiger/tiger"), *gaps]])
+
+
 def bandit() -> str:
     """Held-out labels and regret of the bandit of DPT."""
     found = results_of("dpt/bandit")
