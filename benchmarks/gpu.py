@@ -92,7 +92,7 @@ def language():
 
     rows, length, every, vocabulary, training = 32, 512, 16, 49_152, TrainConfig(lora_rank=16)
     config = ModelConfig(
-        width=576, layers=30, heads=9, kv_heads=3, hidden=1536, tied=True, rotary_base=1e5, dtype="bfloat16"
+        width=576, layers=30, heads=9, kv_heads=3, hidden=1536, tied_embedding=True, rotary_base=1e5, dtype="bfloat16"
     )
     drawn = Transformer(config, vocabulary, nnx.Rngs(0), numbers=0)
     model = jax.tree.map(lambda w: w.astype(jnp.bfloat16), drawn)

@@ -258,7 +258,7 @@ def test_an_index_has_to_agree_with_its_files(copy):
 def test_the_tensors_decide_whether_the_embedding_is_the_output_matrix_too(copy):
     directory = copy("llama")
     edit_json(directory / "config.json", tie_word_embeddings=False)
-    assert open_directory(directory).config.tied  # there is no other output matrix
+    assert open_directory(directory).config.tied_embedding  # there is no other output matrix
     edit_json(directory / "config.json", tie_word_embeddings=True)
 
     def repeat(factor):
@@ -268,12 +268,12 @@ def test_the_tensors_decide_whether_the_embedding_is_the_output_matrix_too(copy)
         edit_tensors(directory / "model.safetensors", change)
 
     repeat(1)
-    assert errors_of(model_of(directory), "llama").max() < 1e-4 and open_directory(directory).config.tied
+    assert errors_of(model_of(directory), "llama").max() < 1e-4 and open_directory(directory).config.tied_embedding
     repeat(2)
     check_refused(lambda: open_directory(directory), "lm_head.weight", "tie_word_embeddings")
     edit_json(directory / "config.json", tie_word_embeddings=False)
     doubled = model_of(directory)
-    assert not doubled.config.tied
+    assert not doubled.config.tied_embedding
     ids = ids_of("llama")
     np.testing.assert_allclose(logits_of(doubled, ids), 2 * logits_of(fixture_model("llama"), ids), atol=1e-4)
 

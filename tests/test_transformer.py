@@ -5,6 +5,7 @@ import dataclasses
 import chex
 import jax
 import jax.numpy as jnp
+import jax.test_util
 import numpy as np
 import optax
 import pytest
@@ -230,6 +231,58 @@ def test_layers_in_a_loop_compute_what_unrolled_layers_do(model, monkeypatch):
     assert model.empty_cache(4, 14).k.shape[0] == model.config.layers
     in_a_loop = jax.jit(lambda model: found(model))(model)  # traced anew
     chex.assert_trees_all_close(in_a_loop, unrolled, atol=2e-3, rtol=2e-4)  # gradients reach 80
+
+
+@pytest.mark.parametrize("loops", [1, 3, 9])
+def test_loops_are_layers_that_hold_the_same_weights(loops):
+    """Forward, with a cache, at every place, and back; nine are a loop of the program, three are not."""
+    tied = make_model(dataclasses.replace(CONFIGS["grouped"], tied=True, layers=3)).looped(loops)
+    assert tied.blocks.q.shape[0] == 1
+    untied = make_model(dataclasses.replace(CONFIGS["grouped"], layers=loops))
+    named = tied.named_weights()
+    untied = untied.with_weights(
+        lambda name: jnp.repeat(named[name], loops, 0) if name.startswith("blocks") else named[name]
+    )
+    tokens = ragged_tokens()
+
+    @jax.jit
+    def found(model):
+        def loss(model):
+            return jnp.where(tokens.valid[..., None], jnp.sin(model(tokens).hidden), 0).sum()
+
+        first = jax.tree.map(lambda x: x[:, :9], tokens)
+        output = model(first, model.empty_cache(4, 14))
+        rest = model(jax.tree.map(lambda x: x[:, 9:], tokens), output.cache).hidden
+        read = everything_read(model, tokens)[1]
+        return jnp.where(tokens.valid[:, 9:, None], rest, 0), read, jax.grad(loss)(model)
+
+    *ours, own_gradient = found(tied)
+    *theirs, gradient = found(untied)
+    chex.assert_trees_all_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    summed = {
+        name: leaf.sum(0, keepdims=True) if name.startswith("blocks") else leaf
+        for name, leaf in gradient.named_weights().items()
+    }
+    chex.assert_trees_all_close(own_gradient.named_weights(), summed, atol=2e-3, rtol=2e-4)
+
+
+def test_the_gradient_of_loops_is_that_of_finite_differences():
+    model = make_model(ModelConfig(width=8, layers=4, heads=1, kv_heads=1, hidden=8, tied=True))
+    tokens = ragged_tokens()
+
+    def loss(up_XDF):
+        named = model.named_weights() | {"blocks.up": up_XDF}
+        hidden = model.with_weights(lambda name: named[name])(tokens).hidden
+        return jnp.where(tokens.valid[..., None], jnp.sin(hidden), 0).sum()
+
+    jax.test_util.check_grads(jax.jit(loss), (model.blocks.up[...],), order=1, modes=["rev"], atol=0.02, rtol=0.02)
+
+
+def test_layers_with_weights_of_their_own_are_no_loops(model):
+    with pytest.raises(UserError, match="3 loops: the . layers have weights of their own"):
+        model.looped(3)
+    with pytest.raises(UserError, match="sizes"):
+        make_model(ModelConfig(width=8, layers=2, heads=1, kv_heads=1, hidden=8, tied=True)).looped(0)
 
 
 def test_a_model_is_described_without_its_weights(model):

@@ -51,7 +51,7 @@ def test_rows_lose_some_of_their_first_episodes_whole(tasks):
 
 def test_names_are_a_relabelling_of_each_row(tasks):
     layout = dataclasses.replace(make_layout("transition", FAMILY, reward_bins=2), n_observations=11)
-    plain = Planned(PLAIN, LABELS, "oracle", 1)
+    plain = Planned(PLAIN, LABELS, "oracle", (1,))
     key = jax.random.split(jax.random.key(4))[0]
     before = jax.jit(lambda key: plain(FAMILY, tasks, jnp.arange(B), key))(key)
     after = lesson_of(Renamed(plain, layout), tasks)
@@ -65,7 +65,7 @@ def test_names_are_a_relabelling_of_each_row(tasks):
 
 
 def test_every_row_counts_the_same_whatever_its_scale(tasks):
-    recorder = Levelled(Planned(PLAIN, LABELS, "oracle", 1))
+    recorder = Levelled(Planned(PLAIN, LABELS, "oracle", (1,)))
     lesson = lesson_of(recorder, tasks)
     for target in (lesson.target, *lesson.iterates):
         zero = jnp.zeros_like(target.target.q)
@@ -77,7 +77,7 @@ def test_every_row_counts_the_same_whatever_its_scale(tasks):
 @pytest.mark.slow
 def test_labels_that_read_on_are_the_replanned_posterior_mean(tasks):
     """Beside the policy that is a reference, at every step of the last episode."""
-    lesson = lesson_of(Planned(PLAIN, LABELS, "posterior_mean_replanned", 2), tasks)
+    lesson = lesson_of(Planned(PLAIN, LABELS, "posterior_mean_replanned", (1, 2)), tasks)
     context, own = (jax.tree.map(lambda x: x[:, part], lesson.trajectories) for part in (slice(0, K), K))
     for ahead, target in ((5, lesson.target), (1, lesson.iterates[0]), (2, lesson.iterates[1])):
         assert isinstance(target, Advantage)
@@ -87,7 +87,7 @@ def test_labels_that_read_on_are_the_replanned_posterior_mean(tasks):
             _, q, carry = policy.act(carry, own.observation[:, t], jax.random.key(0))
             np.testing.assert_allclose(target.q[:, -1, t], q, atol=1e-5)
             carry = policy.observe(carry, own.action[:, t], own.reward[:, t])
-    whole = lesson_of(Planned(PLAIN, LABELS, "posterior_mean", 0), tasks)
+    whole = lesson_of(Planned(PLAIN, LABELS, "posterior_mean", ()), tasks)
     np.testing.assert_allclose(lesson.target.q[:, :-1], whole.target.q[:, :-1], atol=1e-6)
 
 

@@ -61,12 +61,12 @@ class RandomMDP:
         return self.posterior_sample(key, Counts(zeros, jnp.zeros((self.n_states, self.actions))))
 
     def posterior_mean(self, counts: Counts) -> MDP:
-        transition = dirichlet_mean(self._prior + counts.transition)
+        transition = dirichlet_mean(self._prior[None] + counts.transition)
         return self._problem(transition, (1 + counts.reward_sum) / (2 + counts.visits))
 
     def posterior_sample(self, key: jax.Array, counts: Counts) -> MDP:
         transition_key, reward_key = jax.random.split(key)
-        transition = dirichlet_draw(transition_key, self._prior + counts.transition)
+        transition = dirichlet_draw(transition_key, self._prior[None] + counts.transition)
         failures = counts.visits - counts.reward_sum
         return self._problem(transition, jax.random.beta(reward_key, 1 + counts.reward_sum, 1 + failures))
 

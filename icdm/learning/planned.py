@@ -30,14 +30,14 @@ class Planned:
         all that a reader of the context can know; "posterior_mean_replanned", in the last episode given its earlier
         steps too. Labels of the latter two are a function of what the model reads, so that no luck of the draw is left
         in them.
-      iterates: after how many layers, from the first on, the stream is asked for values too: after layer l for the Q
-        with l rewards to come, as value iteration computes them one after another.
+      ahead: what the stream is asked for after each earlier layer too, from the first on: the Q with so many rewards to
+        come, say 1, 2, ... as value iteration computes them one after another.
     """
 
     rows: Recorder
     labels: LabelConfig
     teacher: str
-    iterates: int
+    ahead: tuple[int, ...]
 
     def __call__(self, family: Family, tasks: Tasks, task_B: jax.Array, key: jax.Array) -> Lesson:
         trajectories = self.rows(family, tasks, task_B, key).trajectories
@@ -46,7 +46,7 @@ class Planned:
         else:
             context = jax.tree.map(lambda x: x[:, :-1], trajectories)
             q_BTSA = jax.vmap(functools.partial(fitted_q, family))(context)
-        ahead = (family.horizon, *range(1, self.iterates + 1))
+        ahead = (family.horizon, *self.ahead)
         labels = [q_ahead(q_BTSA, trajectories, k) for k in ahead]
         if self.teacher == "posterior_mean_replanned":
             last = jax.vmap(functools.partial(replanned_q, family, ahead=ahead))(trajectories)

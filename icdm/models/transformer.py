@@ -49,6 +49,8 @@ class ModelConfig:
       rotary_base: wavelength base of the rotary positions; 0 leaves attention blind to order.
       rotary_divisors: what the frequency of each pair is divided by, (D/2,); () for nothing. Published models stretch
         their positions so.
+      tied: whether all layers are one, applied `layers` times over, as loops (Dehghani et al., "Universal transformers",
+        2019); `looped` gives the same model with more or fewer of them. What was read stays in the stream throughout.
       prefix: whether the positions of a context attend to one another in both directions, as in a prefix language
         model (Raffel et al., 2020). Values that a layer computes at one transition can then be read at every other.
       max_length: the longest input, in positions.
@@ -57,7 +59,7 @@ class ModelConfig:
       head_width: D of a head; 0 for width / heads.
       biases: whether q, k and v have a bias (Qwen2).
       head_norms: whether q and k of each head are normalised before they are rotated (Qwen3).
-      tied: whether the embedding is the output matrix too.
+      tied_embedding: whether the embedding is the output matrix too.
       norm_epsilon: of RMSNorm.
     """
 
@@ -70,6 +72,7 @@ class ModelConfig:
     mixing: int = 0
     rotary_base: float = 10_000.0
     rotary_divisors: tuple[float, ...] = ()
+    tied: bool = False
     prefix: bool = False
     max_length: int = 1024
     dtype: str = "float32"
@@ -77,7 +80,7 @@ class ModelConfig:
     head_width: int = 0
     biases: bool = False
     head_norms: bool = False
-    tied: bool = False
+    tied_embedding: bool = False
     norm_epsilon: float = 1e-6
 
     def __post_init__(self):
@@ -116,7 +119,7 @@ class Output(NamedTuple):
 
 
 class Block(nnx.Module):
-    """One layer's weights; all layers' along a leading axis X."""
+    """One layer's weights; all layers' along a leading axis X, which is of length 1 if they are tied."""
 
     def __init__(self, c: ModelConfig, rngs: nnx.Rngs):
         def weight(fan_in: float, *shape):
@@ -154,15 +157,15 @@ class Transformer(nnx.Module):
     def __init__(self, config: ModelConfig, vocabulary: int, rngs: nnx.Rngs, numbers: int = 1):
         c = config
         self.config = c
-        scale = c.width**-0.5 if c.tied else 1.0
+        scale = c.width**-0.5 if c.tied_embedding else 1.0
         self.embed = nnx.Param(scale * jax.random.normal(rngs.params(), (vocabulary, c.width)))
         if numbers:
             self.number = nnx.Param(numbers**-0.5 * jax.random.normal(rngs.params(), (numbers, c.width)))
         if c.mixing:
             self.mixing = nnx.Param(jnp.zeros((c.mixing, c.width, c.width)))
-        self.blocks = nnx.vmap(lambda r: Block(c, r))(rngs.split(c.layers))
+        self.blocks = nnx.vmap(lambda r: Block(c, r))(rngs.split(1 if c.tied else c.layers))
         self.norm = nnx.Param(jnp.ones(c.width))
-        if not c.tied:
+        if not c.tied_embedding:
             self.unembed = nnx.Param(c.width**-0.5 * jax.random.normal(rngs.params(), (c.width, vocabulary)))
 
     @classmethod
@@ -229,7 +232,10 @@ class Transformer(nnx.Module):
             sight_BL = slot_BL
         turn = rotation(slot_BL, self.config.head_width, self.config.rotary_base, self.config.rotary_divisors)
         layer = functools.partial(model._layer, slot_BL, sight_BL, context, turn, length_B)
-        weights = model.blocks, adapters
+        blocks = model.blocks
+        if c.tied:
+            blocks = jax.tree.map(lambda w: jnp.repeat(w, c.layers, 0), blocks)
+        weights = blocks, adapters
         if self._is_a_loop and not taps:
             memories = None if cache is None else (cache.k, cache.v)
             scanned = self._again(lambda x, own: layer(x, *own), taps)
@@ -250,13 +256,25 @@ class Transformer(nnx.Module):
             x_BLD = _permuted(x_BLD, place_BL)
         return Output(model.normed(x_BLD), cache)
 
+    def looped(self, loops: int) -> "Transformer":
+        """The same weights, the one layer of a tied model applied so many times; each number is a program of its own.
+
+        Raises:
+          UserError: layers are not tied, or there is to be none.
+        """
+        if not self.config.tied:
+            raise UserError(f"{loops} loops: the {self.config.layers} layers have weights of their own (model.tied)")
+        model = jax.tree.map(lambda w: w, self)
+        model.config = dataclasses.replace(self.config, layers=loops)
+        return model
+
     def normed(self, stream_BLD: jax.Array) -> jax.Array:
         """The stream as the output matrix reads it, after the last layer or, for a probe, after another."""
         return rms_norm(stream_BLD, self.norm[...], self.config.norm_epsilon)
 
     def logits(self, hidden_BLD: jax.Array, ids: slice | np.ndarray = slice(None)) -> jax.Array:
         """Scores over (a part of) the vocabulary, float32."""
-        unembed_DV = self.embed[...][ids].T if self.config.tied else self.unembed[...][:, ids]
+        unembed_DV = self.embed[...][ids].T if self.config.tied_embedding else self.unembed[...][:, ids]
         return linear(hidden_BLD, unembed_DV.astype(hidden_BLD.dtype)).astype(jnp.float32)
 
     def empty_cache(self, rows: int, capacity: int) -> Cache:

@@ -170,13 +170,15 @@ class GGUF:
             rotary_divisors=divisors,
             max_length=of("context_length"),
             head_width=head_width,
-            tied="output.weight" not in self.tensors,
+            tied_embedding="output.weight" not in self.tensors,
             norm_epsilon=float(of("attention.layer_norm_rms_epsilon")),
         )
 
     def _check_names(self) -> None:
         """Raises UserError unless the file holds exactly the tensors of its architecture."""
-        names = {stored for name, (stored, _) in NAMES.items() if not (name == "unembed" and self.config.tied)}
+        names = {
+            stored for name, (stored, _) in NAMES.items() if not (name == "unembed" and self.config.tied_embedding)
+        }
         wanted = {name.format(i) for name in names for i in range(self.config.layers if "{}" in name else 1)}
         check_names(self.path, wanted, self.tensors.keys() - {ROTARY})
 

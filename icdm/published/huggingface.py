@@ -40,7 +40,7 @@ class Directory:
         shape = self.architecture.shape(attributes)
         attributes.check_all_read()
         self.files = _files_of_tensors(path)
-        self.config = dataclasses.replace(shape, tied=self._is_tied())
+        self.config = dataclasses.replace(shape, tied_embedding=self._is_tied())
         self._check_names()
 
     @functools.cached_property
@@ -107,10 +107,12 @@ class Directory:
             name.format(layer)
             for name in self.architecture.tensors.values()
             for layer in range(self.config.layers if "{}" in name else 1)
-            if not (name == unembed and self.config.tied)
+            if not (name == unembed and self.config.tied_embedding)
         }
         frequencies = {name for name in self.files if FREQUENCIES.fullmatch(name)}
-        check_names(self.path, wanted, self.files.keys() - frequencies - ({unembed} if self.config.tied else set()))
+        check_names(
+            self.path, wanted, self.files.keys() - frequencies - ({unembed} if self.config.tied_embedding else set())
+        )
         c = self.config
         divisors = np.array(c.rotary_divisors or 1.0)
         expected = c.rotary_base ** (-2 * np.arange(c.head_width // 2) / c.head_width) / divisors

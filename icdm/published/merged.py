@@ -35,4 +35,4 @@ def write_merged(directory: pathlib.Path, model: Transformer, published: Publish
     for name, text in published.tokenizer_files().items():
         write_text(directory / name, text)
     dtype = str(model.embed[...].dtype)
-    write_json(directory / CONFIG, attributes | {"dtype": dtype, "tie_word_embeddings": model.config.tied})
+    write_json(directory / CONFIG, attributes | {"dtype": dtype, "tie_word_embeddings": model.config.tied_embedding})

@@ -83,7 +83,7 @@ class Simulated:
             return Mixture(learned), Mixture(others)
         recorder = Labelled(s.context, s.query_behavior, s.labels)
         if s.is_planned:
-            recorder = Planned(recorder, s.labels, s.teacher, s.n_iterates)
+            recorder = Planned(recorder, s.labels, s.teacher, s.ahead)
         source = labelled_tasks(s.family, recorder, rows, key, self.mesh, s.label_oracle, s.pool)
         return held_out(source, s.n_held_out) if s.n_held_out else (source, None)
 
@@ -91,7 +91,7 @@ class Simulated:
         """The rows of one part of the mixture."""
         s = self.run.settings
         rows = Shortened(Labelled(part.context, s.query_behavior, s.labels))
-        rows = Planned(rows, s.labels, part.teacher, s.n_iterates)
+        rows = Planned(rows, s.labels, part.teacher, s.ahead)
         recorder = Renamed(Levelled(rows) if s.labels.labels == "advantage" else rows, part.layout)
         key = jax.random.fold_in(key, i)
         return played_tasks(part.family, recorder, part.rows, key, self.mesh, s.label_oracle, s.pool)

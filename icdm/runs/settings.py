@@ -79,6 +79,7 @@ def defaults() -> dict[str, Any]:
             mlp="gated",
             mixing=0,
             rotary_base=10_000.0,
+            tied=False,  # one layer, applied `layers` times over
             prefix=False,  # the positions of a context attend to one another in both directions
             max_length=1024,
             dtype="float32",
@@ -307,22 +308,32 @@ class Settings:
             )
 
     @property
-    def n_iterates(self) -> int:
-        """Of how many layers, from the first on, values are asked too."""
-        return self.iterates * (self.model.layers - 1)
+    def ahead(self) -> tuple[int, ...]:
+        """How many rewards ahead the stream after each earlier layer is asked for values too, from the first on; all of
+        them, as after the last, where layers are tied: their number is chosen at use."""
+        earlier = range(1, self.model.layers)
+        if self.model.tied:
+            horizon = max(self.family.horizon, *(part.family.horizon for part in self.mixture), 0)
+            return tuple(horizon for _ in earlier)
+        return tuple(earlier) if self.iterates else ()
 
     @property
     def is_planned(self) -> bool:
         """Whether labels come from a table of Q-values (`icdm.learning.planned`)."""
-        return self.teacher != "oracle" or self.iterates
+        return self.teacher != "oracle" or bool(self.ahead)
 
     def _check_teacher(self) -> None:
         if not self.mixture:
             check_teacher("fine_tune.teacher", self.teacher, self.family, self.family_name)
         if self.is_planned and (self.data or self.family.hides_state or self.labels.labels == "tokens"):
             raise UserError(
-                "fine_tune.teacher and fine_tune.iterates need Q-values of states: a family that shows its state, no "
-                "recorded data, and labels other than tokens"
+                "fine_tune.teacher, fine_tune.iterates and model.tied need Q-values of states: a family that shows its "
+                "state, no recorded data, and labels other than tokens"
+            )
+        if self.model.tied and (self.iterates or self.pretrain.steps or self.fine_tune.lora_rank):
+            raise UserError(
+                "model.tied: every loop is asked for the same, and has no adapters of its own; set fine_tune.iterates to "
+                "False, pretrain.steps and fine_tune.lora_rank to 0"
             )
 
     def _check_mixture(self) -> None:

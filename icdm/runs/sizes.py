@@ -1,5 +1,6 @@
 """The sizes of a run's problem, and what it would take, by arithmetic, before anything is allocated."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,8 @@ def check_sizes(s: Settings) -> None:
 
 def parameters(m: ModelConfig, vocabulary: int) -> int:
     """The number of weights of a model, but for vectors."""
-    return matrix_weights(m) + vocabulary * m.width * (1 if m.tied else 2)
+    held = dataclasses.replace(m, layers=1) if m.tied else m
+    return matrix_weights(held) + vocabulary * m.width * (1 if m.tied_embedding else 2)
 
 
 def problem_size(family: Family) -> int:

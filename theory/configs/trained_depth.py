@@ -1,4 +1,4 @@
-"""The runs in which reach is measured against depth: layered MDPs, and models of 1 to 8 layers with equally many weights.
+"""The runs in which reach is measured against depth: layered MDPs, models of 1 to 8 layers with equally many weights.
 
     python -m experiments.run --config=theory/configs/trained_depth.py:4 --workdir=runs/depth_4
 
@@ -6,19 +6,22 @@ Six layers of three states: from the first decision on, a state of layer k is k 
 config `planning` the labels are those of the posterior-mean planner, and positions of the context read one another. The
 layers are not asked for iterates, which would put one backup in each: how far a model of so many layers looks ahead is
 its own affair.
+
+`loops` is one layer with as many weights, applied up to 8 times over and read after every time.
 """
 
 from experiments.configs import planning
 
-SIZES = {1: (128, 256), 2: (88, 192), 4: (64, 128), 8: (48, 80)}  # width and hidden units: 0.16 million weights each
+# Width and hidden units: 41,000 weights each.
+SIZES = {"1": (64, 128), "2": (48, 80), "3": (36, 80), "4": (32, 64), "6": (28, 44), "8": (24, 40), "loops": (64, 128)}
 
 
 def get_config(layers="4"):
     c = planning.get_config()
     c.horizon = 6
     c.problem = dict(layers=6, states=3, actions=2, discount=1.0, concentration=0.05)
-    c.context.update(episodes=12)
-    width, hidden = SIZES[int(layers)]
-    c.model.update(layers=int(layers), width=width, hidden=hidden)
-    c.fine_tune.update(steps=3000, batch=32, iterates=False, log_every=50)
+    c.context.update(episodes=10)
+    tied, (width, hidden) = layers == "loops", SIZES[layers]
+    c.model.update(tied=tied, layers=8 if tied else int(layers), width=width, hidden=hidden, heads=2, kv_heads=2)
+    c.fine_tune.update(steps=8000, batch=16, iterates=False, learning_rate=3e-3, checkpoint_every=500, log_every=100)
     return c

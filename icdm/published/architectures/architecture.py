@@ -40,7 +40,7 @@ class Architecture:
 
     Attributes:
       class_name: its class in transformers.
-      shape: the model that the attributes describe, `tied` aside; it reads or refuses each of them.
+      shape: the model that the attributes describe, `tied_embedding` aside; it reads or refuses each of them.
       tensors: the tensor of each weight of a `Transformer`, with {} for the layer.
     """
 
