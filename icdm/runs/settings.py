@@ -332,8 +332,8 @@ class Settings:
             )
         if self.model.tied and (self.iterates or self.pretrain.steps or self.fine_tune.lora_rank):
             raise UserError(
-                "model.tied: every loop is asked for the same, and has no adapters of its own; set fine_tune.iterates to "
-                "False, pretrain.steps and fine_tune.lora_rank to 0"
+                "model.tied: every loop is asked for the same, and has no adapters of its own; set fine_tune.iterates "
+                "to False, pretrain.steps and fine_tune.lora_rank to 0"
             )
 
     def _check_mixture(self) -> None:

@@ -5,7 +5,7 @@
 Six layers of three states: from the first decision on, a state of layer k is k steps away whatever is done. As in the
 config `planning` the labels are those of the posterior-mean planner, and positions of the context read one another. The
 layers are not asked for iterates, which would put one backup in each: how far a model of so many layers looks ahead is
-its own affair.
+its own affair. Tasks come from a pool, episodes are new in every step; the loss on held-out tasks is in metrics.jsonl.
 
 `loops` is one layer with as many weights, applied up to 8 times over and read after every time.
 """
@@ -23,5 +23,6 @@ def get_config(layers="4"):
     c.context.update(episodes=10)
     tied, (width, hidden) = layers == "loops", SIZES[layers]
     c.model.update(tied=tied, layers=8 if tied else int(layers), width=width, hidden=hidden, heads=2, kv_heads=2)
-    c.fine_tune.update(steps=8000, batch=16, iterates=False, learning_rate=3e-3, checkpoint_every=500, log_every=100)
+    c.fine_tune.update(steps=6000, batch=16, iterates=False, learning_rate=3e-3, checkpoint_every=500, log_every=100)
+    c.fine_tune.update(pool=8192, validation=0.03, validate_every=300, patience=20)
     return c
