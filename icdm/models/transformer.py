@@ -50,7 +50,8 @@ class ModelConfig:
       rotary_divisors: what the frequency of each pair is divided by, (D/2,); () for nothing. Published models stretch
         their positions so.
       tied: whether all layers are one, applied `layers` times over, as loops (Dehghani et al., "Universal
-        transformers", 2019); `looped` gives the same model with more or fewer of them. What was read stays in the stream throughout.
+        transformers", 2019); `looped` gives the same model with more or fewer of them. What was read stays in the
+        stream throughout.
       prefix: whether the positions of a context attend to one another in both directions, as in a prefix language
         model (Raffel et al., 2020). Values that a layer computes at one transition can then be read at every other.
       max_length: the longest input, in positions.

@@ -19,6 +19,12 @@ SURE = 0.25
 
 def distances(rows: Rows) -> np.ndarray:
     """Steps from the query's state to that of every recorded step, (N, E, T); -1 where no path leads there."""
+    every_N11 = np.arange(len(rows.queries))[:, None, None]
+    return distances_of_states(rows)[every_N11, np.asarray(rows.episodes.steps.observation)]
+
+
+def distances_of_states(rows: Rows) -> np.ndarray:
+    """Steps from the query's state to every state, (N, S); -1 where no path leads there."""
     leads_NSS = reachable(rows)
     n, S = leads_NSS.shape[:2]
     every = np.arange(n)
@@ -27,7 +33,7 @@ def distances(rows: Rows) -> np.ndarray:
     for k in range(1, S):
         reached_NS = ((distance_NS == k - 1)[:, :, None] & leads_NSS).any(1)
         distance_NS[reached_NS & (distance_NS < 0)] = k
-    return distance_NS[every[:, None, None], np.asarray(rows.episodes.observation)[..., :-1]]
+    return distance_NS
 
 
 def reachable(rows: Rows) -> np.ndarray:
@@ -66,6 +72,12 @@ def opposite(rows: Rows, flipped_NET: np.ndarray) -> np.ndarray:
     """The rewards, (N, E, T), r replaced by lowest + highest - r wherever they are flipped."""
     reward_NET = np.asarray(rows.episodes.reward)
     return np.where(flipped_NET, sum(rows.family.reward_range) - reward_NET, reward_NET)
+
+
+def all_paid(rows: Rows, state_N: np.ndarray, reward: float) -> np.ndarray:
+    """The rewards, (N, E, T), `reward` in the place of all that the context shows in one state of each row."""
+    there_NET = rows.context_steps & (np.asarray(rows.episodes.steps.observation) == state_N[:, None, None])
+    return np.where(there_NET, np.float32(reward), np.asarray(rows.episodes.reward))
 
 
 def planned_change(rows: Rows, reward_NET: np.ndarray) -> np.ndarray:

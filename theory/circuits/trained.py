@@ -7,6 +7,7 @@ Axis letters: N tasks, E episodes, T steps, A actions, X layers, H heads, D widt
 import dataclasses
 import functools
 import importlib
+import json
 import pathlib
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
@@ -118,10 +119,10 @@ class Study(NamedTuple):
 
 
 def studies(config: Any) -> dict[str, list[Study]]:
-    """The trained runs of a claim's settings by layout, one for each seed; all are studied on the same tasks."""
+    """The trained runs of a claim's settings by variant, one for each seed; all are studied on the same tasks."""
     return {
-        layout: [_study(directory, config.tasks, config.seed) for directory, _ in experiments]
-        for layout, experiments in experiments_of(config).items()
+        variant: [_study(directory, config.tasks, config.seed) for directory, _ in experiments]
+        for variant, experiments in experiments_of(config).items()
     }
 
 
@@ -141,15 +142,15 @@ def train_missing(config: Any, say: Callable[[str], None] = print) -> None:
 
 
 def experiments_of(config: Any) -> dict[str, list[tuple[pathlib.Path, Any]]]:
-    """(directory, experiment's config) of each run, by layout."""
+    """(directory, experiment's config) of each run, by variant: a layout, or a number of layers."""
     make = importlib.import_module(f"theory.configs.{config.experiment}").get_config
     found = {}
-    for layout in config.layouts:
-        found[layout] = []
+    for variant in config.variants:
+        found[variant] = []
         for seed in range(config.seeds):
-            experiment = make(layout)
+            experiment = make(variant)
             experiment.seed = seed
-            found[layout].append((pathlib.Path(config.runs) / f"{config.experiment}_{layout}_{seed}", experiment))
+            found[variant].append((pathlib.Path(config.runs) / f"{config.experiment}_{variant}_{seed}", experiment))
     return found
 
 
@@ -158,7 +159,23 @@ def examined(config: Any) -> list[Run]:
     if "run" in config:
         path = pathlib.Path(config.run)
         return [load_observed(of_package(path) or path)]
-    return [load_observed(directory) for directory, _ in sum(experiments_of(config).values(), [])]
+    return sum(runs_by_variant(config).values(), [])
+
+
+def runs_by_variant(config: Any) -> dict[str, list[Run]]:
+    """The runs that a claim trains, by variant, one for each seed."""
+    return {
+        variant: [load_observed(directory) for directory, _ in experiments]
+        for variant, experiments in experiments_of(config).items()
+    }
+
+
+def held_out_loss(run: Run) -> tuple[list[int], list[float]]:
+    """The steps at which fine-tuning looked at held-out tasks, and the loss there."""
+    every = run.settings.fine_tune.validate_every
+    lines = map(json.loads, (run.directory / "metrics.jsonl").read_text().splitlines())
+    found = {each["step"]: each["validation_loss"] for each in lines if each["step"] and each["step"] % every == 0}
+    return list(found), list(found.values())
 
 
 def load_observed(directory: str | pathlib.Path) -> Run:

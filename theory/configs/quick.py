@@ -105,7 +105,7 @@ def get_config():
     trained = dict(
         runs="",  # a folder of trained runs; "" is WORKDIR/runs
         experiment="trained_small",
-        layouts=("transition",),
+        variants=("transition",),
         seeds=3,
         tasks=600,
         seed=0,
