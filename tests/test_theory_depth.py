@@ -78,20 +78,28 @@ def test_what_a_planner_moves_by_has_slope_one_as_far_as_it_looks_and_none_beyon
     assert depth_buys_planning.size(noisy, here) > 0.05
 
 
-def test_a_shift_pays_all_that_is_recorded_in_one_state_and_nothing_else(rows):
+def test_a_shift_flips_all_that_is_recorded_in_one_state_and_nothing_else(rows):
     near, beyond = depth_buys_planning.shifts(rows, 3, np.random.default_rng(0))
     state_NET, own_NET = np.asarray(rows.episodes.steps.observation), np.asarray(rows.episodes.reward)
     for k, shift in enumerate([*near, beyond]):
-        changed_NET = shift.high != shift.low
-        assert set(shift.high[changed_NET]) == {1} and set(shift.low[changed_NET]) == {0}
-        np.testing.assert_array_equal(shift.high[~changed_NET], own_NET[~changed_NET])
-        assert not changed_NET[:, -1].any(), "nothing that comes later"
+        flipped_NET = shift.reward != own_NET
+        np.testing.assert_array_equal((shift.reward + own_NET)[flipped_NET], 1)
+        assert not flipped_NET[:, -1].any(), "nothing that comes later"
         for n in np.flatnonzero(shift.kept):
-            (state,) = set(state_NET[n][changed_NET[n]])
-            assert state // 2 == k % 3 and changed_NET[n].sum() == (state_NET[n, :-1] == state).sum()
+            (state,) = set(state_NET[n][flipped_NET[n]])
+            assert state // 2 == k % 3 and flipped_NET[n].sum() == (state_NET[n, :-1] == state).sum()
             assert (state == rows.queries[n]) == (k == 0)
-    exact = influence.planned_change(rows.with_rewards(near[1].low), near[1].high)
-    np.testing.assert_allclose(near[1].exact[near[1].kept], exact[near[1].kept], atol=1e-12)
+    exact_NA = influence.planned_change(rows, near[1].reward)
+    np.testing.assert_allclose(near[1].exact[near[1].kept], exact_NA[near[1].kept], atol=1e-12)
+
+
+def test_layers_that_take_one_backup_by_construction_reach_one_step_further_each():
+    """Rewards of other states bring the best path of so many steps near to that of all steps, but not onto it."""
+    found_XK = depth_buys_planning.constructed(DEPTHS[:3], 5, n=100, seed=0)
+    within_XK = np.arange(5)[None] < DEPTHS[:3, None]
+    np.testing.assert_allclose(found_XK, within_XK, atol=0.2)
+    np.testing.assert_allclose(found_XK[~within_XK], 0, atol=1e-9)
+    assert depth_buys_planning.margin(found_XK, DEPTHS[:3]) > 20
 
 
 @pytest.mark.parametrize("law", depth_buys_planning.LAWS)

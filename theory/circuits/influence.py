@@ -23,9 +23,9 @@ def distances(rows: Rows) -> np.ndarray:
     return distances_of_states(rows)[every_N11, np.asarray(rows.episodes.steps.observation)]
 
 
-def distances_of_states(rows: Rows) -> np.ndarray:
-    """Steps from the query's state to every state, (N, S); -1 where no path leads there."""
-    leads_NSS = reachable(rows)
+def distances_of_states(rows: Rows, least: float = SURE) -> np.ndarray:
+    """Steps, each of at least that probability, from the query's state to every state, (N, S); -1 without a path."""
+    leads_NSS = reachable(rows, least)
     n, S = leads_NSS.shape[:2]
     every = np.arange(n)
     distance_NS = np.full((n, S), -1)
@@ -36,9 +36,9 @@ def distances_of_states(rows: Rows) -> np.ndarray:
     return distance_NS
 
 
-def reachable(rows: Rows) -> np.ndarray:
-    """Whether a step leads from a state to another with a probability of at least SURE by some action, (N, S, S)."""
-    return (np.asarray(rows.problem.transition) >= SURE).any(1)
+def reachable(rows: Rows, least: float = SURE) -> np.ndarray:
+    """Whether a step leads from a state to another with at least that probability by some action, (N, S, S)."""
+    return (np.asarray(rows.problem.transition) >= least).any(1)
 
 
 def flip(rows: Rows, there_NET: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -74,10 +74,9 @@ def opposite(rows: Rows, flipped_NET: np.ndarray) -> np.ndarray:
     return np.where(flipped_NET, sum(rows.family.reward_range) - reward_NET, reward_NET)
 
 
-def all_paid(rows: Rows, state_N: np.ndarray, reward: float) -> np.ndarray:
-    """The rewards, (N, E, T), `reward` in the place of all that the context shows in one state of each row."""
-    there_NET = rows.context_steps & (np.asarray(rows.episodes.steps.observation) == state_N[:, None, None])
-    return np.where(there_NET, np.float32(reward), np.asarray(rows.episodes.reward))
+def in_state(rows: Rows, state_N: np.ndarray) -> np.ndarray:
+    """Which steps of the context are in one state of each row, (N, E, T)."""
+    return rows.context_steps & (np.asarray(rows.episodes.steps.observation) == state_N[:, None, None])
 
 
 def planned_change(rows: Rows, reward_NET: np.ndarray) -> np.ndarray:

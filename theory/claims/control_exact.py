@@ -12,17 +12,15 @@ actions tie below the best). Linear attention has no gate: its output is a polyn
 max is not. Its best gate within this layout is the uniform one, the backup of the uniform policy.
 """
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 from scipy.special import lambertw
 
-from icdm.models.linear_attention import linear_attention, td_layer, td_prompt, td_values
 from theory.book import Book
 from theory.figures import BLUE, CYCLE, GREY, panels
 from theory.ledger import Claim, number
 from theory.linear.closed_forms import check_lengths
+from theory.linear.fitted_q_layers import values_after_layers
 from theory.statistics import log_slope
 
 
@@ -83,32 +81,7 @@ def tables_of(config):
 
 def forward(config, data, beta: float) -> np.ndarray:
     """Values of the queries after every layer of the transformer with gate sharpness beta, (R, layers, Q)."""
-
-    def one(phi, following, reward, queries, step):
-        (n, actions, _), n_queries = following.shape, queries.shape[0]
-        columns = (
-            jnp.repeat(phi, actions, 0),
-            following.reshape(n * actions, -1),
-            jnp.repeat(reward, actions),
-        )
-        layer = td_layer(step)
-
-        def block(prompt, _):
-            gate = gate_of(prompt[-1, : n * actions].reshape(n, actions), beta)
-            prompt = linear_attention(layer, prompt, n, jnp.pad(gate.ravel(), (0, n_queries)))
-            return prompt, td_values(prompt, n_queries)
-
-        return jax.lax.scan(block, td_prompt(*columns, queries, config.discount), None, config.layers)[1]
-
-    with jax.enable_x64(True):
-        return np.asarray(jax.jit(jax.vmap(one))(*data))
-
-
-def gate_of(error_NA: jax.Array, beta: float) -> jax.Array:
-    """Softmax over the next actions of each transition; beta = 0 is uniform, infinity the first largest."""
-    if np.isinf(beta):
-        return jax.nn.one_hot(jnp.argmax(error_NA, -1), error_NA.shape[-1], dtype=error_NA.dtype)
-    return jax.nn.softmax(beta * error_NA, -1)
+    return values_after_layers(*data, config.discount, config.layers, beta)
 
 
 def fitted_q(config, data) -> np.ndarray:
