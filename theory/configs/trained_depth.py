@@ -12,8 +12,14 @@ its own affair. Tasks come from a pool, episodes are new in every step; the loss
 
 from experiments.configs import planning
 
-# Width and hidden units: 41,000 weights each.
-SIZES = {"1": (64, 128), "2": (48, 80), "3": (36, 80), "4": (32, 64), "6": (28, 44), "8": (24, 40), "loops": (64, 128)}
+# Width, hidden units, and steps after which the loss on held-out tasks has flattened: 41,000 weights each.
+SIZES = {
+    "1": (64, 128, 2500),
+    "2": (48, 80, 3500),
+    "4": (32, 64, 6000),
+    "8": (24, 40, 6000),
+    "loops": (64, 128, 6000),
+}
 
 
 def get_config(layers="4"):
@@ -21,8 +27,8 @@ def get_config(layers="4"):
     c.horizon = 6
     c.problem = dict(layers=6, states=3, actions=2, discount=1.0, concentration=0.05)
     c.context.update(episodes=10)
-    tied, (width, hidden) = layers == "loops", SIZES[layers]
+    tied, (width, hidden, steps) = layers == "loops", SIZES[layers]
     c.model.update(tied=tied, layers=8 if tied else int(layers), width=width, hidden=hidden, heads=2, kv_heads=2)
-    c.fine_tune.update(steps=6000, batch=16, iterates=False, learning_rate=3e-3, checkpoint_every=500, log_every=100)
+    c.fine_tune.update(steps=steps, batch=16, iterates=False, learning_rate=3e-3, checkpoint_every=500, log_every=100)
     c.fine_tune.update(pool=8192, validation=0.03, validate_every=300, patience=20)
     return c
