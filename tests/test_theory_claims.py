@@ -193,8 +193,9 @@ def test_nothing_that_a_claim_is_made_of_imports_a_claim(folder):
 
 
 def test_the_readme_has_the_numbers_of_the_committed_results():
-    """Of the model that plans: every slope, and what decides the five claims."""
-    found = {claim.id: claim for claim in ledger.read(THEORY / "results/planning.json")}
+    """Of the models that plan: every slope, and what decides the claims."""
+    results = [ledger.read(THEORY / f"results/{name}.json") for name in ("planning", "depth")]
+    found = {claim.id: claim for claim in sum(results, [])}
     text = (THEORY / "README.md").read_text().replace("**", "")
     text = re.sub(r"\s+", " ", re.sub(r"\b0\.(?=\d)", ".", text))
 
@@ -216,6 +217,9 @@ def test_the_readme_has_the_numbers_of_the_committed_results():
     expected += [written("layers_hold_iterates", "least_selectivity")]
     expected += [written("logits_by_position", name) for name in ("share_own_state", "partial_r2")]
     expected += [written("logits_by_position", "partial_r2_written_by_3")]
+    depth = found["depth_buys_planning"]
+    expected += [written(depth.id, name) for name in depth.measured if re.match("rho_|aic_", name)]
+    expected += [written(depth.id, name, 3) for name in depth.measured if re.match("unreachable_|share_left", name)]
     assert [numbers for numbers in expected if numbers not in text] == []
     failing = {"values_are_cached", "values_can_be_swapped", "layers_hold_iterates", "logits_by_position"}
     assert {name: claim.verdict for name, claim in found.items()} == {
