@@ -1,6 +1,7 @@
 """The claims' own machinery, at small size: population losses, TD equivalence, decisions, trajectories."""
 
 import ast
+import json
 import pathlib
 import re
 
@@ -220,6 +221,10 @@ def test_the_readme_has_the_numbers_of_the_committed_results():
     depth = found["depth_buys_planning"]
     expected += [written(depth.id, name) for name in depth.measured if re.match("rho_|aic_", name)]
     expected += [written(depth.id, name, 3) for name in depth.measured if re.match("unreachable_|share_left", name)]
+    shares = json.loads((THEORY / "results/depth_shares.json").read_text())
+    for share in (own["fine_tuned"]["planning_share"] for own in shares.values()):
+        numbers = (f"{x:.2f}".replace("0.", ".", 1) for x in (share["mean"], *share["ci95"]))
+        expected.append("{} [{}, {}]".format(*numbers))
     assert [numbers for numbers in expected if numbers not in text] == []
     failing = {"values_are_cached", "values_can_be_swapped", "layers_hold_iterates", "logits_by_position"}
     assert {name: claim.verdict for name, claim in found.items()} == {
