@@ -25,6 +25,7 @@ class Integers:
 
     n: int
     kind = "integers"  # of the values, as `icdm.logs.columns` names it
+    columns = {}  # of an observation of several features; nothing else has any
 
     def encode(self, values: np.ndarray) -> np.ndarray:
         values = np.asarray(values, np.int64)
@@ -43,6 +44,7 @@ class Words:
 
     words: tuple[str, ...]
     kind = "words"
+    columns = {}
 
     @property
     def n(self) -> int:
@@ -75,6 +77,7 @@ class Bins:
     edges: tuple[tuple[float, ...], ...]
     scalar: bool = True
     kind = "reals"
+    columns = {}
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -73,8 +73,8 @@ def convert(
     if out.suffix == ".parquet":
         table, report = to_table(source, out, **options)
         observation = table.codings["observation"]
-        several = isinstance(observation, Features)
-        shown = f"{len(observation.names)} features" if several else f"{table.n_observations} observations"
+        features = len(observation.columns)
+        shown = f"{features} features" if features else f"{table.n_observations} observations"
         said = f"{out}: {table.n_rows} rows, {shown}, {table.n_actions} actions; {report}"
         return "\n".join([said, *report.notes])
     with tempfile.TemporaryDirectory(prefix=f"{out.name}.", dir=out.parent) as directory:
@@ -125,13 +125,14 @@ def write_csv(out: str | pathlib.Path, table: Table) -> None:
     Raises:
       UserError: a column holds vectors.
     """
+    observation = table.codings["observation"]
     with whole(pathlib.Path(out)) as fresh:
         writer = None
         for rows in table.chunks():
-            batch, observation = as_batch(rows, table.codings["observation"]), table.codings["observation"]
+            batch = as_batch(rows, observation)
             columns = {name: batch.column(name) for name in SCHEMA.names}
             coded = ["task_id", "episode_id", "observation", "action", "oracle_action"]
-            if isinstance(observation, Features):
+            if observation.columns:
                 coded.remove("observation")
                 del columns["observation"]
                 columns |= _feature_columns(out, observation, rows.features)

@@ -72,7 +72,7 @@ def open_dataset(
     table = open_table(path) if is_table(path) else _as_table(path, workdir, columns)
     train, test = hold_out(load(table))
     coding = table.codings["observation"]
-    if isinstance(coding, Features):
+    if coding.columns:
         encoder = _encoder(coding, train, workdir, edges, family.n_states, seed)
         train, test = train.with_states(encoder), test.with_states(encoder)
     problem = None

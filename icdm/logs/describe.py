@@ -82,7 +82,7 @@ def describe(path: str | pathlib.Path, split: str = "", **reading: Any) -> dict:
         "terminal_episodes": terminal,
         "actions": dict(zip(names, times.tolist())),
         "n_actions": n_actions,
-        "features": _features(observation, np.concatenate(features)) if isinstance(observation, Features) else {},
+        "features": _features(observation, np.concatenate(features)) if observation.columns else {},
         "observations": observation.n,
         "observations_seen": len(tried[0]),
         "pairs_seen": len(pair),

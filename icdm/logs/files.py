@@ -74,15 +74,17 @@ class Reading:
     @functools.cached_property
     def named(self) -> dict[str, str]:
         """The names in the file, by the table's; those of features are their own."""
-        named = dict(text.split("=", 1) for text in self.columns)
-        return {name: theirs for name, theirs in named.items() if not (self.features and name == "observation")}
+        return {name: theirs for name, theirs in self._given.items() if not (self.features and name == "observation")}
 
     @functools.cached_property
     def features(self) -> tuple[str, ...]:
         """The columns of an observation of several features; () for one column."""
-        named = dict(text.split("=", 1) for text in self.columns)
-        names = tuple(name.strip() for name in named.get("observation", "").split(SEPARATOR))
+        names = tuple(name.strip() for name in self._given.get("observation", "").split(SEPARATOR))
         return names if len(names) > 1 else ()
+
+    @functools.cached_property
+    def _given(self) -> dict[str, str]:
+        return dict(text.split("=", 1) for text in self.columns)
 
     def with_features(self, names: Sequence[str]) -> "Reading":
         """The same of observations of these features."""
@@ -401,7 +403,9 @@ def code(batch: pa.RecordBatch, source: Source, codings: dict[str, Coding]) -> t
             faults[strange] = [f"{value} is not among the {coding.n} values known" for value in values[strange]]
         codes[name] = np.where(strange, NOTHING, coded)
     features = np.full((batch.num_rows, len(source.features)), np.nan)
-    for (name, kind), own, feature_I in zip(source.features.items(), _words_of(codings["observation"]), features.T):
+    for (name, kind), own, feature_I in zip(
+        source.features.items(), codings["observation"].columns.values(), features.T
+    ):
         values, there = column(FEATURE + name, kind, False)
         known = there.copy()
         if own is not None:
@@ -430,7 +434,3 @@ def code(batch: pa.RecordBatch, source: Source, codings: dict[str, Coding]) -> t
         features=features,
     )
     return rows, {name.removeprefix(FEATURE): faults for name, faults in cells.items()}
-
-
-def _words_of(observation: Coding) -> tuple[tuple[str, ...] | None, ...]:
-    return observation.words if isinstance(observation, Features) else ()

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from icdm.errors import UserError, unknown
-from icdm.logs.codings import Bins, Coding, Features, Integers, Words, coding_from_json
+from icdm.logs.codings import Bins, Coding, Integers, Words, coding_from_json
 from icdm.logs.npz import MOST_PACKED
 from icdm.logs.table import NOTHING, Rows, Table
 from icdm.memory import at_most
@@ -187,7 +187,7 @@ def write_minari(path: pathlib.Path, table: Table, form: str, dataset_id: str) -
     """
     if form not in FORMATS:
         raise unknown("Minari format", form, FORMATS)
-    if isinstance(table.codings["observation"], Features):
+    if table.codings["observation"].columns:
         raise UserError(f"{path}: observations have several features: write .parquet or .csv instead")
     if path.exists():
         raise UserError(f"{path} exists already: choose another name")

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from icdm.errors import UserError, unknown
 from icdm.files import whole
-from icdm.logs.codings import MOST_IDS, UNKNOWN, Coding, Features, Integers, coding_from_json
+from icdm.logs.codings import MOST_IDS, UNKNOWN, Coding, Integers, coding_from_json
 from icdm.logs.columns import faulty, is_text
 
 NOTHING = -1  # code of an absent action or oracle action
@@ -207,7 +207,7 @@ def write_table(path: str | pathlib.Path, chunks: Iterable[Rows], codings: dict[
 
 def schema_of(observation: Coding | None) -> pa.Schema:
     """SCHEMA, with a column for each feature of the observations."""
-    names = observation.names if isinstance(observation, Features) else ()
+    names = observation.columns if observation else ()
     return pa.schema([*SCHEMA, *(pa.field(FEATURE + name, pa.float64()) for name in names)])
 
 
@@ -504,16 +504,14 @@ def _within(rows: Rows, codings: dict[str, Coding]) -> tuple[Rows, dict]:
         if strange.any():
             cells[name] = np.where(strange, f"missing, or no code from 0 to {coding.n - 1}", None)
             codes[name] = np.where(strange, NOTHING if name in ("action", "oracle_action") else 0, code)
-    if isinstance(codings["observation"], Features):
-        features, coding = rows.features.copy(), codings["observation"]
-        for name, words, column in zip(coding.names, coding.words, features.T):
-            strange = np.isinf(column) if words is None else (column % 1 != 0) | (column < 0) | (column >= len(words))
-            strange &= ~np.isnan(column)
-            if strange.any():
-                cells[name] = np.where(strange, "not finite, or no code of a word", None)
-                column[strange] = np.nan
-        codes["features"] = features
-    return dataclasses.replace(rows, **codes), cells
+    features = rows.features.copy()
+    for (name, words), column in zip(codings["observation"].columns.items(), features.T):
+        strange = np.isinf(column) if words is None else (column % 1 != 0) | (column < 0) | (column >= len(words))
+        strange &= ~np.isnan(column)
+        if strange.any():
+            cells[name] = np.where(strange, "not finite, or no code of a word", None)
+            column[strange] = np.nan
+    return dataclasses.replace(rows, features=features, **codes), cells
 
 
 def plain_codings(n_observations: int, n_actions: int) -> dict[str, Coding]:

@@ -24,7 +24,7 @@ from icdm.evaluation.off_policy import (
 from icdm.files import checksum, read_json
 from icdm.intervals import interval
 from icdm.logs import delimited
-from icdm.logs.codings import UNKNOWN, Coding, Features, remarks
+from icdm.logs.codings import UNKNOWN, Coding, remarks
 from icdm.logs.columns import faulty, plain, raw_values
 from icdm.logs.features import EDGES, STATES, Encoder, fit_encoder
 from icdm.logs.files import Reading
@@ -88,7 +88,7 @@ def ope(
     how = Reading(**reading)
     codings = run_codings(run) if run else own_codings(path, how)
     rows = read_rows(path, codings, task, how)
-    if isinstance(codings["observation"], Features):
+    if codings["observation"].columns:
         codings, rows = _with_states(codings, rows, policy)
     observation, sizes = codings["observation"], (codings["observation"].n, codings["action"].n)
     if run:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from icdm.errors import UserError
-from icdm.logs.codings import Coding, Features
+from icdm.logs.codings import Coding
 from icdm.logs.features import Encoder
 from icdm.logs.files import AS_IT_IS, Reading, coded_parts, fit_codings, open_source
 from icdm.logs.log import Log, log_of
@@ -49,8 +49,8 @@ def as_log(rows: Rows, observation: Coding, end: int) -> Log:
 
 def _says_the_same(theirs: Coding, ours: Coding) -> bool:
     """Whether the codes of a table can be read as those of another coding."""
-    if isinstance(theirs, Features) or isinstance(ours, Features):
-        return isinstance(theirs, Features) and isinstance(ours, Features) and theirs.columns == ours.columns
+    if theirs.columns or ours.columns:
+        return theirs.columns == ours.columns
     return theirs == ours or {theirs.kind, ours.kind} == {"integers"}
 
 
@@ -82,8 +82,8 @@ def read_rows(
     """
     path, start, notes = pathlib.Path(path), 0, []
     observation = codings["observation"]
-    if isinstance(observation, Features):
-        how = how.with_features(observation.names)
+    if observation.columns:
+        how = how.with_features(tuple(observation.columns))
     if is_table(path):
         table = open_table(path)
         for name in ("observation", "action"):
@@ -93,8 +93,7 @@ def read_rows(
     else:
         source = open_source(path, how)
         kinds = {name: codings[name].kind for name in ("observation", "action")}
-        columns = observation.columns if isinstance(observation, Features) else {}
-        features = {name: "reals" if words is None else "words" for name, words in columns.items()}
+        features = {name: "reals" if words is None else "words" for name, words in observation.columns.items()}
         ids = {name: source.kinds[name] for name in ("task_id", "episode_id")}
         own = fit_codings(source._replace(kinds=ids, features={}), 2, "uniform")
         own |= {name: codings[name] for name in kinds}
