@@ -356,8 +356,8 @@ def test_columns_of_ones_own_are_named_and_others_left_out(encoding, tmp_path, c
 @pytest.mark.parametrize(
     "columns,said",
     [
-        (["observation"], "--columns observation: give NAME=COLUMN"),
-        (["observaton=HR"], "unknown --columns name 'observaton': did you mean 'observation'"),
+        (["observation"], "column map observation: give NAME=COLUMN"),
+        (["observaton=HR"], "unknown name in the column map 'observaton': did you mean 'observation'"),
         (["observation=HRT"], "unknown column of .* 'HRT'"),
         (["observation=HR", "observation=day"], "names observation twice: HR and day"),
         (["observation=HR"], "column episode_id is missing .* name it by --columns episode_id="),

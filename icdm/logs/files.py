@@ -96,13 +96,13 @@ class Reading:
         for text in self.columns:
             name, mark, theirs = text.partition("=")
             if not mark or not theirs:
-                raise UserError(f"--columns {text}: give NAME=COLUMN, with the name of a column of the file")
+                raise UserError(f"column map {text}: give NAME=COLUMN, with the name of a column of the file")
             if name not in REQUIRED + OPTIONAL:
-                raise unknown("--columns name", name, REQUIRED + OPTIONAL)
+                raise unknown("name in the column map", name, REQUIRED + OPTIONAL)
             if given.setdefault(name, theirs) != theirs:
-                raise UserError(f"--columns names {name} twice: {given[name]} and {theirs}")
+                raise UserError(f"the column map names {name} twice: {given[name]} and {theirs}")
         if "" in self.features or len({*self.features}) < len(self.features):
-            raise UserError(f"--columns observation={given['observation']}: give different names, with a comma between")
+            raise UserError(f"column map observation={given['observation']}: give different names, with a comma between")
         for name in self.words:
             if name not in CODED + self.features:
                 raise unknown("column", name, CODED + self.features)

@@ -231,6 +231,6 @@ def draw(claim: Claim, runs, found) -> Figure:
     reached = [claim.measured[f"reach_{layers}_layers"] for layers in runs]
     far.plot(depths, reached, "o", color=CYCLE[0], markersize=6, label="measured")
     far.set(xlabel="layers", ylabel="largest k with rho >= .5, steps", title="three laws", xticks=depths)
-    far.legend()
+    far.legend(loc="center right")
     training.set(xlabel="training steps", ylabel="loss on held-out tasks", yscale="log", title="how well they learned")
     return figure
