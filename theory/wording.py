@@ -7,7 +7,7 @@ transition layout. What is not listed reads as it stands.
 import re
 
 MEASURED = {
-    "r2": "R2 of a linear probe for Q*(s, a)",
+    "r2_q": "R2 of a linear probe for Q*(s, a)",
     "r2_differences": "R2 of a linear probe for differences of Q*",
     "r2_of_another_task": "R2 of a linear probe for the Q* of another task",
     "r2_of_the_perfect_reader": "R2 for Q* of the posterior-mean planner, the perfect reader",
@@ -128,7 +128,7 @@ WHERE = {
     "here": "reward of the query's own state",
     "elsewhere": "reward of another state",
     "of_typical_tasks": "typical tasks",
-    r"(\d+)_layers": r"\1 layers",
+    r"(\d+)(?:_layers)?": r"\1 layers",
     "one_backup_a_layer": "one backup a layer",
     "doubling": "doubling",
     "none": "no planning",

@@ -35,14 +35,14 @@ def check(config) -> tuple[Claim, Figure]:
         reader_differences_NQ2 = squares(rows.reader_q(), centred(target), config.ridges)[:, None]
         last = {name: errors[-1] for name, errors in found.items()}
         rival = max(trained.CONTROLS, key=lambda name: r_squared(last[name]))
-        book.measure(f"r2_{layout}", r_squared, last["fine_tuned"])
+        book.measure(f"r2_q_{layout}", r_squared, last["fine_tuned"])
         book.measure(f"selectivity_{layout}", difference, last["fine_tuned"], other_task[-1], at_least=0.3)
         book.measure(f"share_of_reader_{layout}", share, last["fine_tuned"], reader_NQ2, at_least=0.8)
         book.measure(f"margin_{layout}", difference, last["fine_tuned"], last[rival], at_least=0)
         book.measure(f"r2_differences_{layout}", r_squared, differences_NQ2)
         book.measure(f"share_of_reader_differences_{layout}", share, differences_NQ2, reader_differences_NQ2)
         for name in trained.CONTROLS:
-            book.control(f"r2_{name}_{layout}", r_squared(last[name]))
+            book.control(f"r2_q_{name}_{layout}", r_squared(last[name]))
         book.control(f"r2_of_another_task_{layout}", r_squared(other_task[-1]))
         book.control(f"r2_of_the_perfect_reader_{layout}", r_squared(reader_NQ2))
         curves[layout] = found | {"another_task": other_task, "perfect_reader": [reader_NQ2] * len(other_task)}
