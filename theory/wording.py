@@ -128,7 +128,7 @@ WHERE = {
     "here": "reward of the query's own state",
     "elsewhere": "reward of another state",
     "of_typical_tasks": "typical tasks",
-    r"(\d+)(?:_layers)?": r"\1 layers",
+    r"(\d+)_layers": r"\1 layers",
     "one_backup_a_layer": "one backup a layer",
     "doubling": "doubling",
     "none": "no planning",
@@ -137,6 +137,7 @@ WHERE = {
     r"layer_(\d+)": r"cut in layer \1 alone",
     "embed": "before layer 0",
     r"(\d+)_out": r"after layer \1",
+    r"(\d+)": r"\1 layers",  # a variant of the runs
 }
 
 
