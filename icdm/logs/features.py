@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import scipy.cluster.vq
 
 from icdm.errors import UserError, unknown
 from icdm.files import read_json
@@ -85,7 +84,9 @@ class Encoder(Features):
 
     def states(self, value_IF: np.ndarray) -> np.ndarray:
         """(I,) int32."""
-        return scipy.cluster.vq.vq(self._places(value_IF), np.array(self.centers))[0].astype(np.int32)
+        from scipy.cluster import vq  # slow to import, and seldom needed
+
+        return vq.vq(self._places(value_IF), np.array(self.centers))[0].astype(np.int32)
 
     def outside(self, value_IF: np.ndarray) -> np.ndarray:
         """Which values lie outside what the fitted steps have shown, (..., F) bool; missing ones do not."""
@@ -170,7 +171,9 @@ def fit_encoder(coding: Features, value_IF: np.ndarray, edges: int, states: int,
     states = min(states, len(np.unique(place_IW, axis=0)), max(len(place_IW) // STEPS_PER_STATE, 1))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a centre that lost its rows stays where it was
-        centers, _ = scipy.cluster.vq.kmeans2(place_IW, states, ROUNDS, minit="++", rng=rng)
+        from scipy.cluster import vq  # slow to import, and seldom needed
+
+        centers, _ = vq.kmeans2(place_IW, states, ROUNDS, minit="++", rng=rng)
     return dataclasses.replace(bare, centers=tuple(map(tuple, centers.tolist())))
 
 
