@@ -14,10 +14,13 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import hypothesis  # noqa: E402
 import jax  # noqa: E402 (it reads the environment when it is imported)
 import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+hypothesis.settings.register_profile("icdm", deadline=None)  # the first example imports and compiles
+hypothesis.settings.load_profile("icdm")
 
 
 @pytest.fixture(autouse=True, scope="module")

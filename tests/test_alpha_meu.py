@@ -55,7 +55,7 @@ def test_committed_values_of_the_two_tigers(alpha, value):
     assert policy.value == pytest.approx(blended, abs=1e-9)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.integers(0, 10**6), st.sampled_from(ALPHAS))
 def test_commitment_is_no_worse_than_any_deterministic_policy(seed, alpha):
     models = variants(seed, 2)
@@ -76,7 +76,7 @@ def test_commitment_is_no_worse_than_any_deterministic_policy(seed, alpha):
 
 
 @pytest.mark.parametrize("objective", [by_tree, by_commitment])
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(seed=st.integers(0, 10**6))
 def test_invariants(objective, seed):
     models = variants(seed, 3)
@@ -139,7 +139,7 @@ def test_invariants_of_the_interpolation_on_the_same_points():
     assert value([models[0], models[1], models[1]], 0.5) == pytest.approx(values[2], abs=1e-12)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.integers(0, 10**6), st.sampled_from(ALPHAS))
 def test_shown_states_are_exact(seed, alpha):
     """Against the recursion written out by loops, and against backward induction for one model."""

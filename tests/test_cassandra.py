@@ -123,7 +123,7 @@ def test_reset_above_start_is_reset_below_it():
         parsed(above + "start: uniform\n")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.data())
 def test_later_statements_overrule_earlier_ones_as_in_dense_tables(data):
     """Statements with stars, rows and matrices, against the same assignments to a dense array."""
@@ -215,7 +215,7 @@ def same(a: NamedPOMDP, b: NamedPOMDP) -> bool:
     )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(1, 3), st.integers(1, 4))
 def test_the_round_trip_is_exact(seed, n_states, n_actions, n_observations):
     rng = np.random.default_rng(seed)
@@ -297,7 +297,7 @@ def survives_in_file(content, folder, i):
     path.unlink()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.one_of(st.text(), st.lists(WORDS).map(" ".join)))
 def test_nor_does_any_text_at_all(text):
     survives(text)

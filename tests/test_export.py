@@ -172,7 +172,7 @@ def writers(form, shows_reward):
     return [*texts, TokenIds(layout)]
 
 
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(sorted(FORMS)), st.booleans())
 def test_what_an_example_shows_comes_back_exactly(seed, form, shows_reward):
     unrecorded = form != "paper"  # which has no mark between episodes

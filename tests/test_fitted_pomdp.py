@@ -84,7 +84,7 @@ def test_likelihood_and_counts_are_sums_over_all_paths(observes_first, shows_rew
 jitted_climb = jax.jit(climb, static_argnums=(2, 3, 4))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10**6), shows_reward=st.booleans())
 @in_float64
 def test_no_iteration_lowers_the_objective(seed, shows_reward):

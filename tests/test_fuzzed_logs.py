@@ -22,7 +22,7 @@ from icdm.logs.table import open_table, plain_codings, write_table
 from icdm.runs.decide import _live, _present
 from icdm.runs.task_rows import own_codings, read_rows
 
-SETTINGS = dict(deadline=None, database=None, suppress_health_check=list(HealthCheck))
+SETTINGS = dict(database=None, suppress_health_check=list(HealthCheck))
 QUICK = settings(max_examples=500, **SETTINGS)
 SLOW = settings(max_examples=20_000, **SETTINGS)
 SEEDS = st.integers(0, 2**32 - 1)

@@ -22,7 +22,7 @@ from icdm.problems.family import families, make_family
 from icdm.problems.mdp import draw, expected_reward, make_mdp
 from icdm.trajectories.collect import draw_problems
 
-property_test = hypothesis.settings(deadline=None, max_examples=25)
+property_test = hypothesis.settings(max_examples=25)
 
 
 def random_arrays(seed, states=3, actions=2):

@@ -117,7 +117,7 @@ def test_1d_as_written_has_its_published_values():
     assert tree_values(model, np.full(4, 0.25), 80).max() == pytest.approx(1.26034362, abs=1e-8)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 10**6), st.integers(1, 4), st.integers(1, 3), st.booleans(), st.booleans())
 def test_the_two_exact_methods_agree(seed, n_states, n_actions, shows, starts_shown):
     fields = {"shows_reward": shows, "reward_noise": "bernoulli"}

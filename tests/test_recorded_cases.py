@@ -65,7 +65,7 @@ def test_binning_is_said_and_can_be_asked_for(tmp_path):
 
 
 @given(st.lists(st.integers(0, 2**63 - 2), min_size=1, max_size=9, unique=True))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_ids_of_64_bits_are_exact(tmp_path_factory, ids):
     tmp_path = tmp_path_factory.mktemp("ids")
     source = write(tmp_path / "log.csv", COLUMNS + "".join(f"{id},{id},0,0,0,0\n" for id in ids))

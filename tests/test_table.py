@@ -15,7 +15,7 @@ from icdm.logs.describe import describe
 from icdm.logs.table import open_table, plain_codings, write_table
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60),
     st.integers(2, 9),

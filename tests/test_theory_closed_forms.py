@@ -99,7 +99,7 @@ def test_squared_error_against_monte_carlo(name, rng):
 
 
 @given(d=st.integers(1, 8), condition=st.floats(1, 50), n=st.integers(1, 500), m=st.integers(1, 500))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_gaussian_error_is_the_general_one_and_below_the_bound(d, condition, n, m):
     covariance = laws.spectrum(d, condition)
     law, inverse = laws.gaussian(covariance), np.linalg.inv(gamma(covariance, n))

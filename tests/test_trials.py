@@ -61,7 +61,7 @@ def in_seconds(seconds):
     return time.monotonic() + seconds
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     st.integers(0, 10**6), st.integers(1, 4), st.integers(1, 3), st.integers(1, 4), st.sampled_from([0.5, 0.95, 1.0])
 )
@@ -76,7 +76,7 @@ def test_brackets_hold_the_exact_value(seed, n_states, n_actions, horizon, disco
         assert (found.vectors @ belief).max() <= brute_force(problem, belief, horizon).max() + 1e-14
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(0, 10**6), st.integers(1, 4))
 def test_brackets_of_an_infinite_horizon_hold_the_exact_value(seed, n_states):
     problem = small(seed, n_states, discount=0.2)

@@ -102,7 +102,7 @@ class Reading:
             if given.setdefault(name, theirs) != theirs:
                 raise UserError(f"the column map names {name} twice: {given[name]} and {theirs}")
         if "" in self.features or len({*self.features}) < len(self.features):
-            raise UserError(f"column map observation={given['observation']}: give different names, with a comma between")
+            raise UserError(f"column map observation={given['observation']}: give different names, with commas between")
         for name in self.words:
             if name not in CODED + self.features:
                 raise unknown("column", name, CODED + self.features)

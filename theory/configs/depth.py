@@ -1,6 +1,6 @@
-"""The claims about depth and loops, and claims 12-15 in the deep ones of the same models: theory/configs/trained_depth.py.
+"""The claims about depth and loops, and claims 12-15 in the deep ones of the same models.
 
-Training takes some 90 minutes of a core.
+The runs are those of theory/configs/trained_depth.py. Training takes some 90 minutes of a core.
 """
 
 from ml_collections import config_dict
