@@ -226,8 +226,8 @@ def test_cells_that_are_no_numbers_are_named(cell, said, log, tmp_path):
     "columns,said",
     [
         ("observation=HR,heart", "unknown column of .* 'heart'"),
-        ("observation=HR,HR", "give different names, with a comma between"),
-        ("observation=HR,", "give different names, with a comma between"),
+        ("observation=HR,HR", "give different names, with commas between"),
+        ("observation=HR,", "give different names, with commas between"),
     ],
 )
 def test_columns_that_are_no_features_are_told(columns, said, log):
