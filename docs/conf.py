@@ -13,6 +13,7 @@ exclude_patterns = ["_build"]
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence"]
 html_theme, html_title = "furo", "icdm"
+html_static_path, html_css_files = ["_static"], ["phone.css"]
 html_show_copyright = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the signature has them
