@@ -104,6 +104,25 @@ def test_the_reader_knows_what_came_before_and_nothing_else(episode, step):
         assert np.abs(rows.reader_q(episode, step + 1) - found).max() > 1e-3
 
 
+@pytest.mark.parametrize("prefix", [False, True])
+def test_a_decision_is_that_after_the_episodes_before_it(prefix):
+    c = small_config()
+    c.pretrain.steps = 0
+    c.model.prefix = prefix
+    run = Run(pathlib.Path(), completed(as_json(c)))
+    rows = trained.unseen_rows(run, 5, seed=0)
+    model = run.start()
+    study = trained.Study(run, {"fine_tuned": model}, rows, rows.episodes, {})
+    study = study._replace(readings={"fine_tuned": trained.read(run.layout, model, rows.episodes)})
+    found = study.decisions("fine_tuned")
+    for e in range(found.shape[1]):
+        alone = jax.tree.map(lambda x, e=e: x[:, : e + 1], rows.episodes)
+        expected = trained.read(run.layout, model, alone).logits[:, -1]
+        np.testing.assert_allclose(found[:, e], expected, atol=1e-5)
+    one_prompt = study.readings["fine_tuned"].logits
+    assert (np.abs(one_prompt[:, 0] - found[:, 0]).max() > 1e-3) == prefix
+
+
 @pytest.mark.parametrize("name", ["transition", "interleaved"])
 def test_attention_falls_on_the_positions_that_hold_each_step(name):
     layout, rows = random_mdp_rows(layout=name)
@@ -318,7 +337,7 @@ def test_regret_of_greedy_decisions():
 def test_a_trained_run_is_told_from_its_controls(settings):
     claim, _ = logits_are_q.check(settings.logits_are_q)
     assert claim.measured["r2_reader_transition"] > 0.6
-    for name in trained.CONTROLS:
+    for name in ("random_start", "pretrained_only", "shuffled_context"):
         assert claim.control[f"r2_reader_{name}_transition"] < 0.3, name
     claim, _ = attention_reads_returns.check(settings.attention_reads_returns)
     assert claim.measured["largest_p_value_transition"] < 0.2

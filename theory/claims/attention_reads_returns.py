@@ -21,7 +21,6 @@ from theory.circuits.heads import head_correlations, spearman, unit_ranks, value
 from theory.figures import BLUE, GREEN, GREY, ORANGE, panels
 from theory.ledger import Claim
 
-NAMES = ("fine_tuned", *trained.CONTROLS)
 SHARES = ("query_state", "one_action")
 
 
@@ -30,9 +29,9 @@ def check(config) -> tuple[Claim, Figure]:
     book, pictures = Book(config, rng), {}
     studies = trained.studies(config)
     for layout, seeds in studies.items():
-        found = {name: [best_head(study, name) for study in seeds] for name in NAMES}
-        own = {name: np.mean([kept_N for _, kept_N in found[name]], axis=0) for name in NAMES}
-        rival = max(trained.CONTROLS, key=lambda name: own[name].mean())
+        found = {name: [best_head(study, name) for study in seeds] for name in seeds[0].readings}
+        own = {name: np.mean([kept_N for _, kept_N in found[name]], axis=0) for name in found}
+        rival = max(seeds[0].controls, key=lambda name: own[name].mean())
         margin_N = own["fine_tuned"] - own[rival]
         book.measure(f"best_head_{layout}", np.mean, own["fine_tuned"])
         book.measure(f"margin_{layout}", np.mean, margin_N, at_least=0)
@@ -44,7 +43,7 @@ def check(config) -> tuple[Claim, Figure]:
             enter, label = (book.enter, "") if name == "fine_tuned" else (book.control, f"_{name}")
             for what, share in zip(SHARES, shares):
                 enter(f"attention_on_{what}{label}_{layout}", share)
-        for name in trained.CONTROLS:
+        for name in seeds[0].controls:
             book.control(f"best_head_{name}_{layout}", own[name].mean())
         pictures[layout] = np.moveaxis(head_correlations(seeds[0], "fine_tuned"), 0, 1), own
     rows = next(iter(studies.values()))[0].rows

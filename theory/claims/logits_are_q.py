@@ -6,7 +6,8 @@ planner that has read the same steps, the current episode's included. All decisi
 context episodes count; those of its first and its last step are also reported apart. Intervals are over tasks.
 
 Cross-entropy is least at log E[softmax(Q*/tau) | context], which is not quite linear in either. The share of the
-planner's Q that this minimiser explains is computed from posterior draws and reported beside the model's.
+planner's Q that this minimiser explains is computed from posterior draws and reported beside the model's. (Where the
+labels are the planner's own, `fine_tune.teacher`, the minimiser is the planner.)
 """
 
 import numpy as np
@@ -24,13 +25,14 @@ def check(config) -> tuple[Claim, Figure]:
     book, curves = Book(config), {}
     studies = trained.studies(config)
     for layout, seeds in studies.items():
+        said = {name: [study.decisions(name) for study in seeds] for name in seeds[0].readings}
         curves[layout] = {
-            (against, name): products(seeds, name, against)
+            (against, name): products(seeds[0], logits, against)
             for against in ("reader", "true")
-            for name in ("fine_tuned", *trained.CONTROLS)
+            for name, logits in said.items()
         }
         reader, true = (curves[layout][against, "fine_tuned"] for against in ("reader", "true"))
-        first, last = (products(seeds, "fine_tuned", "reader", steps)[:, -1] for steps in ([0], [-1]))
+        first, last = (products(seeds[0], said["fine_tuned"], "reader", steps)[:, -1] for steps in ([0], [-1]))
         book.measure(f"r2_reader_{layout}", r_squared, reader[:, -1], at_least=0.9)
         book.measure(f"slope_reader_{layout}", slope, reader[:, -1])
         book.measure(f"r2_true_{layout}", r_squared, true[:, -1])
@@ -39,12 +41,13 @@ def check(config) -> tuple[Claim, Figure]:
         book.measure(f"r2_reader_last_step_{layout}", r_squared, last)
         book.measure(f"rise_of_r2_reader_{layout}", rise, reader[:, [0, -1]], at_least=0)
         book.measure(f"rise_of_r2_true_{layout}", rise, true[:, [0, -1]], at_least=0)
-        for name in trained.CONTROLS:
+        for name in seeds[0].controls:
             book.control(f"r2_reader_{name}_{layout}", r_squared(curves[layout]["reader", name][:, -1]))
     study = next(iter(studies.values()))[0]
     q_reader = study.rows.reader_q()
-    minimiser, tau = exact_minimiser(study, config.draws), study.temperature
-    book.control("r2_reader_of_the_exact_minimiser", r_squared(pair_products(minimiser, q_reader / tau)[:, None]))
+    if study.run.settings.teacher == "oracle":
+        minimiser, tau = exact_minimiser(study, config.draws), study.temperature
+        book.control("r2_reader_of_the_exact_minimiser", r_squared(pair_products(minimiser, q_reader / tau)[:, None]))
     book.control("r2_true_of_the_reader", r_squared(pair_products(q_reader, study.rows.true_q())[:, None]))
     claim = book.close(
         id="logits_are_q",
@@ -58,17 +61,17 @@ def check(config) -> tuple[Claim, Figure]:
     return claim, draw(studies, curves)
 
 
-def products(seeds, name: str, against: str, steps=None) -> np.ndarray:
-    """Sums of products over (some) steps of the episode after 1, ..., K others: (N, K, Q, 3) for Q seeds."""
-    rows, tau = seeds[0].rows, seeds[0].temperature
+def products(study, logits: list[np.ndarray], against: str, steps=None) -> np.ndarray:
+    """Sums of products over (some) steps of the episode after 1, ..., K others, (N, K, Q, 3), for Q seeds' logits."""
+    rows, tau = study.rows, study.temperature
     _, n_episodes, n_steps = rows.episodes.action.shape
     q_of = rows.reader_q if against == "reader" else rows.true_q
 
     def of_episode(e):
         q_NTA = np.stack([q_of(e, t % n_steps) for t in steps or range(n_steps)], axis=1) / tau
         valid_NT = np.asarray(rows.episodes.valid)[:, e, steps or slice(None)]
-        logits = [study.readings[name].logits[:, e, steps or slice(None)] for study in seeds]
-        return np.stack([(pair_products(z, q_NTA) * valid_NT[..., None]).sum(1) for z in logits], axis=1)
+        of_seeds = (z_NETA[:, e, steps or slice(None)] for z_NETA in logits)
+        return np.stack([(pair_products(z, q_NTA) * valid_NT[..., None]).sum(1) for z in of_seeds], axis=1)
 
     return np.stack([of_episode(e) for e in range(1, n_episodes)], axis=1)
 

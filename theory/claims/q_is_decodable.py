@@ -18,8 +18,6 @@ from theory.circuits.trained import centred
 from theory.figures import BLUE, CYCLE, GREY, panels
 from theory.ledger import Claim
 
-NAMES = ("fine_tuned", *trained.CONTROLS)
-
 
 def check(config) -> tuple[Claim, Figure]:
     book, curves = Book(config), {}
@@ -28,20 +26,20 @@ def check(config) -> tuple[Claim, Figure]:
         rows = seeds[0].rows
         target = rows.true_q()
         other = of_another_task(rows, target)
-        found = {name: probes(seeds, name, target, config.ridges) for name in NAMES}
+        found = {name: probes(seeds, name, target, config.ridges) for name in seeds[0].readings}
         other_task = probes(seeds, "fine_tuned", other, config.ridges)
         reader_NQ2 = squares(rows.reader_q(), target, config.ridges)[:, None]
         differences_NQ2 = probes(seeds, "fine_tuned", centred(target), config.ridges)[-1]
         reader_differences_NQ2 = squares(rows.reader_q(), centred(target), config.ridges)[:, None]
         last = {name: errors[-1] for name, errors in found.items()}
-        rival = max(trained.CONTROLS, key=lambda name: r_squared(last[name]))
+        rival = max(seeds[0].controls, key=lambda name: r_squared(last[name]))
         book.measure(f"r2_q_{layout}", r_squared, last["fine_tuned"])
         book.measure(f"selectivity_{layout}", difference, last["fine_tuned"], other_task[-1], at_least=0.3)
         book.measure(f"share_of_reader_{layout}", share, last["fine_tuned"], reader_NQ2, at_least=0.8)
         book.measure(f"margin_{layout}", difference, last["fine_tuned"], last[rival], at_least=0)
         book.measure(f"r2_differences_{layout}", r_squared, differences_NQ2)
         book.measure(f"share_of_reader_differences_{layout}", share, differences_NQ2, reader_differences_NQ2)
-        for name in trained.CONTROLS:
+        for name in seeds[0].controls:
             book.control(f"r2_q_{name}_{layout}", r_squared(last[name]))
         book.control(f"r2_of_another_task_{layout}", r_squared(other_task[-1]))
         book.control(f"r2_of_the_perfect_reader_{layout}", r_squared(reader_NQ2))

@@ -28,7 +28,6 @@ from theory.circuits.trained import centred
 from theory.figures import BLUE, GREY, ORANGE, RED, panels
 from theory.ledger import Claim
 
-NAMES = ("fine_tuned", *trained.CONTROLS)
 PLACES = ("here", "elsewhere")
 
 
@@ -41,7 +40,7 @@ def check(config) -> tuple[Claim, Figure]:
         changes = {
             (place, name): np.stack([logit_changes(study, name, flips[place]) for study in seeds], axis=1)
             for place in PLACES
-            for name in (NAMES if place == "here" else NAMES[:1])
+            for name in (seeds[0].readings if place == "here" else ("fine_tuned",))
         }
         for place in PLACES:
             moved_NA, ours_NQA = flips[place].q_change, changes[place, "fine_tuned"]
@@ -51,7 +50,7 @@ def check(config) -> tuple[Claim, Figure]:
             book.measure(f"sign_agreement_{place}_{layout}", np.mean, agrees_N, at_least=limit)
             book.measure(f"r2_{place}_{layout}", r_squared, sums_NQ3)
             book.measure(f"slope_{place}_{layout}", slope, sums_NQ3)
-        for name in trained.CONTROLS:
+        for name in seeds[0].controls:
             agrees_N = agreement(changes["here", name], flips["here"].q_change)
             book.control(f"sign_agreement_{name}_{layout}", agrees_N.mean())
         gaps = [ablation(study, config, rng) for study in seeds]
