@@ -117,7 +117,7 @@ def draw(claim: Claim, sums_NRJQ3: np.ndarray, trained_loops: int) -> Figure:
     shown = np.arange(trained_loops)
     for j, color, marker in zip(range(sums_NRJQ3.shape[2]), CYCLE, "os^Dv*"):
         values = [r_squared(sums_NRJQ3[:, r, j]) for r in shown]
-        nearest.plot(shown + 1, values, marker=marker, color=color, label=f"{j + 1} rewards to come")
+        nearest.plot(shown + 1, values, marker=marker, color=color, label=f"{j + 1} reward{'s' if j else ''} to come")
     nearest.set(xlabel="loops", ylabel="R$^2$ of the logits on the iterate", title="which iterate a loop is")
     nearest.legend()
     loops = [int(name.split("_")[1]) for name in claim.measured if name.startswith("regret_")]
