@@ -20,7 +20,6 @@ from icdm.trajectories.collect import ContextConfig
 
 STYLES = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"), ("-", "v"))  # one for each behavior that records contexts
 WIDTH = 5.2  # inches of every figure: readable on a phone, and two side by side in print
-LINEAR_TO = 1.0  # % of the gap, up to which its axis is linear
 
 
 def write(workdir: pathlib.Path, results: dict, config: Any, title: str) -> None:
@@ -250,8 +249,7 @@ def exploration_figure(exploration: dict) -> Figure:
 
 
 def gap_dots(policies: dict) -> Figure:
-    """The normalised gap of every policy, the best on top; the axis is linear up to LINEAR_TO, then logarithmic, so
-    that good policies can be told apart. The run's own models are filled, references hollow."""
+    """The normalised gap of every policy, the best on top. The run's own models are filled, references hollow."""
     own = {name: metrics["normalized_gap"] for name, metrics in policies.items() if "normalized_gap" in metrics}
     ordered = sorted(own.items(), key=lambda item: item[1]["mean"])
     figure, axis = plt.subplots(figsize=(WIDTH, 1.0 + 0.27 * len(ordered)), layout="constrained")
@@ -263,13 +261,7 @@ def gap_dots(policies: dict) -> Figure:
         axis.plot(mean, y, style.marker, color=style.color, markerfacecolor=fill, markersize=6.5)
         axis.annotate(f"{mean:.1f}", (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=8)
     axis.axvline(100, color=GREY, lw=0.8, ls=":")
-    axis.set_xscale("symlog", linthresh=LINEAR_TO, linscale=0.6)
-    lowest, highest = (f(end for number in own.values() for end in number["ci95"]) for f in (min, max))
-    ticks = [-100, -10, -1, 0, 1, 3, 10, 30, 100, 300, 1000]
-    shown_ticks = [x for x in ticks if min(0, 200 * lowest) <= x <= max(100, 100 * highest)]
-    axis.set_xticks(shown_ticks, [str(x) for x in shown_ticks])
-    axis.minorticks_off()
-    axis.set_xlim(min(-0.15, 110 * lowest), 1.3 * max(100, 100 * highest))
+    pages.gap_axis(axis, [100 * end for number in own.values() for end in number["ci95"]])
     axis.set_yticks(range(len(ordered)), [name.replace("_", " ") for name, _ in ordered], fontsize=9)
     axis.invert_yaxis()
     axis.set_xlabel("normalised gap, % of OPT - RANDOM (95 % interval)")

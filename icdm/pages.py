@@ -3,11 +3,13 @@
 import base64
 import io
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jinja2
 import matplotlib
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from icdm.files import whole, write_text
@@ -36,3 +38,16 @@ def save(directory: pathlib.Path, name: str, figure: Figure) -> str:
 def as_source(png: bytes) -> str:
     """A picture as the source of an image in a page."""
     return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def gap_axis(axes: Axes, ends: Sequence[float]) -> None:
+    """The x axis of gaps in %, from 0 to that of random actions at least, and to these ends of intervals.
+
+    It is linear up to 1 %, then logarithmic, so that good policies can be told apart.
+    """
+    lowest, highest = min(-0.15, 1.1 * min(ends)), 1.3 * max(100, *ends)
+    axes.set_xscale("symlog", linthresh=1.0, linscale=0.6)
+    ticks = [x for x in (-100, -10, -1, 0, 1, 3, 10, 30, 100, 300, 1000) if lowest <= x <= highest]
+    axes.set_xticks(ticks, [str(x) for x in ticks])
+    axes.minorticks_off()
+    axes.set_xlim(lowest, highest)

@@ -109,6 +109,8 @@ def _draw(metric: str, found: dict[str, dict], names: list[str], path: pathlib.P
         raise UserError(f"--figure {path}: give a name that ends in .png, .pdf or .svg")
     from matplotlib.figure import Figure  # slow to import
 
+    from icdm.pages import gap_axis
+
     scale, unit = (100, "normalised gap, %") if metric in PERCENT else (1, metric)
     figure = Figure(figsize=(5.2, 1.2 + 0.3 * len(found)), layout="constrained")
     axes = figure.subplots()
@@ -123,12 +125,10 @@ def _draw(metric: str, found: dict[str, dict], names: list[str], path: pathlib.P
             axes.plot(scale * own[which]["mean"], y + shift, marker, color=color, label=label)
     axes.set_yticks(range(len(found)), [name.replace("_", " ") for name in found])
     axes.invert_yaxis()
-    if metric in PERCENT:  # linear up to 1 %, then logarithmic, so that good policies can be told apart
-        axes.set_xscale("symlog", linthresh=1, linscale=0.6)
-        axes.set_xticks([0, 1, 3, 10, 30, 100, 300], ["0", "1", "3", "10", "30", "100", "300"], minor=False)
-        axes.minorticks_off()
-        ends = [scale * end for own in found.values() for which in ("one", "other") for end in own[which]["ci95"]]
-        axes.set_xlim(min(-0.15, 1.3 * min(ends)), 1.3 * max(100, *ends))
+    if metric in PERCENT:
+        gap_axis(
+            axes, [100 * end for own in found.values() for which in ("one", "other") for end in own[which]["ci95"]]
+        )
     axes.set_xlabel(f"{unit} (95 % interval)")
     axes.grid(axis="x", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
