@@ -2,7 +2,7 @@
 
 from ml_collections import config_dict
 
-from theory.configs import quick
+from theory.configs import depth, quick
 
 
 def get_config():
@@ -35,10 +35,7 @@ def get_config():
     config.td_exact.update(trials=300)
     config.td_emerges.update(seeds=30, walks=2, windows=32)
     config.control_exact.update(trials=300)
-    for claim in ("logits_are_q", "attention_reads_returns", "q_is_decodable", "q_is_used"):
-        config[claim].update(experiment="trained", variants=("transition", "interleaved"), tasks=1000)
-    config.logits_are_q.update(draws=100)
-    config.q_is_used.update(heads=2, head_sets=8)
+    config.update(depth.get_config())
     planning = dict(runs="", experiment="trained_planning", variants=("transition",), seeds=3, tasks=1000, seed=0)
     config.influence_is_bayes = config_dict.create(**planning, distances=4)
     config.values_are_cached = config_dict.create(**planning)
