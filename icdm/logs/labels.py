@@ -64,7 +64,9 @@ def best_episodes(log: Log, episodes: np.ndarray) -> np.ndarray:
     return episodes[total >= least]
 
 
-def pessimistic_q(log: Log, episodes: np.ndarray, reward_low: float, reward_high: float) -> np.ndarray:
+def pessimistic_q(
+    log: Log, episodes: np.ndarray, reward_low: float, reward_high: float, bound: bool = True
+) -> np.ndarray:
     """Q of value iteration with a lower confidence bound on the model of observed frequencies, (T, S, A):
 
         Q_t(s, a) = mean of y - z sigma_t / sqrt(n(s, a)),   y = r + V_{t+1}(s') of the n(s, a) steps from (s, a),
@@ -75,6 +77,9 @@ def pessimistic_q(log: Log, episodes: np.ndarray, reward_low: float, reward_high
     no step is marked so, after an episode that stops before step T). A last step whose next observation was not
     recorded says nothing of what follows earlier ones; a pair known from such steps alone is followed by the lowest
     value. Undiscounted.
+
+    Args:
+      bound: without it z is 0, and the values are those of the observed frequencies.
 
     Source: Jin, Yang, Wang, "Is Pessimism Provably Efficient for Offline RL?" (ICML 2021), algorithm 1, with standard
     errors in place of Hoeffding's bound.
@@ -92,7 +97,7 @@ def pessimistic_q(log: Log, episodes: np.ndarray, reward_low: float, reward_high
     next_I = np.where(over, S, log.observation[np.minimum(rows + 1, len(log.action) - 1)])  # S: the end
     known_C = np.bincount(pair_I[known], minlength=S * A)
     n_pairs = np.count_nonzero(n_C)
-    z = statistics.NormalDist().inv_cdf(1 - DOUBT / (A * T))
+    z = statistics.NormalDist().inv_cdf(1 - DOUBT / (A * T)) if bound else 0.0
     q_TSA, v_S = np.empty((T, S, A)), np.zeros(S + 1)
     for step in reversed(range(T)):
         left = T - step
