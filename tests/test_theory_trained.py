@@ -33,6 +33,7 @@ from theory.claims import (
     values_can_be_swapped,
 )
 from theory.configs import quick, trained_small
+from theory.linear.fitted_q_layers import values_after_layers
 
 small_config = trained_small.get_config
 
@@ -323,6 +324,45 @@ def test_heads_that_are_removed_write_nothing(study):
         without = trained.read(layout, model, episodes, without=heads_removed).logits
         np.testing.assert_allclose(without, silenced(heads_removed), atol=1e-5)
     assert moved(every) == 0 and moved(one) > 1e-3 and moved(()) > 1e-3, "without heads nothing is read"
+
+
+def fitted_q(rows, layers):
+    """Values at the queries by the transformer of `control_exact`, which takes one fitted-Q step a layer, (N, A)."""
+    actions = np.arange(rows.family.n_actions)
+    columns = (np.asarray(x)[:, :-1].reshape(len(rows.queries), -1) for x in rows.episodes.steps)
+    state_NI, action_NI, reward_NI, arrival_NI = columns
+    pairs = np.eye(rows.family.n_states * len(actions))
+
+    def features(state, action):
+        return pairs[state * len(actions) + action]
+
+    phi_NIC = features(state_NI, action_NI)
+    often_NC = np.maximum(phi_NIC.sum(1), 1)
+    step_NCC = np.stack([np.diag(len(state_NI[0]) / often_C) for often_C in often_NC])
+    later_NIAC, query_NAC = (features(s[..., None], actions) for s in (arrival_NI, rows.queries))
+    return values_after_layers(phi_NIC, later_NIAC, reward_NI, query_NAC, step_NCC, 1.0, layers, np.inf)[:, -1]
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_a_transformer_that_plans_by_construction_has_influence_as_far_as_its_layers_reach(
+    layers,
+):
+    c = small_config()
+    c.horizon = 3
+    c.problem.update(states=4)
+    c.context.episodes = 40
+    rows = trained.unseen_rows(Run(pathlib.Path(), completed(as_json(c))), 60, seed=0)
+    before_NA, distance_NET = fitted_q(rows, layers), influence.distances(rows)
+    for k in range(3):
+        reward_NET, kept_N = influence.flip(rows, distance_NET == k, np.random.default_rng(0))
+        moved_NA = trained.centred(fitted_q(rows.with_rewards(reward_NET), layers) - before_NA)
+        sums_N13 = regressions.pair_products(moved_NA[kept_N], influence.planned_change(rows, reward_NET)[kept_N])[
+            :, None
+        ]
+        if k < layers - 1 or layers == 3:  # the prior holds the planner back, so that slopes are above 1
+            assert regressions.slope(sums_N13) > 0.8 and regressions.r_squared(sums_N13) > 0.8
+        if k >= layers:
+            assert abs(regressions.slope(sums_N13)) < 0.05  # rare steps lead there sooner
 
 
 def test_regret_of_greedy_decisions():
