@@ -30,6 +30,16 @@ def off_policy() -> str:
     return table([*head, *list(ESTIMATES.values())[1:]], rows)
 
 
+def labels() -> str:
+    """What pessimistic labels are worth as policies."""
+    scales = {"random_mdp": (1, 2), "icu_sepsis": (100, 1)}
+    found, rows = results_of("labels", "benchmarks/results")["values"], []
+    for policy in found["random_mdp"]:
+        cells = [with_interval(found[name][policy], *scale) for name, scale in scales.items()]
+        rows.append([f"`{policy}`" if policy in ("pessimistic", "frequencies") else policy, *cells])
+    return table(["", "random MDPs, reward", "ICU-Sepsis, survival in %"], rows)
+
+
 def encodings() -> str:
     """Ways to read several features, by the gap of what is learned."""
     names = {"pieces": "24 quantiles", "linear": "linear", "states": "states"}
