@@ -1,18 +1,19 @@
 """How near off-policy estimates come to the truth, and how often their intervals hold it.
 
-    python -m benchmarks.off_policy [--minutes 15] [--out benchmarks/results/off_policy.json]
+    python -m benchmarks.off_policy [--minutes 15] [--episodes 250 2500 20000] [--out benchmarks/results/off_policy.json]
 
 Logs of ICU-Sepsis (extra `clinical`; the clinicians' policy, 20 decisions) and of random MDPs, a new one for each log,
 have 250 to 20,000 episodes. Five policies are valued from each, pi_k(a|s) ~ b(a|s) exp(k Q_0(s, a)), where Q is the
 optimum: their truth is exact. Estimates whose effective sample size is below the one that `icdm ope` refuses are
 counted and left out; the errors of those of whose mean weight `icdm ope` does not warn are given beside. Each size and
-kind of log has the same time, small logs first.
+kind of log has the same time, small logs first. What the file has of other sizes stays.
 
 Axis letters as in docs/axes.md; W counts the five policies.
 """
 
 import argparse
 import functools
+import json
 import pathlib
 import time
 from typing import NamedTuple
@@ -131,9 +132,13 @@ def main() -> None:
     parser.add_argument(
         "--minutes", type=float, default=15.0, help="of CPU time for estimates, all logs together (%(default)s)"
     )
+    parser.add_argument("--episodes", type=int, nargs="+", default=SIZES, help="of the logs (%(default)s)")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("benchmarks/results/off_policy.json"))
     arguments = parser.parse_args()
-    found = {(name, kind, n): [] for n in SIZES for kind in ("recorded", "estimated") for name in STRENGTHS}
+    before = json.loads(arguments.out.read_text())["tables"] if arguments.out.exists() else {}
+    found = {
+        (name, kind, n): [] for n in arguments.episodes for kind in ("recorded", "estimated") for name in STRENGTHS
+    }
     for (name, kind, n), cases in found.items():
         spent = 0.0
         while spent < 60 * arguments.minutes / len(found):
@@ -143,17 +148,17 @@ def main() -> None:
             began = time.process_time()  # what is compiled was compiled before
             cases.append((case, measure(case, log)))
             spent += time.process_time() - began
-            write_json(arguments.out, content(found))  # a study that is stopped leaves what it has
-    for title, rows in content(found)["tables"].items():
+            write_json(arguments.out, content(found, before))  # a study that is stopped leaves what it has
+    for title, rows in content(found, before)["tables"].items():
         print(f"\n{title}\n| episodes | logs | refused | " + " | ".join(ESTIMATES.values()) + " |")
         for n, row in rows.items():
             cells = " | ".join(_cell(row[name]) for name in ESTIMATES)
             print(f"| {n} | {row['logs']} | {row['refused']:.0%} | {cells} |")
 
 
-def content(found: dict[tuple[str, str, int], list[tuple[Case, dict]]]) -> dict:
-    """What the file of results holds."""
-    tables = {}
+def content(found: dict[tuple[str, str, int], list[tuple[Case, dict]]], before: dict) -> dict:
+    """What the file of results holds: the tables that it had before, and in them the sizes found now."""
+    tables = {title: dict(rows) for title, rows in before.items()}
     for (name, kind, n), cases in found.items():
         if cases:
             tables.setdefault(f"{name}, {kind} behaviour probabilities", {})[str(n)] = summary(cases)
