@@ -1,6 +1,6 @@
 """How near off-policy estimates come to the truth, and how often their intervals hold it.
 
-    python -m benchmarks.off_policy [--minutes 15] [--episodes 250 2500 20000] [--out benchmarks/results/off_policy.json]
+    python -m benchmarks.off_policy [--minutes 15] [--episodes 250 2500 20000] [--out results.json]
 
 Logs of ICU-Sepsis (extra `clinical`; the clinicians' policy, 20 decisions) and of random MDPs, a new one for each log,
 have 250 to 20,000 episodes. Five policies are valued from each, pi_k(a|s) ~ b(a|s) exp(k Q_0(s, a)), where Q is the
