@@ -90,3 +90,11 @@ def rows_stay(x: jax.Array) -> jax.Array:
     if mesh.empty or x.shape[0] % mesh.shape["data"]:
         return x
     return jax.lax.with_sharding_constraint(x, P("data", *[None] * (x.ndim - 1)))
+
+
+def everywhere(tree: Any):
+    """The tree with a copy on every device, if a mesh is set (`jax.sharding.use_abstract_mesh`); else the tree.
+
+    XLA does not know that rows lie beside what they are looked up in, and would ask all devices at each look-up.
+    """
+    return tree if jax.sharding.get_abstract_mesh().empty else jax.lax.with_sharding_constraint(tree, P())

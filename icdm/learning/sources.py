@@ -16,7 +16,7 @@ import numpy as np
 from icdm.learning.objectives import LabelConfig, Lesson, target_of
 from icdm.oracles.certify import OracleConfig
 from icdm.problems.family import Family
-from icdm.sharding import join_rows, own_rows, place_copies, place_rows
+from icdm.sharding import everywhere, join_rows, own_rows, place_copies, place_rows
 from icdm.trajectories.collect import ContextConfig, Tasks, draw_tasks, play, record, record_with_context
 from icdm.trajectories.trajectory import Trajectories, join_episodes
 
@@ -88,7 +88,8 @@ class FreshTasks:
         return own_rows(self.mesh, self.rows).astype(np.int32)
 
     def lessons(self, batch: tuple[Tasks, jax.Array], key: jax.Array) -> list[Lesson]:
-        return [self.recorder(self.family, *batch, key)]
+        tasks, task_B = batch
+        return [self.recorder(self.family, everywhere(tasks), task_B, key)]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -315,10 +315,7 @@ class Transformer(nnx.Module):
             x_BLD = jnp.where(tokens.id[..., None] >= 0, embedded_BLID, 0).sum(-2)
         if not tokens.number.shape[-1]:
             return x_BLD
-        number_BLR = tokens.number.astype(table_VD.dtype)
-        if number_BLR.shape[-1] <= 2:  # too narrow for a product, of which two processes made different collectives
-            return x_BLD + (number_BLR[..., None] * self.number[...][None, None]).sum(-2)
-        return x_BLD + linear(number_BLR, self.number[...])
+        return x_BLD + linear(tokens.number.astype(table_VD.dtype), self.number[...])
 
     def _mix(self, x_BLD: jax.Array, slot_BL: jax.Array, cache: Cache | None):
         """Adds learned linear maps of the embeddings one, two, ... positions before."""
