@@ -23,6 +23,7 @@ from icdm.models.adapters import NONE, Adapters
 from icdm.models.attention import attend, flash_runs, rotate, rotation
 from icdm.models.cpu_products import linear
 from icdm.models.taps import NO_TAPS, Taps, check_places, tapped
+from icdm.processes import are_several
 from icdm.sharding import rows_stay
 from icdm.trajectories.layouts.vocabulary import Tokens
 
@@ -294,6 +295,8 @@ class Transformer(nnx.Module):
 
     @property
     def _is_a_loop(self) -> bool:
+        if target() == "cpu" and are_several():
+            return False  # weights that are split are gathered in the loop: see `icdm.processes`
         # Outside a loop XLA on CPU keeps the activations that it should compute again.
         return self.config.layers > MOST_UNROLLED[target()] or self.config.remat
 
