@@ -3,12 +3,12 @@
 All of them compute the same programs in the same order, and each holds its part of the arrays. They share a file
 system, and only the first writes: `is_first()`.
 
-On CPU the processes must also start the collective operations of a program in the same order, and XLA does not see to
-it where one of them stands in a loop: a loop whose turns are spread over threads counts as started at once, so that a
-collective operation after it, which needs nothing of the loop, runs among those of the loop, sooner in one process than
-in another (jaxlib 0.10.2). gloo tells messages apart by their order alone. No program therefore has a loop with
-collective operations beside others that neither feed it nor need it: what is looked up in loops lies on every device
-(`icdm.sharding.everywhere`), and layers are no loop (`Transformer`). tests/test_devices.py reads the compiled programs.
+On CPU they must also start the collective operations of a program in the same order, since gloo tells messages apart
+by their order alone. XLA starts them in the order of the program, but may go on as soon as a loop has begun, since its
+turns may be spread over threads: a collective operation that comes after a loop with others, and needs nothing of it,
+runs among those of the loop, sooner in one process than in another (jaxlib 0.10.2 to 0.12.0). No program may have such
+a pair: what rows look up in loops lies on every device (`icdm.sharding.everywhere`), and layers, whose weights may be
+split, are no loop (`icdm.models.transformer`). tests/test_processes.py reads what was compiled.
 """
 
 import contextlib

@@ -1,6 +1,8 @@
 """Runs of several processes: they give the numbers of one, stop together, and end when one of them does."""
 
+import functools
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -9,15 +11,85 @@ import time
 
 import numpy as np
 import pytest
-from commands import environment, run, start
+from commands import ROOT, environment, run, start
 from test_pipeline import HIDDEN, TINY, wait_for_steps
 
+from experiments.compile import COLLECTIVE, COMPUTATION
 from icdm import processes
 from icdm.errors import UserError
 from icdm.files import locked
 from icdm.runs.run import Run
 
 COORDINATOR = "JAX_COORDINATOR_ADDRESS"
+
+
+INSTRUCTION = re.compile(r"^  (?:ROOT )?%([\w.-]+) = (.*)$", re.MULTILINE)
+CALLED = re.compile(r"(?:body|condition|calls|to_apply|(?:true|false)_computation)=%([\w.-]+)")
+NAME = re.compile(r"%([\w.-]+)")
+LOOPS = """
+%body (x: f32[2]) -> f32[2] {
+  %x = f32[2] parameter(0)
+  ROOT %all-reduce.1 = f32[2] all-reduce(%x), to_apply=%add
+}
+
+ENTRY %main (a: f32[2], b: f32[2]) -> (f32[2], f32[2]) {
+  %a = f32[2] parameter(0)
+  %b = f32[2] parameter(1)
+  %fed = f32[2] all-reduce(%a), to_apply=%add
+  %loop = f32[2] while(%fed), condition=%ends, body=%body
+  %after = f32[2] all-reduce(%loop), to_apply=%add
+  %beside = f32[2] all-reduce(%b), to_apply=%add
+  ROOT %both = (f32[2], f32[2]) tuple(%after, %beside)
+}
+"""
+PROGRAMS = """
+import pathlib, sys
+import jax
+sys.path.insert(0, "tests")
+from test_processes import without_order
+from experiments.configs import demo
+from icdm import processes
+from icdm.runs.programs import programs
+from icdm.runs.run import Run
+from icdm.runs.settings import as_json, completed
+from icdm.sharding import make_mesh
+
+processes._several = True
+for layers, fsdp in ((1, False), (9, True)):
+    c = demo.get_config()
+    c.horizon, c.mesh_fsdp = 3, fsdp
+    c.pretrain.batch = c.fine_tune.batch = 8
+    c.pretrain.mixture = ("energy:horizon=3", "random_mdp:states=3,actions=2,horizon=2")
+    c.model.width, c.model.layers, c.model.heads, c.model.kv_heads = 16, layers, 2, 2
+    makers = programs(Run(pathlib.Path(), completed(as_json(c))), make_mesh())
+    for name in ("pretrain", "fine_tune", "rollout") if layers == 1 else ("pretrain",):
+        text = makers[name]().lowered.compile().as_text()
+        assert "all-" in text and not without_order(text), (layers, name, without_order(text))
+"""
+
+
+def without_order(text):
+    """Pairs of a loop with collective operations and another operation with some, neither of which needs the other, in
+    the text of a compiled program: see `icdm.processes`."""
+    computations = dict(COMPUTATION.findall(text))
+
+    @functools.cache
+    def talks(line):
+        inside = (computations.get(name, "") for name in CALLED.findall(line))
+        return bool(COLLECTIVE.search(line)) or any(talks(one) for body in inside for one in body.splitlines())
+
+    found = []
+    for body in computations.values():
+        needs, talking = {}, {}
+        for name, line in INSTRUCTION.findall(body):
+            operands = [x for x in NAME.findall(line.split(", metadata=")[0]) if x in needs]
+            needs[name] = set(operands).union(*(needs[x] for x in operands))
+            if talks(f"= {line}"):
+                talking[name] = not COLLECTIVE.search(f"= {line}")
+        loops = [name for name, is_loop in talking.items() if is_loop]
+        others = [(loop, other) for loop in loops for other in talking if other != loop]
+        found += [(loop, other) for loop, other in others if loop not in needs[other] and other not in needs[loop]]
+    return found
 
 
 def free_address():
@@ -80,6 +152,17 @@ def test_two_processes_plan_where_states_are_hidden_as_one_does(tmp_path):
     first, second = outputs(several)
     assert [process.returncode for process in several] == [0, 0], first + second
     assert_same_numbers(tmp_path / "run", tmp_path / "alone")
+
+
+def test_a_loop_and_a_collective_operation_that_do_not_need_each_other_have_no_order():
+    assert without_order(LOOPS) == [("loop", "beside")]
+
+
+@pytest.mark.slow
+def test_the_collective_operations_of_every_program_have_an_order():
+    command = [sys.executable, "-c", PROGRAMS]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment(devices=2))
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow
