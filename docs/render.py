@@ -4,8 +4,7 @@
     .venv/bin/python docs/render.py --check  # names the documents that differ from the results, and fails
 
 A table stands between `<!-- table: NAME -->` and `<!-- end -->`; NAME is a function of the document's module in
-docs/tables. A number with an interval in the text, 31.2 [29.4, 32.9], must be that of some results file,
-unless it stands between `<!-- no results file -->` and `<!-- end -->`, where the text says so.
+docs/tables. A number with an interval in the text, 31.2 [29.4, 32.9], must be that of some results file.
 """
 
 import functools
@@ -23,7 +22,6 @@ sys.path.insert(0, str(ROOT / "docs"))
 from tables import results_of  # noqa: E402
 
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-UNKEPT = re.compile(r"<!-- no results file -->.*?<!-- end -->", re.DOTALL)  # what the text says of itself
 INTERVAL = re.compile(r"(-?[\d.]*\d)(?: %)? \[(-?[\d.]*\d), (-?[\d.]*\d)\]")
 DOCUMENTS = ["README.md", "theory/README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 FOLDERS = ("results", "benchmarks/results", "theory/results")  # of results files
@@ -82,7 +80,7 @@ def rendered(name: str) -> str:
 
 def untraced(name: str) -> list[str]:
     """The numbers with intervals in the text of a document, outside of its tables, that no results file has."""
-    text = UNKEPT.sub("", MARKED.sub("", (ROOT / name).read_text()))
+    text = MARKED.sub("", (ROOT / name).read_text())
     known = written_intervals()
     found = INTERVAL.finditer(text.replace("\n", " ").replace("**", ""))
     return [each[0] for each in found if tuple(map(_plain, each.groups())) not in known]

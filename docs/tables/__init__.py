@@ -35,7 +35,7 @@ def with_interval(found: dict[str, Any], scale: float = 1, digits: int = 1) -> s
 def percent(found: dict[str, Any], digits: int = 1) -> str:
     """A share and its 95 % interval in %: 0.76 [0.40, 1.16]."""
     mean, low, high = (f"{100 * x:.{digits}f}" for x in (found["mean"], *found["ci95"]))
-    return f"{mean} [{low}, {high}]"
+    return f"{mean} [{low}, {high}]".replace("-0." + digits * "0", "0." + digits * "0")
 
 
 def gap(found: dict[str, Any], policy: str, interval: bool = False) -> str:
