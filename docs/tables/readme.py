@@ -1,8 +1,9 @@
-"""The tables of theory/README.md: claims about deep models, from theory/results."""
+"""The tables of theory/README.md, from theory/results."""
 
 from typing import Any
 
 from tables import number, results_of, table
+from theory.wording import in_words
 
 DEEP = {  # a row's name: claim, number, digits
     "`logits_are_q`: R2 of logit differences against the planner's Q (>= .9)": ("logits_are_q", "r2_reader", 3),
@@ -26,6 +27,24 @@ DEEP = {  # a row's name: claim, number, digits
     "gap raised by removing the 2 best heads, less by 2 random ones (>= 0)": ("q_is_used", "gap_rise_excess", 2),
 }
 CONTROLS = ("random_start", "shuffled_context")
+
+
+def linear() -> str:
+    """Every number with a threshold of claims 1-11."""
+    rows = []
+    for found in results_of("full", "theory/results"):
+        for i, (name, threshold) in enumerate(found["threshold"].items()):
+            first = [f"`{found['id']}`", found["verdict"]] if i == 0 else ["", ""]
+            rows.append([*first, in_words(name), _short(found, name), threshold])
+    return table(["", "", "measured", "", "threshold"], rows)
+
+
+def _short(claim: dict[str, Any], name: str) -> str:
+    """Four digits, and the interval where there is one: 2.011 [1.986, 2.037], 6e-16."""
+    value, ends = claim["measured"][name], claim["ci95"].get(name)
+    if abs(value) < 1e-9:
+        return f"{value:.0e}" if value else "0"
+    return f"{value:.4g} [{ends[0]:.4g}, {ends[1]:.4g}]" if ends else f"{value:.4g}"
 
 
 def depth() -> str:

@@ -8,11 +8,11 @@ from theory.configs import depth, quick
 def get_config():
     config = quick.get_config()
     config.linear_q.update(problems=512, states=30, actions=5, dimension=8, horizon=12)
-    config.lsa_optimum.update(starts=8, seeds=10, steps=6000, batch=512)
+    config.lsa_optimum.update(steps=4000)
     config.two_errors.update(
         dimensions=(2, 5, 10, 20),
         conditions=(1.0, 4.0, 16.0, 64.0),
-        prompts=100_000,
+        prompts=20_000,
         lengths=(
             (20, 20),
             (20, 80),
@@ -33,7 +33,7 @@ def get_config():
     config.sample_complexity.update(problems=4000)
     config.trajectory_data.update(trajectories=200_000, tables=4000)
     config.td_exact.update(trials=300)
-    config.td_emerges.update(seeds=30, walks=2, windows=32)
+    config.td_emerges.update(processes=12_000, seeds=16)
     config.control_exact.update(trials=300)
     config.update(depth.get_config())
     planning = dict(runs="", experiment="trained_planning", variants=("transition",), seeds=3, tasks=1000, seed=0)
