@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments.configs import log as log_config
@@ -30,6 +30,7 @@ from icdm.runs.ope import ope
 from icdm.runs.run import Run
 from icdm.runs.sizes import with_sizes_of_data
 from icdm.trajectories.layouts import make_layout
+from icdm.trajectories.layouts.observations import Bins
 from icdm.trajectories.prompt import encode
 from icdm.trajectories.trajectory import NOTHING, Step, Trajectories
 
@@ -45,7 +46,7 @@ def encoder_of(own_edges, n=None):
 @given(edges, real, real)
 def test_numbers_rise_with_what_they_stand_for(own_edges, x, y):
     low, high = encoder_of(own_edges).encoded(np.array([[min(x, y)], [max(x, y)]]))
-    assert (low <= high).all() and Encoded(len(low)).contains([low, high]).all()
+    assert (low <= high).all() and Encoded((len(low),)).contains([low, high]).all()
 
 
 @given(edges, st.integers(0, 8))
@@ -115,30 +116,67 @@ def test_damaged_files_of_encoders_are_refused(tmp_path):
 
 
 class Family:
-    n_actions, horizon, reward_range, observation_space = 2, 3, (0.0, 1.0), Encoded(2)
+    n_actions, horizon, reward_range, observation_space = 2, 3, (0.0, 1.0), Encoded((1, 1))
 
 
-def test_vectors_enter_positions_as_numbers_the_same_in_training_and_acting():
-    layout = make_layout("transition", Family, reward_bins=2, marks_end=True)
+def two_episodes():
+    """Two features of one number each; the second episode is absent."""
     seen = np.array([[[[0.1, 1.0], [0.2, 0.0], [0.3, 0.5], [0.4, 1.0]], [[NOTHING] * 2] * 4]], np.float32)
     valid = np.array([[[True, True, True], [False] * 3]])
-    episodes = Trajectories(seen, np.array([[[1, 0, 1], [0] * 3]]), np.array([[[0.5, 1, 0], [0] * 3]]), valid)
+    return Trajectories(seen, np.array([[[1, 0, 1], [0] * 3]]), np.array([[[0.5, 1, 0], [0] * 3]]), valid)
+
+
+@pytest.mark.parametrize("name", ["transition", "interleaved"])
+def test_vectors_are_written_the_same_in_training_and_acting(name):
+    layout, episodes = make_layout(name, Family, reward_bins=2, marks_end=True), two_episodes()
     tokens = encode(layout, episodes).tokens
-    assert (layout.numbers, layout.components, layout.n_observations) == (5, 2, 1)
-    np.testing.assert_allclose(tokens.number[0, 0], [0, 0, 0, 0.1, 1.0])
-    np.testing.assert_allclose(tokens.number[0, 1], [0.5, 0.1, 1.0, 0.2, 0.0])
-    np.testing.assert_array_equal(tokens.valid[0], [True] * 4 + [False] * 4)  # what is absent does not exist
+    assert not tokens.valid[0, 4 * layout.positions :].any()  # what is absent does not exist
     nothing = jnp.zeros(1, jnp.int32)
     before = Step(layout.shown.nothing(1), nothing, jnp.zeros(1), layout.shown.nothing(1))
     for t in range(4):
-        now = jnp.asarray(seen[:, 0, t])
+        now = jnp.asarray(episodes.observation[:, 0, t])
         one = layout.append(jnp.full(1, t), before._replace(arrival=now), now)
-        np.testing.assert_array_equal(one.number[0, 0], tokens.number[0, t])
-        np.testing.assert_array_equal(one.id[0, 0], tokens.id[0, t])
+        own = slice(t * layout.positions, (t + 1) * layout.positions)
+        jax.tree.map(lambda acting, training: np.testing.assert_array_equal(acting, training[:, own]), one, tokens)
         if t < 3:
             before = Step(now, *(jnp.asarray(x)[:, 0, t] for x in (episodes.action, episodes.reward)), now)
-    with pytest.raises(UserError, match="layout interleaved: .* set layout transition"):
-        make_layout("interleaved", Family, reward_bins=2)
+
+
+def test_vectors_enter_the_position_of_a_transition_as_numbers():
+    layout = make_layout("transition", Family, reward_bins=2, marks_end=True)
+    tokens = encode(layout, two_episodes()).tokens
+    assert (layout.numbers, layout.components, layout.n_observations) == (5, 2, 1)
+    np.testing.assert_allclose(tokens.number[0, 0], [0, 0, 0, 0.1, 1.0])
+    np.testing.assert_allclose(tokens.number[0, 1], [0.5, 0.1, 1.0, 0.2, 0.0])
+
+
+def test_every_feature_has_a_token_of_its_own_in_the_interleaved_layout():
+    layout = make_layout("interleaved", Family, reward_bins=2, marks_end=True)
+    prompt = encode(layout, two_episodes())
+    mark, x, y, a, r = 0, 1, 3, 5, 7
+    steps = [[NOTHING, mark, x + 1, y + 1], [a + 1, r + 0, x + 1, y + 0], [a + 0, r + 1, x + 1, y + 1]]
+    np.testing.assert_array_equal(prompt.tokens.id[0, :12, 0], np.concatenate(steps))
+    np.testing.assert_array_equal(prompt.acting[0], [3, 7, 11, 15])  # at the last feature of each step
+    assert (layout.positions, layout.size) == (2 + 2, 9)
+
+
+whole = st.integers(-1000, 1000).map(float)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(whole, min_size=2, max_size=9, unique=True).map(sorted), whole, st.integers(0, 3))
+def test_a_token_says_between_which_edges_a_number_lies(own_edges, x, more):
+    encoder = encoder_of(own_edges, len(own_edges) + more)
+    number_IR = encoder.encoded(np.array([[x], [np.nan]]))
+    there, missing = (int(Bins(encoder.widths).ids(jnp.asarray(row), slice(0, 99))[0]) for row in number_IR)
+    assert there == min(np.searchsorted(own_edges, x), len(own_edges) - 1)
+    assert missing == encoder.numbers > there
+
+
+def test_every_word_has_a_token_of_its_own():
+    encoder = fit_encoder(Features(("ward",), (("A", "B"),)), np.array([[0.0], [1.0], [np.nan]]), 2, 1)
+    number_IR = jnp.asarray(encoder.encoded(np.array([[0.0], [1.0], [np.nan]])))
+    assert Bins(encoder.widths).ids(number_IR, slice(5, 9))[0].tolist() == [6, 7, 8]
 
 
 COLUMNS = ["observation=HR,lactate,ward", "action=dose", "reward=gain", "t=hour", "episode_id=stay"]
@@ -307,7 +345,7 @@ def test_what_is_fitted_comes_from_the_training_part_and_stays_with_the_run(log,
     kept = [row for row in rows if int(row[0]) % 10 != 9]  # every tenth episode is held out
     rates = [float(row[2]) for row in kept if row[2] != "NA"]
     assert (encoder.edges[0][0], encoder.edges[0][-1], encoder.n) == (min(rates), max(rates), 8)
-    assert opened.family.numbers == encoder.numbers == 2 * 16 + 3 and opened.family.n_states == 8
+    assert opened.family.widths == encoder.widths == (16, 16, 3) and opened.family.n_states == 8
     before = (workdir / "features.json").read_text()
     assert run(c, workdir)["policies"] and (workdir / "features.json").read_text() == before
 
@@ -329,7 +367,7 @@ def test_models_read_the_states_where_a_config_says_so(log, tmp_path):
     c.model.update(width=16, layers=1, heads=2, kv_heads=2, hidden=16)
     c.fine_tune.update(steps=2, batch=8)
     sized = with_sizes_of_data(c)
-    assert sized["problem"]["states"] == 8 and sized["problem"]["numbers"] == 0
+    assert sized["problem"]["states"] == 8 and sized["problem"]["widths"] == []
     run(c, tmp_path / "run")
     opened = Run.open(tmp_path / "run")
     assert opened.layout.numbers == 1 and opened.layout.n_observations == 9
@@ -339,12 +377,33 @@ def test_models_read_the_states_where_a_config_says_so(log, tmp_path):
         run(c, tmp_path / "other")
 
 
+def test_models_read_a_token_of_each_feature_where_a_config_says_so(log, tmp_path):
+    c = log_config.get_config()
+    c.data, c.columns, c.layout = str(log), " ".join(COLUMNS), "interleaved"
+    c.features.update(edges=6, states=8)
+    c.model.update(width=16, layers=1, heads=2, kv_heads=2, hidden=16)
+    c.fine_tune.update(steps=60, batch=16, learning_rate=1e-2, warmup=5)
+    run(c, tmp_path / "run")
+    decider = Decider.from_run(tmp_path / "run")
+    assert decider.run.layout.positions == 3 + 2 and decider.run.layout.numbers == 1
+    decider.reset(rows=2)
+    decision = decider.act({"HR": [72.0, None], "lactate": [1.0, 4.4], "ward": ["A", "B"]})
+    assert decision.action.tolist() == [1, 0]  # low, high
+    for row, observation in enumerate(("HR=72,lactate=1,ward=A", "HR=,lactate=4.4,ward=B")):
+        found = decide(tmp_path / "run", observation=observation)
+        assert found["action"] == ("low", "high")[row]
+        np.testing.assert_allclose(decision.probability[row], list(found["probabilities"].values()), atol=1e-5)
+    c.model.max_length = 20
+    with pytest.raises(UserError, match="a sequence takes 40 positions: raise model.max_length, now 20"):
+        run(c, tmp_path / "other")
+
+
 def test_policies_are_valued_from_a_log_of_features(log, trained, tmp_path):
     found = ope(log, "uniform", columns=tuple(COLUMNS))
     low, high = found["estimates"]["dr"]["ci95"]
     assert low < 1.5 < high and any("36 groups of similar observations" in note for note in found["notes"])
     (tmp_path / "policy.csv").write_text("observation,action,probability\n0,low,1\n")
-    with pytest.raises(UserError, match="names observations, .* has features"):
+    with pytest.raises(UserError, match="column episode_id is missing: give episode_id, t, .* several features"):
         ope(log, tmp_path / "policy.csv", columns=tuple(COLUMNS))
     lines = log.read_text().splitlines()
     more = [",".join([str(300 + int(line.split(",")[0])), *line.split(",")[1:]]) for line in lines[1:]]
@@ -352,6 +411,50 @@ def test_policies_are_valued_from_a_log_of_features(log, trained, tmp_path):
     found = ope(tmp_path / "more.csv", str(trained[1]))
     assert found["estimates"]["dr"]["mean"] > 4  # of 6
     assert any("8 groups" in note for note in found["notes"])
+
+
+def step_file(path, log, p):
+    """A policy that gives at every step of the log the dose that pays with probability p, in no particular order."""
+    rows = []
+    for line in log.read_text().splitlines()[1:]:
+        stay, hour, *_, dose, gain, _ = line.split(",")
+        right = dose if gain == "2" else {"low": "high", "high": "low"}[dose]
+        rows += [f"{stay},{hour},{name},{p if name == right else 1 - p}" for name in ("low", "high")]
+    rows = np.random.default_rng(0).permutation(rows)
+    path.write_text("\n".join(["episode_id,t,action,probability", *rows, "9999,0,low,1"]) + "\n")
+    return path
+
+
+def test_a_policy_of_features_is_given_step_by_step(log, tmp_path):
+    policy = step_file(tmp_path / "policy.csv", log, 0.75)
+    found = ope(log, policy, columns=tuple(COLUMNS))
+    truth = T * (0.75 * 2 - 0.25)
+    for name in ("pdwis", "dr", "wdr"):
+        low, high = found["estimates"][name]["ci95"]
+        assert abs(found["estimates"][name]["mean"] - truth) <= 1.5 * (high - low), name  # 6 standard errors
+    assert any("mean probabilities in each observation" in note for note in found["notes"])
+    later = [line.split(",") for line in log.read_text().splitlines()[1:]]
+    later = [",".join([stay, str(int(hour) + 7), *rest]) for stay, hour, *rest in later]
+    (tmp_path / "log.csv").write_text("\n".join([log.read_text().splitlines()[0], *later]) + "\n")
+    with pytest.raises(UserError, match="no probabilities for t 7 of episode 0 of the log"):
+        ope(tmp_path / "log.csv", policy, columns=tuple(COLUMNS))
+    again = ope(tmp_path / "log.csv", step_file(tmp_path / "later.csv", tmp_path / "log.csv", 0.75), columns=COLUMNS)
+    assert again["estimates"] == found["estimates"]
+
+
+@pytest.mark.parametrize(
+    "row,said",
+    [
+        ("0,0,low,0.5", "row 1, column probability: those of one step are to be from 0 and add up to 1"),
+        ("0,0,much,1", "row 1, column action: the log does not have this action"),
+        ("0,now,low,1", "row 1, column t: 'now'"),
+        ("0,0,low,1", "no probabilities for t 1 of episode 0"),
+    ],
+)
+def test_mistakes_in_a_policy_of_steps_are_told(row, said, log, tmp_path):
+    (tmp_path / "policy.csv").write_text(f"episode_id,t,action,probability\n{row}\n")
+    with pytest.raises(UserError, match=said):
+        ope(log, tmp_path / "policy.csv", columns=tuple(COLUMNS))
 
 
 def test_episodes_hold_numbers_and_the_log_of_states_codes(log, tmp_path):

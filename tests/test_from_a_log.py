@@ -10,8 +10,10 @@ from experiments.configs import log as log_config
 from experiments.experiment import run
 from icdm.cli import main
 from icdm.errors import UserError
+from icdm.learning.log_source import LogSource
 from icdm.runs.decide import decide
 from icdm.runs.decide_by_model import decide_by_model
+from icdm.runs.monitor import read_metrics
 from icdm.runs.ope import ope
 from icdm.runs.run import Run
 from icdm.runs.sizes import with_sizes_of_data
@@ -77,6 +79,25 @@ def test_values_of_each_episode_are_kept_and_two_runs_of_a_log_can_be_compared(t
     assert found["value"]["fine_tuned_sampled"]["difference"]["mean"] == 0
     main(["compare", str(workdir), str(tmp_path / "other"), "--figure", str(tmp_path / "values.png")])
     assert "value [95 % interval]" in capsys.readouterr().out
+
+
+def test_training_on_a_log_ends_where_held_out_episodes_say_so(trained, tmp_path, monkeypatch):
+    c = trained[0].copy_and_resolve_references()
+    c.fine_tune.update(steps=400, learning_rate=1.0, validation=0.25, validate_every=5, patience=2, log_every=5)
+    seen = []
+    batch = LogSource.batch
+    monkeypatch.setattr(LogSource, "batch", lambda self, step: seen.append(self.log.contexts[0]) or batch(self, step))
+    monkeypatch.setattr("icdm.runs.phases.VALIDATION_BATCHES", 1)
+    run(c, tmp_path / "run")
+    steps = [line for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "validation_loss" in line]
+    best = min(steps, key=lambda line: line["validation_loss"])
+    assert steps[-1]["step"] == best["step"] + 2 * 5 < 400
+    learned, held = ({tuple(own) for own in seen if len(own) // 100 == n} for n in (1, 0))
+    [learned], [held] = learned, held
+    assert len(held) == 54 and len(learned) == 163 and not set(held) & set(learned)
+    c.fine_tune.validation = 0.0
+    with pytest.raises(UserError, match="fine_tune.validation and fine_tune.validate_every go together"):
+        run(c, tmp_path / "other")
 
 
 def test_sizes_that_a_config_lacks_are_the_files(log, trained):

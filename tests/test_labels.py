@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from icdm.errors import UserError
+from icdm.evaluation.logged import held_out_sequences
 from icdm.logs.labels import best_episodes, pessimistic_q, relabelled
-from icdm.logs.log import log_of
+from icdm.logs.log import hold_out, log_of
 from icdm.logs.table import NOTHING, Rows
 from icdm.problems.family import make_family
 
@@ -34,7 +35,7 @@ def test_imitation_takes_the_recorded_actions():
 
 def test_best_return_takes_the_best_episodes_alone():
     log = log_from([[(0, 0, 0.1)], [(0, 1, 0.9)], [(0, 0, 0.2)], [(0, 0, 0.3)]])
-    assert best_episodes(log, log.contexts[0]).tolist() == [1]
+    assert best_episodes(log, log.contexts[0], log.contexts[0]).tolist() == [1]
     assert relabelled(log, "best_return", FAMILY).label.tolist() == [NOTHING, 1, NOTHING, NOTHING]
 
 
@@ -86,6 +87,60 @@ def test_recording_that_stops_is_not_an_end():
     assert pessimistic_q(stops, many, 0.0, 1.0)[0, 0, 0] == pytest.approx(2.0, abs=0.05)
     ends = dataclasses.replace(stops, terminal=np.arange(len(stops.action)) % 2 == 1)
     assert pessimistic_q(ends, many, 0.0, 1.0)[0, 0, 0] == pytest.approx(1.5, abs=0.05)
+
+
+def test_held_out_episodes_of_a_task_are_labelled_by_what_was_fitted_to_the_others():
+    """In the others action 0 pays, in every tenth episode action 1 does, and an observation of its own is there."""
+    episodes = []
+    for e in range(200):
+        held, action = e % 10 == 9, e // 10 % 2
+        episodes.append([(0, action, float(action == held)), (2 if held else 1, action, 0.5)])
+    train, test = hold_out(log_from(episodes))
+    assert (
+        test.contexts[0].tolist() == list(range(9, 200, 10)) and test.fitted[0].tolist() == train.contexts[0].tolist()
+    )
+    assert set(np.intersect1d(train.rows(), test.rows())) == set()
+    labels = {name: relabelled(test, name, FAMILY).label[test.rows()] for name in ("pessimistic", "best_return")}
+    assert labels["pessimistic"].tolist() == [0, NOTHING] * 20  # the others do not have observation 2
+    assert (relabelled(train, "pessimistic", FAMILY).label[train.rows()[::2]] == 0).all()
+    acted = test.action[test.rows()]  # those who took action 1 earned 1.5, as much as the best of the others
+    assert labels["best_return"].tolist() == np.where(acted == 1, 1, NOTHING).tolist()
+    poor = log_from([[(0, 0, 0.0 if e % 10 == 9 else 1.0), (1, 0, 0.0)] for e in range(20)])
+    assert (relabelled(hold_out(poor)[1], "best_return", FAMILY).label == NOTHING).all()
+
+
+def test_held_out_tasks_are_labelled_by_their_own_episodes():
+    logs = [log_from([[(0, 0, 1.0 - task), (0, 1, float(task))]] * 20) for task in range(2)]
+    both = log_of([rows_of(log, task) for task, log in enumerate(logs)], 3)
+    train, test = hold_out(both)
+    assert (train.n_tasks, test.n_tasks) == (1, 1) and test.fitted[0].tolist() == test.contexts[0].tolist()
+    assert (relabelled(test, "pessimistic", FAMILY).label[test.rows()] == 1).all()
+
+
+def rows_of(log, task):
+    n, first = len(log.action), np.repeat(np.arange(len(log.steps)), log.steps)
+    t, nothing = np.arange(n) - log.first[first], np.full(n, NOTHING)
+    known = (log.observation, log.action, log.reward, nothing, np.full(n, np.nan), np.zeros(n, bool))
+    return Rows(np.full(n, task), first, t, *known)
+
+
+@pytest.mark.parametrize("share,n,held", [(0.1, 30, [9, 19, 29]), (0.5, 5, [1, 3]), (0.25, 4, [3])])
+def test_a_share_is_held_out_evenly(share, n, held):
+    train, test = hold_out(log_from([[(0, 0, 0.0)]] * n), share)
+    assert test.contexts[0].tolist() == held and sorted([*train.contexts[0], *held]) == list(range(n))
+    with pytest.raises(UserError, match=f"a single task with 1 episodes: at least .* to hold {share:.0%} out"):
+        hold_out(log_from([[(0, 0, 0.0)]]), share)
+
+
+def test_every_held_out_episode_of_a_task_has_a_sequence_in_which_it_alone_counts():
+    log = relabelled(log_from([[(0, 0, 0.5), (e % 3, 1, 0.5)] for e in range(40)]), "imitation", FAMILY)
+    _, test = hold_out(log)
+    found = held_out_sequences(test, 2, seed=0, independent_steps=False)
+    assert found.label.shape == (4, 3, 3) and (found.label[:, :2] == NOTHING).all()
+    assert found.label[:, 2].tolist() == [[0, 1, NOTHING]] * 4
+    assert found.trajectories.observation[:, 2, 1].tolist() == [e % 3 for e in range(9, 40, 10)]
+    test.label[test.rows()[:2]] = NOTHING  # of the first of them
+    assert len(held_out_sequences(test, 2, seed=0, independent_steps=False).label) == 3
 
 
 def test_an_absent_oracle_is_told():

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from commands import ROOT
@@ -71,6 +72,40 @@ def test_real_observations_are_binned(tmp_path):
     rows = join(list(found.chunks()))
     assert isinstance(bins, Bins) and bins.n == 64 and rows.terminal.sum() == 3
     assert np.abs(bins.decode(rows.observation) - observations.reshape(-1, 2)).max() <= 1.01 / 8
+
+
+def test_the_numbers_of_a_box_may_be_features(tmp_path):
+    observations = np.random.default_rng(0).normal(size=(6, 20))
+    box = {"observation_space": {"type": "Box", "shape": [20]}}
+    source = minari_set(tmp_path / "set", box, observations=observations)
+    with pytest.raises(UserError, match="lower --bins, or read .* --columns observation=observation.0,observation.1"):
+        describe(source)
+    columns = (f"observation={','.join(f'observation.{i}' for i in range(20))}",)
+    found = describe(source, columns=columns)["features"]
+    assert [*found] == [f"observation.{i}" for i in range(20)] and not describe(source, columns=columns)["defects"]
+    np.testing.assert_allclose([x["max"] for x in found.values()], observations[:6].max(0))
+    convert(source, tmp_path / "log.parquet", columns=columns)
+    rows = join(list(open_table(tmp_path / "log.parquet").chunks()))
+    np.testing.assert_array_equal(rows.features, observations)
+    assert rows.acted.tolist() == [True] * 5 + [False]
+    two = describe(source, columns=("observation=observation.3,observation.11",))
+    assert [*two["features"]] == ["observation.3", "observation.11"]
+    with pytest.raises(UserError, match="unknown column of .* 'observation.20'"):
+        describe(source, columns=("observation=observation.3,observation.20",))
+
+
+def test_binned_vectors_are_said_to_be_features_perhaps(tmp_path):
+    box = {"observation_space": {"type": "Box", "shape": [2]}}
+    said = convert(minari_set(tmp_path / "set", box, observations=np.random.rand(6, 2)), tmp_path / "log.parquet")
+    assert "column observation holds vectors: --columns observation=observation.0," in said
+    pq.write_table(
+        pa.table(
+            {"episode_id": [0, 0], "t": [0, 1], "observation": [[0.5, 2.0], [1.5, None]], "action": [0, 1], "reward": [1.0, 0.0]}
+        ),
+        tmp_path / "vectors.parquet",
+    )
+    found = describe(tmp_path / "vectors.parquet", columns=("observation=observation.0,observation.1",))["features"]
+    assert found["observation.0"]["max"] == 1.5 and found["observation.1"]["missing"] == 0.5
 
 
 def minari_set(directory, spaces, **arrays):

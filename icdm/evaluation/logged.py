@@ -12,7 +12,7 @@ from icdm.evaluation.off_policy import LoggedEpisodes, doubly_robust_terms, esti
 from icdm.intervals import interval
 from icdm.learning.objectives import Imitation
 from icdm.logs.log import Log
-from icdm.logs.sequences import Sequences, assemble, sequences
+from icdm.logs.sequences import Sequences, as_one_episode, assemble, sequences
 from icdm.models.transformer import Transformer
 from icdm.problems.family import Family, HasBestActionPosterior
 from icdm.sharding import gathered
@@ -25,12 +25,22 @@ AT_ONCE = 500  # rows that a model reads side by side
 
 
 def held_out_sequences(log: Log, context_episodes: int, seed: int, independent_steps: bool) -> Sequences:
-    """One sequence of every held-out task; the label before anything was seen does not count."""
-    rng, tasks = np.random.default_rng(seed), np.arange(log.n_tasks)
-    held_out = sequences(log, tasks, context_episodes, rng, independent_steps=independent_steps)
-    label = held_out.label.copy()
-    label[:, 0, 0] = NOTHING
-    return held_out._replace(label=label)
+    """One sequence of every held-out task; the label before anything was seen does not count.
+
+    Of a single task each episode has a sequence, the last in it, behind others of the task, and its labels alone count.
+    Sequences without a label are left out.
+    """
+    rng = np.random.default_rng(seed)
+    if log.n_tasks == 1 and not log.asks:
+        held_out = assemble(log, episodes_with_contexts(log, context_episodes, rng))
+        held_out.label[:, :-1] = NOTHING
+        held_out = as_one_episode(held_out, log.asks) if independent_steps else held_out
+    else:
+        tasks = np.arange(log.n_tasks)
+        held_out = sequences(log, tasks, context_episodes, rng, independent_steps=independent_steps)
+        held_out.label[:, 0, 0] = NOTHING
+    some = (held_out.label != NOTHING).any((1, 2))
+    return jax.tree.map(lambda x: x[some], held_out) if some.any() else held_out
 
 
 def label_losses(model: Transformer, layout: Layout, held_out: Sequences) -> jax.Array:

@@ -13,8 +13,8 @@ from icdm.problems.spaces import Discrete, Encoded
 class Recorded:
     """The sizes of a log; it has no simulator. `icdm describe` prints the sizes of a file.
 
-    Where observations have several features, `states` counts the states that are made of them, and `numbers` how many
-    numbers a model reads of them; 0 if it reads the states.
+    Where observations have several features, `states` counts the states that are made of them, and `widths` says how
+    many numbers a model reads of each; () if it reads the states.
     """
 
     states: int = 1
@@ -22,12 +22,14 @@ class Recorded:
     horizon: int = 1
     reward_low: float = 0.0
     reward_high: float = 1.0
-    numbers: int = 0
+    widths: tuple[int, ...] = ()
     n_tasks, discount, hides_state, shows_reward = None, 1.0, False, True
 
     def __post_init__(self) -> None:
         check_horizon(self.horizon)
-        if self.states < 1 or self.actions < 1 or self.numbers < 0 or not self.reward_low < self.reward_high:
+        object.__setattr__(self, "widths", tuple(self.widths))  # a list in a config
+        sizes = (self.states, self.actions, *self.widths)
+        if min(sizes) < 1 or not self.reward_low < self.reward_high:
             raise UserError(f"{self}: sizes must be at least 1, and reward_low below reward_high")
 
     @property
@@ -40,7 +42,7 @@ class Recorded:
 
     @property
     def observation_space(self) -> Discrete | Encoded:
-        return Encoded(self.numbers) if self.numbers else Discrete(self.states)
+        return Encoded(self.widths) if self.widths else Discrete(self.states)
 
     @property
     def reward_range(self) -> tuple[float, float]:

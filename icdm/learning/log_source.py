@@ -38,7 +38,7 @@ class LogSource:
     independent_steps: bool = False
 
     def __post_init__(self):
-        if not (self.log.label != NOTHING).any():
+        if not (self.log.label[self.log.rows()] != NOTHING).any():
             raise UserError("there is nothing to learn: no row has an oracle_action; choose other data_labels")
 
     @functools.cached_property

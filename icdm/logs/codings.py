@@ -16,6 +16,7 @@ BINNINGS = ("quantile", "uniform")
 MOST_INTEGERS = 2**20  # most codes of a column
 SHOWN = 8  # most groups of names that `remarks` lists
 NO_NAMES = ("na", "n/a", "nan", "null", "none", "-")
+ENTRIES = "--columns observation=observation.0,observation.1,..."  # of a vector, as several features
 MOST_IDS = 2**63 - 1  # codes of a column of ids, which are integers of 64 bits
 
 
@@ -187,7 +188,8 @@ def fit_bins(values: np.ndarray, n_bins: int, binning: str) -> Bins:
     value_ID = value_ID[np.isfinite(value_ID).all(1)]
     if n_bins ** value_ID.shape[1] > MOST_INTEGERS:
         raise UserError(
-            f"{n_bins} bins of {value_ID.shape[1]} numbers each make more than {MOST_INTEGERS} codes: lower --bins"
+            f"{n_bins} bins of {value_ID.shape[1]} numbers each make more than {MOST_INTEGERS} codes: lower --bins, or "
+            f"read the numbers of an observation as features, {ENTRIES}"
         )
     edges_D = []
     for x in value_ID.T:
@@ -207,6 +209,8 @@ def remarks(codings: dict[str, Coding]) -> list[str]:
     for name, coding in codings.items():
         if isinstance(coding, Bins):
             found.append(f"column {name} holds real numbers, coded by {coding.n} intervals (icdm convert --bins)")
+            if name == "observation" and not coding.scalar:
+                found.append(f"column {name} holds vectors: {ENTRIES} reads their numbers as features")
         if isinstance(coding, Words):
             alike: dict[str, list[str]] = {}
             for word in coding.words:

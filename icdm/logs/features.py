@@ -62,11 +62,16 @@ class Encoder(Features):
         return len(self.centers)
 
     @property
+    def widths(self) -> tuple[int, ...]:
+        """How many numbers stand for each feature."""
+        if not self.most_edges:
+            return ()
+        return tuple(self.most_edges if words is None else len(words) + 1 for words in self.words)
+
+    @property
     def numbers(self) -> int:
         """R."""
-        if not self.most_edges:
-            return 0
-        return sum(self.most_edges if words is None else len(words) + 1 for words in self.words)
+        return sum(self.widths)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """The names of states."""

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from icdm.errors import UserError, unknown
 from icdm.logs import d3rlpy, delimited, dpt, listed, minari, supervised
@@ -58,7 +59,7 @@ class Reading:
       sort: whether rows are brought in the order of their episodes and of t, which may then be a time stamp.
       missing_reward: "zero" if a step without a reward paid 0; else it is a defect.
       columns: "NAME=THEIRS" for a column of the table that has another name in the file; observation=ONE,OTHER,... for
-        an observation of several features.
+        an observation of several features, which may be the entries of a vector, observation.0, observation.1, ...
 
     Raises:
       UserError: an unknown column or rule.
@@ -153,6 +154,7 @@ def open_source(path: str | pathlib.Path, reading: Reading = AS_IT_IS) -> Source
     if not path.exists():
         raise UserError(f"{path}: no such file")
     names, raw, notes = _opened(path, reading)
+    names, raw = _with_entries(path, names, raw, reading.features)
     columns = _columns(path, names, reading)
     notes = notes + _notes_of_names(names, columns, reading)
     batches = functools.partial(_plain_batches, path, raw, columns)
@@ -210,6 +212,26 @@ def _named(path: pathlib.Path, batches: Callable) -> tuple[list[str], Callable[.
     if first is None:
         raise UserError(f"{path} holds no rows")
     return first.schema.names, lambda columns: batches(), []
+
+
+def _with_entries(path: pathlib.Path, names: list[str], raw: Callable, features: tuple[str, ...]) -> tuple:
+    """The names and a pass in which a column NAME of vectors is one column for each entry, NAME.0, NAME.1, ..., if
+    features are named so."""
+    vectors = {name.rpartition(".")[0] for name in features if name not in names} & {*names}
+    if not vectors:
+        return names, raw
+
+    def split(columns: list[str]) -> Iterator[pa.RecordBatch]:
+        for batch in raw([*dict.fromkeys(x if x in names else x.rpartition(".")[0] for x in columns)]):
+            cells = {}
+            for name, column in zip(batch.schema.names, batch.columns):
+                column = plain(path, name, column) if name in vectors else column
+                n = column.type.list_size if pa.types.is_fixed_size_list(column.type) and name in vectors else 0
+                cells |= {f"{name}.{i}": pc.list_element(column, i) for i in range(n)} or {name: column}
+            yield pa.RecordBatch.from_pydict(cells)
+
+    first = next(split(names), None)
+    return (names if first is None else first.schema.names), split
 
 
 def _columns(path: pathlib.Path, names: list[str], reading: Reading) -> dict[str, str]:

@@ -27,6 +27,14 @@ DOUBT = 0.1  # probability that the value of any action at any step is overestim
 def relabelled(log: Log, labels: str, family: Family) -> Log:
     """The log with labels of one kind.
 
+    Values, and the return from which an episode is among the best quarter, are fitted to `log.fitted`. Mostly these are
+    each task's own episodes, since nothing else tells its best actions. Where episodes of a single task were held out,
+    they are those of the training part, so that the labels of both parts are one function of step and observation. How
+    well held-out labels are predicted then says how well that function was learned, and nothing of its worth. That is
+    told by the held-out rewards, which have had no part in it. (Fitted to the held-out part, a tenth of the data, they
+    would have errors of their own, which no reader could predict.) An observation that the fitted episodes do not have
+    has no label.
+
     Args:
       labels: a key of LABELS.
 
@@ -42,26 +50,30 @@ def relabelled(log: Log, labels: str, family: Family) -> Log:
             )
         return log
     label = np.full_like(log.label, NOTHING)
-    for episodes in log.contexts:
+    for episodes, fitted in zip(log.contexts, log.fitted):
         if labels == "imitation":
             chosen = episodes
         elif labels == "best_return":
-            chosen = best_episodes(log, episodes)
+            chosen = best_episodes(log, episodes, fitted)
         else:
-            q_TSA = pessimistic_q(log, episodes, *family.reward_range)
+            q_TSA = pessimistic_q(log, fitted, *family.reward_range)
             rows, t = _rows(log, episodes)
-            label[rows] = q_TSA[t, log.observation[rows]].argmax(-1)
+            q_IA = q_TSA[t, log.observation[rows]]
+            label[rows] = np.where(np.isneginf(q_IA).all(-1), NOTHING, q_IA.argmax(-1))
             continue
         rows, _ = _rows(log, chosen)
         label[rows] = log.action[rows]
     return dataclasses.replace(log, label=label)
 
 
-def best_episodes(log: Log, episodes: np.ndarray) -> np.ndarray:
-    """The quarter of the episodes with the highest returns (at least one), and the episodes that tie with its last."""
-    total = np.array([log.reward[log.first[e] : log.first[e] + log.steps[e]].sum() for e in episodes])
-    least = np.sort(total)[::-1][max(1, int(BEST_SHARE * len(total))) - 1]
-    return episodes[total >= least]
+def best_episodes(log: Log, episodes: np.ndarray, fitted: np.ndarray) -> np.ndarray:
+    """Those of the episodes whose returns reach the best quarter of the fitted ones (of which it is at least one)."""
+    return_E, other_E = (
+        np.array([log.reward[log.first[e] : log.first[e] + log.steps[e]].sum() for e in part])
+        for part in (episodes, fitted)
+    )
+    least = np.sort(other_E)[::-1][max(1, int(BEST_SHARE * len(other_E))) - 1]
+    return episodes[return_E >= least]
 
 
 def pessimistic_q(

@@ -5,6 +5,7 @@ Axis letters as in docs/axes.md: I rows of the table, E episodes of the table, F
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -13,7 +14,7 @@ from icdm.errors import UserError
 from icdm.logs.features import Encoder
 from icdm.logs.table import Rows, Table
 
-HELD_OUT = 10  # without a test split of its own, every tenth task (or episode of a single task) is held out
+HELD_OUT = 0.1  # share of the tasks, or of a single task's episodes, where a file has no test split of its own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Log:
       first: (E + 1,) first row of each episode, and the number of rows.
       steps: (E,) number of steps of each episode; an episode with 0 steps is a query, an observation with a label.
       contexts, queries: the episodes of each task with steps, and those without.
+      fitted: the episodes of each task to which values are fitted that label it (`icdm.logs.labels`): its own, or where
+        these were held out of a single task, the others.
       end: the observation code END.
       features: (I, F) float64, where observations have several; their codes are then states (`with_states`).
       encoder: how a model reads the features, if it does.
@@ -42,6 +45,7 @@ class Log:
     steps: np.ndarray
     contexts: list[np.ndarray]
     queries: list[np.ndarray]
+    fitted: list[np.ndarray]
     end: int
     features: np.ndarray
     encoder: Encoder | None = None
@@ -78,9 +82,8 @@ class Log:
 
     def tasks(self, index: np.ndarray) -> "Log":
         """The log of the tasks `index`."""
-        return dataclasses.replace(
-            self, contexts=[self.contexts[i] for i in index], queries=[self.queries[i] for i in index]
-        )
+        own = {name: [getattr(self, name)[i] for i in index] for name in ("contexts", "queries", "fitted")}
+        return dataclasses.replace(self, **own)
 
 
 def load(table: Table) -> Log:
@@ -107,6 +110,7 @@ def log_of(chunks: Iterable[Rows], n_observations: int) -> Log:
     first, steps, task = np.append(np.concatenate(firsts), row), np.concatenate(steps), np.concatenate(tasks)
     _, task = np.unique(task, return_inverse=True)
     episodes = np.split(np.argsort(task, kind="stable"), np.cumsum(np.bincount(task))[:-1])
+    contexts = [e[steps[e] > 0] for e in episodes]
     return Log(
         observation=observation,
         action=action,
@@ -116,28 +120,38 @@ def log_of(chunks: Iterable[Rows], n_observations: int) -> Log:
         terminal=terminal,
         first=first,
         steps=steps,
-        contexts=[e[steps[e] > 0] for e in episodes],
+        contexts=contexts,
         queries=[e[steps[e] == 0] for e in episodes],
+        fitted=contexts,
         end=n_observations,
         features=features,
     )
 
 
-def hold_out(log: Log) -> tuple[Log, Log]:
+def hold_out(log: Log, share: float = HELD_OUT) -> tuple[Log, Log]:
     """The training log and the held-out log.
 
-    Every tenth task is held out, or the last task if there are fewer than ten, or every tenth episode if there is
-    only one task.
+    A share of the tasks is held out, evenly spread and at least the last, or of the episodes if there is only one task:
+    with 0.1 every tenth. Where it is episodes, labels of both logs rest on the training log alone (`Log.fitted`).
 
     Raises:
-      UserError: the only task has fewer than ten episodes.
+      UserError: the only task has too few episodes.
     """
     if log.n_tasks >= 2:
-        index = np.arange(log.n_tasks)
-        held = index % HELD_OUT == HELD_OUT - 1 if log.n_tasks >= HELD_OUT else index == log.n_tasks - 1
-        return log.tasks(index[~held]), log.tasks(index[held])
+        held = _spread(log.n_tasks, share)
+        held[-1] |= not held.any()
+        return log.tasks(np.flatnonzero(~held)), log.tasks(np.flatnonzero(held))
     episodes = log.contexts[0]
-    held = np.arange(len(episodes)) % HELD_OUT == HELD_OUT - 1
-    if not held.any():
-        raise UserError(f"a single task with {len(episodes)} episodes: at least {HELD_OUT} are needed to hold some out")
-    return tuple(dataclasses.replace(log, contexts=[episodes[part]]) for part in (~held, held))
+    held = _spread(len(episodes), share)
+    if not held.any() or held.all():
+        least = math.ceil(1 / share)
+        raise UserError(
+            f"a single task with {len(episodes)} episodes: at least {least} are needed to hold {share:.0%} out"
+        )
+    kept = episodes[~held]
+    return tuple(dataclasses.replace(log, contexts=[part], fitted=[kept]) for part in (kept, episodes[held]))
+
+
+def _spread(n: int, share: float) -> np.ndarray:
+    """Which of n belong to a share that is spread over them, (n,) bool."""
+    return np.diff(np.floor(np.arange(n + 1) * share + 1e-9)) > 0

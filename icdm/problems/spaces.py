@@ -18,7 +18,7 @@ class Discrete:
 
     n: int
     sides = ()  # the codes have no order
-    numbers = 0
+    numbers, widths = 0, ()
 
     def contains(self, x: np.ndarray) -> np.ndarray:
         """Whether each entry is a code of this space, (...,) bool."""
@@ -34,7 +34,7 @@ class Grid:
     """
 
     sides: tuple[int, ...]
-    numbers = 0
+    numbers, widths = 0, ()
 
     @property
     def n(self) -> int:
@@ -58,7 +58,7 @@ class Box:
 
     low: tuple[float, ...]
     high: tuple[float, ...]
-    numbers = 0
+    numbers, widths = 0, ()
 
     def __post_init__(self) -> None:
         if len(self.low) != len(self.high) or any(a > b for a, b in zip(self.low, self.high)):
@@ -80,11 +80,16 @@ class Encoded:
     """Vectors of numbers from 0 to 1, which stand for the values of several features; there are no codes.
 
     Attributes:
-      numbers: R, entries of a vector.
+      widths: how many numbers stand for each feature.
     """
 
-    numbers: int
+    widths: tuple[int, ...]
     n, sides = 0, ()
+
+    @property
+    def numbers(self) -> int:
+        """R, entries of a vector."""
+        return sum(self.widths)
 
     def contains(self, x: np.ndarray) -> np.ndarray:
         """Whether each vector along the last axis belongs to this space, (...,) bool."""

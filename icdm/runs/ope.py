@@ -7,7 +7,6 @@ import pathlib
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
 from icdm.errors import UserError
 from icdm.evaluation.logged import episodes_with_contexts, logged_episodes, model_probabilities, returns
@@ -23,14 +22,12 @@ from icdm.evaluation.off_policy import (
 )
 from icdm.files import checksum, read_json
 from icdm.intervals import interval
-from icdm.logs import delimited
-from icdm.logs.codings import UNKNOWN, Coding, remarks
-from icdm.logs.columns import faulty, plain, raw_values
+from icdm.logs.codings import Coding, remarks
 from icdm.logs.features import EDGES, STATES, Encoder, fit_encoder
 from icdm.logs.files import Reading
 from icdm.logs.log import Log, hold_out
-from icdm.logs.table import parquet_batches
 from icdm.runs.data import CHECKSUM
+from icdm.runs.policy_file import STEPWISE, at_steps, in_observations, open_policy
 from icdm.runs.run import Run
 from icdm.runs.task_rows import TaskRows, as_log, end_code, own_codings, read_rows, run_codings
 
@@ -42,8 +39,6 @@ ESTIMATES = {
     "wdr": "weighted doubly robust",
     "fqe": "fitted-Q",
 }
-FORM = ("observation", "action", "probability")  # columns of a policy's file
-NEAR_1 = 1e-3  # how far rounded probabilities may be from adding up to 1
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -65,7 +60,8 @@ def ope(
 
     Args:
       policy: the directory of a run, whose model draws its actions; "uniform"; "behavior", as the log's frequencies
-        show it; or a file of action probabilities with the columns observation, action and probability.
+        show it; or a file of action probabilities with the columns observation, action and probability, or for every
+        step of the log with the columns episode_id, t, action and probability.
       task: which task_id of the log; needed if it holds several.
       discount: of a reward per step.
       clip: the largest weight rho_{0:t} (see `off_policy_values`).
@@ -89,12 +85,12 @@ def ope(
     codings = run_codings(run) if run else own_codings(path, how)
     rows = read_rows(path, codings, task, how)
     if codings["observation"].columns:
-        codings, rows = _with_states(codings, rows, policy)
+        codings, rows = _with_states(codings, rows)
     observation, sizes = codings["observation"], (codings["observation"].n, codings["action"].n)
     if run:
         target = _of_run(run, rows, as_log(rows.rows, observation, end_code(run, codings)), sizes, discount)
     else:
-        target = _of_table(policy, codings, as_log(rows.rows, observation, sizes[0]), sizes, discount)
+        target = _of_table(policy, codings, rows, as_log(rows.rows, observation, sizes[0]), sizes, discount)
     logged = target.logged
     ratio_ET = cumulative_ratios(logged, target.chance_ETA)
     whole_E = np.minimum(ratio_ET[:, -1], clip)
@@ -125,16 +121,10 @@ def ope(
     }
 
 
-def _with_states(codings: dict[str, Coding], rows: TaskRows, policy: str) -> tuple[dict[str, Coding], TaskRows]:
-    """Codings that have states for observations of several features: the run's, else those of the log itself.
-
-    Raises:
-      UserError: a file of action probabilities, which names no features.
-    """
+def _with_states(codings: dict[str, Coding], rows: TaskRows) -> tuple[dict[str, Coding], TaskRows]:
+    """Codings that have states for observations of several features: the run's, else those of the log itself."""
     observation = codings["observation"]
     if not isinstance(observation, Encoder):
-        if policy not in ("uniform", "behavior"):
-            raise UserError(f"{policy} names observations, {rows.path} has features: give a run, uniform or behavior")
         observation = fit_encoder(observation, rows.rows.features, EDGES, STATES)
     note = f"the states of fitted-Q and of estimated probabilities are {observation.n} groups of similar observations"
     return codings | {"observation": observation}, rows._replace(notes=[*rows.notes, note])
@@ -185,8 +175,10 @@ def _learned_from(run: Run, path: pathlib.Path) -> bool:
     return bool(run.settings.data) and kept.exists() and read_json(kept, "").get("sha256") == checksum(path)
 
 
-def _of_table(policy: str, codings: dict[str, Coding], log: Log, sizes: tuple[int, int], discount: float) -> Target:
-    """A policy of the observation alone."""
+def _of_table(
+    policy: str, codings: dict[str, Coding], rows: TaskRows, log: Log, sizes: tuple[int, int], discount: float
+) -> Target:
+    """A policy of the observation alone, or one that is given at every step."""
     logged, known = logged_episodes(log, log.contexts[0], *sizes, discount)
     source, state_ET = _source(known), np.minimum(logged.observation[:, :-1], sizes[0] - 1)
     if policy == "uniform":
@@ -194,7 +186,14 @@ def _of_table(policy: str, codings: dict[str, Coding], log: Log, sizes: tuple[in
     elif policy == "behavior":
         table_SA = estimated_behavior(logged.observation, logged.action, logged.valid, *sizes)
     else:
-        table_SA = read_policy(policy, codings)
+        table, form = open_policy(policy, features=isinstance(codings["observation"], Encoder))
+        if form == STEPWISE:
+            row_ET = np.minimum(log.first[log.contexts[0]][:, None] + np.arange(log.longest), rows.rows.n - 1)
+            chance_ETA = at_steps(policy, table, codings, rows)[row_ET]
+            table_SA = mean_by_observation(logged.observation, logged.valid, chance_ETA, sizes[0])
+            note = "fitted-Q takes the policy's mean probabilities in each observation"
+            return Target(logged, source, chance_ETA, table_SA[None], [note])
+        table_SA = in_observations(policy, table, codings)
         bare = np.bincount(state_ET[logged.valid], minlength=sizes[0]) * (table_SA.sum(1) == 0)
         if bare.any():
             name = codings["observation"].decode(np.array([bare.argmax()]))[0]
@@ -204,53 +203,6 @@ def _of_table(policy: str, codings: dict[str, Coding], log: Log, sizes: tuple[in
 
 def _source(known: bool) -> str:
     return "recorded" if known else "estimated"
-
-
-def read_policy(path: str | pathlib.Path, codings: dict[str, Coding]) -> np.ndarray:
-    """Action probabilities in each observation, (S, A), from a table with the columns observation, action and
-    probability. Pairs that are not listed have probability 0; observations that the log does not have are left out.
-
-    Raises:
-      UserError: no such file, a column is missing, an action that the log does not have, or probabilities that do not
-        add up to 1.
-    """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise UserError(f"--policy {path}: neither a run, uniform, behavior, nor a file")
-    batches = parquet_batches(path) if path.suffix == ".parquet" else delimited.reader(path, FORM)[0]()
-    batches = list(batches)
-    if not batches:
-        raise UserError(f"{path} holds no rows: give {', '.join(FORM)}, one row for each pair")
-    table = pa.Table.from_batches(batches)
-    for name in FORM:
-        if name not in table.column_names:
-            raise UserError(f"{path}: column {name} is missing: give {', '.join(FORM)}, one row for each pair")
-    cells, table_SA = {}, np.zeros((codings["observation"].n, codings["action"].n))
-    for name in FORM:
-        coding = codings.get(name)
-        column = plain(path, name, table.column(name).combine_chunks())
-        values, there, faults = raw_values(column, coding.kind if coding else "reals")
-        if values.ndim > 1:
-            raise UserError(f"{path}: column {name} holds vectors: give the values as the log names them")
-        bad = ~there | faulty(faults)
-        if bad.any():
-            row = int(bad.argmax())
-            raise UserError(f"{path}: row {row + 1}, column {name}: {faults[row] or 'missing'}")
-        cells[name] = coding.encode(values) if coding else values
-    observation, action, probability = (cells[name] for name in FORM)
-    new = (action == UNKNOWN) & (probability > 0)
-    if new.any():
-        raise UserError(f"{path}: row {int(new.argmax()) + 1}, column action: the log does not have this action")
-    listed = (observation != UNKNOWN) & (action != UNKNOWN)  # others of no use here
-    np.add.at(table_SA, (observation[listed], action[listed]), probability[listed])
-    total_S = table_SA.sum(1)
-    wrong = (probability < 0) | listed & (np.abs(total_S[observation] - 1) > NEAR_1)
-    if wrong.any():
-        row = int(wrong.argmax())
-        raise UserError(
-            f"{path}: row {row + 1}, column probability: those of one observation are to be from 0 and add up to 1"
-        )
-    return table_SA / np.where(total_S > 0, total_S, 1.0)[:, None]
 
 
 def _warnings(weight_E: np.ndarray, behavior: str, untried_S: np.ndarray, coding: Coding) -> list[str]:

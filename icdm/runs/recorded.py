@@ -19,6 +19,7 @@ from icdm.learning.log_source import LogSource
 from icdm.learning.sources import Source
 from icdm.logs.dataset import DataSet, open_dataset
 from icdm.logs.labels import relabelled
+from icdm.logs.log import hold_out
 from icdm.logs.sequences import as_one_episode, assemble, sequence_length
 from icdm.models.policy import TransformerReader
 from icdm.models.transformer import Transformer
@@ -77,8 +78,9 @@ class Recorded:
         del key  # the order of a log depends on the config's seed alone
         s = self.run.settings
         symmetry = s.family.symmetry if isinstance(s.family, HasSymmetry) else None
-        log, independent = self.data.train, s.layout.independent_steps
-        return LogSource(log, s.context.episodes, rows, s.seed, self.mesh, symmetry, independent), None
+        log, held = hold_out(self.data.train, s.validation) if s.validation else (self.data.train, None)
+        source = LogSource(log, s.context.episodes, rows, s.seed, self.mesh, symmetry, s.layout.independent_steps)
+        return source, held and dataclasses.replace(source, log=held)
 
     def evaluate(
         self, models: dict[str, Transformer], stop: Callable[[], bool]

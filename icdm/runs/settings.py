@@ -42,7 +42,7 @@ def defaults() -> dict[str, Any]:
         lora_targets=MATRICES,
         checkpoint_every=250,
         log_every=25,
-        validate_every=0,  # steps between two looks at held-out tasks; fine_tune.validation: their share of the pool
+        validate_every=0,  # steps between two looks at held-out tasks; fine_tune.validation: their share
         patience=5,  # looks without a lower loss after which training ends
     )
     return dict(
@@ -353,13 +353,11 @@ class Settings:
     def _check_validation(self) -> None:
         if bool(self.validation) != bool(self.fine_tune.validate_every):
             raise UserError("fine_tune.validation and fine_tune.validate_every go together: set both, or neither")
-        if not 0 <= self.validation < 1 or (self.validation and self.pool < 2):
+        if not 0 <= self.validation < 1 or (self.validation and not self.data and self.pool < 2):
             raise UserError(
                 f"fine_tune.validation {self.validation}: the share of fine_tune.pool that is held out; give a number "
                 f"from 0 to below 1, and a pool of at least 2 tasks, now {self.pool}"
             )
-        if self.validation and self.data:
-            raise UserError("fine_tune.validation: recorded data have held-out sequences of their own, set it to 0")
         if self.pretrain.validate_every:
             raise UserError("pretrain.validate_every: only fine-tuning holds tasks out, set it to 0")
 

@@ -42,7 +42,7 @@ def with_sizes_of_data(config: Any) -> Any:
     if found["features"]:
         edges = full["features"]["edges"]
         widths = [len(each["words"]) + 1 if "words" in each else edges for each in found["features"].values()]
-        problem |= {"states": full["features"]["states"], "numbers": sum(widths) if edges else 0}
+        problem |= {"states": full["features"]["states"], "widths": widths if edges else []}
     return c | {"horizon": full["horizon"] or int(found["length"]["max"]), "problem": problem | full["problem"]}
 
 

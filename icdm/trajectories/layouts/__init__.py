@@ -78,5 +78,5 @@ def make_layout(
         reward_bins=reward_bins,
         family_actions=family.n_actions,
         sides=grids.pop() if len(grids) == 1 else (),
-        observation_numbers=max(f.observation_space.numbers for f in families),
+        widths=family.observation_space.widths,
     )

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from icdm.errors import UserError
+from icdm.trajectories.layouts.observations import Bins, Codes
 from icdm.trajectories.layouts.vocabulary import Tokens, Vocabulary, slices_of
 from icdm.trajectories.trajectory import NOTHING, Step
 
@@ -14,31 +14,34 @@ from icdm.trajectories.trajectory import NOTHING, Step
 class InterleavedLayout(Vocabulary):
     """One token each for observation, action and reward bin, and a mark before each episode.
 
-    A step appends (a, r, o'); the start of an episode appends (nothing, mark, o). The model acts on o'.
+    A step appends (a, r, o'); the start of an episode appends (nothing, mark, o). The model acts on o'. An observation
+    of several features has a token for the bin of each, and the model acts on the last.
     """
 
-    positions = 3
     components = 1
 
-    def __post_init__(self) -> None:
-        if self.observation_numbers:
-            raise UserError("layout interleaved: observations of several features have no token, set layout transition")
+    @property
+    def positions(self) -> int:
+        return 2 + len(self.shown.axes)
+
+    @property
+    def shown(self) -> Codes | Bins:
+        return Bins(self.widths) if self.widths else Codes((self.n_observations,))
 
     @property
     def slices(self) -> dict[str, slice]:
-        return slices_of(mark=1, observation=self.n_observations, action=self.n_actions, reward=self.reward_bins)
+        return slices_of(mark=1, observation=sum(self.shown.axes), action=self.n_actions, reward=self.reward_bins)
 
     def append(self, t: jax.Array, before: Step, observation: jax.Array) -> Tokens:
-        """The three positions that an observation adds; t, observation: (...,)."""
-        at = self.slices
-        first = t == 0
-        observation, first = jnp.broadcast_arrays(observation, first)
+        """The positions that an observation adds; t: (...,), observation: (...,) or (..., R)."""
+        at, shown, first = self.slices, self.shown, t == 0
+        mark = jnp.where(shown.there(observation), at["mark"].start, NOTHING)  # an absent episode has none
         ids = [
             jnp.where(first, NOTHING, at["action"].start + before.action),
-            jnp.where(first, at["mark"].start, at["reward"].start + self.reward_bin(before.reward)),
-            jnp.where(observation == NOTHING, NOTHING, at["observation"].start + observation),
+            jnp.where(first, mark, at["reward"].start + self.reward_bin(before.reward)),
+            *shown.ids(observation, at["observation"]),
         ]
-        id_L1 = jnp.stack(ids, -1)[..., None].astype(jnp.int32)
+        id_L1 = jnp.stack(jnp.broadcast_arrays(*ids), -1)[..., None].astype(jnp.int32)
         return Tokens(id_L1, jnp.zeros(id_L1.shape, jnp.float32), id_L1[..., 0] != NOTHING)
 
     def targets(self, tokens: Tokens) -> list[tuple[slice, jax.Array]]:

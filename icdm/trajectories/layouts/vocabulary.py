@@ -40,7 +40,7 @@ class Vocabulary:
       first_step: what the first step of an episode is called. Where one model acts in families of several horizons,
         the last steps have the same names in all: horizon - T, for episodes of T steps.
       least_unit: what rewards are divided by at least where they enter as numbers.
-      observation_numbers: entries of an observation that is a vector; 0 if observations are codes.
+      widths: how many numbers stand for each feature of an observation that is a vector; () if observations are codes.
     """
 
     n_observations: int
@@ -53,16 +53,14 @@ class Vocabulary:
     sides: tuple[int, ...] = ()
     first_step: int = 0
     least_unit: float = 1.0
-    observation_numbers: int = 0
+    widths: tuple[int, ...] = ()
     independent_steps = False  # whether a step need not begin where the one before has led
     numbers = 1  # R of the tokens
 
     @property
     def shown(self) -> Codes | Vectors:
         """How observations are written."""
-        if self.observation_numbers:
-            return Vectors(self.observation_numbers)
-        return Codes(self.sides or (self.n_observations,))
+        return Vectors(self.widths) if self.widths else Codes(self.sides or (self.n_observations,))
 
     @property
     def size(self) -> int:
