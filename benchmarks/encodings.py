@@ -47,10 +47,30 @@ ENCODINGS = {  # layout, and edges of a feature
 }
 SIZES = dict(states=10, actions=4, horizon=10)
 FEATURES, NOISE_OF_RANDOM, MISSING = 8, 0.5, 0.1
-EPISODES, STAYS = 1000, 2000
-STEPS = 600
-PLAYED, AT_ONCE = 10_000, 1000
+AT_ONCE = 500
 TIMED = 5  # updates
+
+
+@dataclasses.dataclass(frozen=True)
+class Amounts:
+    """How much of everything there is in a world.
+
+    Attributes:
+      episodes: of the log.
+      states: of k-means, at most.
+      steps, batch: updates, and rows of each.
+      played: episodes by which what was learned is valued.
+    """
+
+    episodes: int
+    states: int
+    steps: int
+    batch: int
+    played: int
+
+
+RANDOM = Amounts(episodes=1000, states=SIZES["states"], steps=600, batch=64, played=10_000)
+HOSPITAL = Amounts(episodes=2000, states=300, steps=100, batch=16, played=2000)  # tokens are slow
 
 
 def random_world(seed: int) -> World:
@@ -84,21 +104,21 @@ def whole_hospital() -> World:
     )
 
 
-def measured(workdir: pathlib.Path, world: World, log: pathlib.Path, name: str, states: int, seed: int) -> dict:
+def measured(workdir: pathlib.Path, world: World, log: pathlib.Path, name: str, amounts: Amounts, seed: int) -> dict:
     """Value and cost of what is learned from a log by one encoding."""
     config = log_config.get_config()
     config.seed, config.data, config.columns = seed, str(log), " ".join(columns(world))
     config.context.episodes = 0
     config.layout, edges = ENCODINGS[name]
-    config.features.update(edges=edges, states=states)
-    config.fine_tune.update(steps=STEPS)
+    config.features.update(edges=edges, states=amounts.states)
+    config.fine_tune.update(steps=amounts.steps, batch=amounts.batch)
     began = time.process_time()
     results = run(config, workdir)
     seconds = time.process_time() - began
     decider = Decider.from_run(workdir)
     actor = Learned(decider, world.names, draws=False)
-    starts = range(10**6 + seed * PLAYED, 10**6 + (seed + 1) * PLAYED, AT_ONCE)  # the same for every encoding
-    returns = np.concatenate([play(world, actor, AT_ONCE, start).returns for start in starts])
+    seeds = range(10**6 * (seed + 1), 10**6 * (seed + 1) + amounts.played // AT_ONCE)  # the same for every encoding
+    returns = np.concatenate([play(world, actor, AT_ONCE, each).returns for each in seeds])
     value, ends = mean_interval(returns)
     return {
         "value": {"mean": value, "ci95": ends},
@@ -124,21 +144,19 @@ def update_seconds(trained: Run) -> float:
     return float(np.median(seconds[1:]))  # the first is compiled
 
 
-def compared(
-    workdir: pathlib.Path, world: World, behavior_TSA: np.ndarray, episodes: int, states: int, seed: int
-) -> dict:
+def compared(workdir: pathlib.Path, world: World, behavior_TSA: np.ndarray, amounts: Amounts, seed: int) -> dict:
     """Every encoding in one world; what was measured before is read."""
     workdir.mkdir(parents=True, exist_ok=True)
     log = workdir / "log.csv"
     if not log.exists():
-        write_log(log, world, play(world, Knowing(behavior_TSA), episodes, seed))
+        write_log(log, world, play(world, Knowing(behavior_TSA), amounts.episodes, seed))
     best, random = optimum(world), value_of(world, np.full_like(behavior_TSA, 1 / behavior_TSA.shape[-1]))
     found: dict[str, Any] = {"optimum": best, "random": random, "behavior": value_of(world, behavior_TSA)}
     returns = {}
     for name in ENCODINGS:
         kept = workdir / f"{name}.json"
         if not kept.exists():
-            write_json(kept, measured(workdir / name, world, log, name, states, seed))
+            write_json(kept, measured(workdir / name, world, log, name, amounts, seed))
         found[name] = json.loads(kept.read_text())
         returns[name] = np.array(found[name].pop("returns"))
         own = {"normalized_gap": best - returns[name], "gap_less_that_of_pieces": returns["pieces"] - returns[name]}
@@ -154,23 +172,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="random MDPs (%(default)s)")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("results/features/encodings.json"))
     arguments = parser.parse_args()
-    content: dict[str, Any] = {
-        "encodings": ENCODINGS,
-        "steps": STEPS,
-        "episodes": EPISODES,
-        "stays": STAYS,
-        "worlds": {},
-    }
-    content["made_with"] = provenance()
+    amounts = {"random_mdp": dataclasses.asdict(RANDOM), "hospital": dataclasses.asdict(HOSPITAL)}
+    content: dict[str, Any] = {"encodings": ENCODINGS, "amounts": amounts, "worlds": {}, "made_with": provenance()}
     uniform = np.full((1, SIZES["states"], SIZES["actions"]), 1 / SIZES["actions"])
     for seed in range(arguments.seeds):
         name = f"random_mdp_{seed}"
-        content["worlds"][name] = compared(
-            arguments.workdir / name, random_world(seed), uniform, EPISODES, SIZES["states"], seed
-        )
+        content["worlds"][name] = compared(arguments.workdir / name, random_world(seed), uniform, RANDOM, seed)
         write_json(arguments.out, content)
     world = whole_hospital()
-    content["worlds"]["hospital"] = compared(arguments.workdir / "hospital", world, clinicians(world), STAYS, 300, 0)
+    content["worlds"]["hospital"] = compared(arguments.workdir / "hospital", world, clinicians(world), HOSPITAL, 0)
     write_json(arguments.out, content)
     print(json.dumps(content, indent=2))
 

@@ -100,7 +100,13 @@ def test_binned_vectors_are_said_to_be_features_perhaps(tmp_path):
     assert "column observation holds vectors: --columns observation=observation.0," in said
     pq.write_table(
         pa.table(
-            {"episode_id": [0, 0], "t": [0, 1], "observation": [[0.5, 2.0], [1.5, None]], "action": [0, 1], "reward": [1.0, 0.0]}
+            {
+                "episode_id": [0, 0],
+                "t": [0, 1],
+                "observation": [[0.5, 2.0], [1.5, None]],
+                "action": [0, 1],
+                "reward": [1.0, 0.0],
+            }
         ),
         tmp_path / "vectors.parquet",
     )
