@@ -38,7 +38,9 @@ weighted importance sampling, doubly robust, weighted doubly robust and fitted-Q
 episodes. The behaviour's probabilities come from the column behavior_probability (or pscore), else from the frequencies
 of the actions in each observation, which is said. POLICY is the directory of a run, whose model draws its actions;
 uniform; behavior; or a .csv or .parquet file of a table with the columns observation, action, probability, one row for
-each pair that is possible. An effective sample size below 30 is refused."""
+each pair that is possible, or, where observations have several features or the policy remembers, with the columns
+episode_id, t, action, probability, one row for each step of LOG and each action that is possible there. An effective
+sample size below 30 is refused."""
 
 EXPORT = """Writes what RUN, the directory of a run or a config file, fine-tunes on as supervised examples for other
 programs: JSON lines in a form that TRL reads, each decision labelled with the oracle's action. prompt-completion and

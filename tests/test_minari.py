@@ -78,7 +78,7 @@ def test_the_numbers_of_a_box_may_be_features(tmp_path):
     observations = np.random.default_rng(0).normal(size=(6, 20))
     box = {"observation_space": {"type": "Box", "shape": [20]}}
     source = minari_set(tmp_path / "set", box, observations=observations)
-    with pytest.raises(UserError, match="lower --bins, or read .* --columns observation=observation.0,observation.1"):
+    with pytest.raises(UserError, match="lower --bins, or read .* map observation=observation.0,observation.1"):
         describe(source)
     columns = (f"observation={','.join(f'observation.{i}' for i in range(20))}",)
     found = describe(source, columns=columns)["features"]
@@ -97,7 +97,7 @@ def test_the_numbers_of_a_box_may_be_features(tmp_path):
 def test_binned_vectors_are_said_to_be_features_perhaps(tmp_path):
     box = {"observation_space": {"type": "Box", "shape": [2]}}
     said = convert(minari_set(tmp_path / "set", box, observations=np.random.rand(6, 2)), tmp_path / "log.parquet")
-    assert "column observation holds vectors: --columns observation=observation.0," in said
+    assert "column observation holds vectors, whose numbers may be features (column map observation=observation.0," in said
     pq.write_table(
         pa.table(
             {

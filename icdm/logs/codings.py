@@ -16,7 +16,7 @@ BINNINGS = ("quantile", "uniform")
 MOST_INTEGERS = 2**20  # most codes of a column
 SHOWN = 8  # most groups of names that `remarks` lists
 NO_NAMES = ("na", "n/a", "nan", "null", "none", "-")
-ENTRIES = "--columns observation=observation.0,observation.1,..."  # of a vector, as several features
+ENTRIES = "column map observation=observation.0,observation.1,..."  # of a vector, as several features
 MOST_IDS = 2**63 - 1  # codes of a column of ids, which are integers of 64 bits
 
 
@@ -189,7 +189,7 @@ def fit_bins(values: np.ndarray, n_bins: int, binning: str) -> Bins:
     if n_bins ** value_ID.shape[1] > MOST_INTEGERS:
         raise UserError(
             f"{n_bins} bins of {value_ID.shape[1]} numbers each make more than {MOST_INTEGERS} codes: lower --bins, or "
-            f"read the numbers of an observation as features, {ENTRIES}"
+            f"read the numbers of an observation as features ({ENTRIES})"
         )
     edges_D = []
     for x in value_ID.T:
@@ -210,7 +210,7 @@ def remarks(codings: dict[str, Coding]) -> list[str]:
         if isinstance(coding, Bins):
             found.append(f"column {name} holds real numbers, coded by {coding.n} intervals (icdm convert --bins)")
             if name == "observation" and not coding.scalar:
-                found.append(f"column {name} holds vectors: {ENTRIES} reads their numbers as features")
+                found.append(f"column {name} holds vectors, whose numbers may be features ({ENTRIES})")
         if isinstance(coding, Words):
             alike: dict[str, list[str]] = {}
             for word in coding.words:

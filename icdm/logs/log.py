@@ -143,7 +143,7 @@ def hold_out(log: Log, share: float = HELD_OUT) -> tuple[Log, Log]:
         return log.tasks(np.flatnonzero(~held)), log.tasks(np.flatnonzero(held))
     episodes = log.contexts[0]
     held = _spread(len(episodes), share)
-    if not held.any() or held.all():
+    if not held.any():
         least = math.ceil(1 / share)
         raise UserError(
             f"a single task with {len(episodes)} episodes: at least {least} are needed to hold {share:.0%} out"
