@@ -163,7 +163,7 @@ def test_every_feature_has_a_token_of_its_own_in_the_interleaved_layout():
 whole = st.integers(-1000, 1000).map(float)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(whole, min_size=2, max_size=9, unique=True).map(sorted), whole, st.integers(0, 3))
 def test_a_token_says_between_which_edges_a_number_lies(own_edges, x, more):
     encoder = encoder_of(own_edges, len(own_edges) + more)

@@ -97,7 +97,9 @@ def test_the_numbers_of_a_box_may_be_features(tmp_path):
 def test_binned_vectors_are_said_to_be_features_perhaps(tmp_path):
     box = {"observation_space": {"type": "Box", "shape": [2]}}
     said = convert(minari_set(tmp_path / "set", box, observations=np.random.rand(6, 2)), tmp_path / "log.parquet")
-    assert "column observation holds vectors, whose numbers may be features (column map observation=observation.0," in said
+    assert (
+        "column observation holds vectors, whose numbers may be features (column map observation=observation.0," in said
+    )
     pq.write_table(
         pa.table(
             {
