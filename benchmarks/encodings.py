@@ -1,6 +1,7 @@
 """Ways to read several features, on problems of known truth that are seen through them.
 
-    python -m benchmarks.encodings --workdir runs/encodings [--out results/features/encodings.json]
+    python -m benchmarks.encodings --workdir runs/encodings
+    python -m benchmarks.encodings --workdir runs/tokens --encodings tokens --out results/features/tokens.json
 
 From the same log, with the same labels and in as many updates, a model learns that reads each number in pieces that are
 linear between 24 quantiles, one that reads a linear map of it, one that reads the states of k-means, and one that reads
@@ -70,7 +71,8 @@ class Amounts:
 
 
 RANDOM = Amounts(episodes=1000, states=SIZES["states"], steps=600, batch=64, played=10_000)
-HOSPITAL = Amounts(episodes=2000, states=300, steps=100, batch=16, played=2000)  # tokens are slow
+HOSPITAL = Amounts(episodes=2000, states=300, steps=600, batch=64, played=10_000)
+SHORT = dataclasses.replace(HOSPITAL, steps=100, batch=16, played=2000)  # with tokens, 1,029 of them in a stay
 
 
 def random_world(seed: int) -> World:
@@ -144,8 +146,10 @@ def update_seconds(trained: Run) -> float:
     return float(np.median(seconds[1:]))  # the first is compiled
 
 
-def compared(workdir: pathlib.Path, world: World, behavior_TSA: np.ndarray, amounts: Amounts, seed: int) -> dict:
-    """Every encoding in one world; what was measured before is read."""
+def compared(
+    workdir: pathlib.Path, world: World, behavior_TSA: np.ndarray, amounts: Amounts, names: list[str], seed: int
+) -> dict:
+    """These encodings in one world, `pieces` among them; what was measured before is read."""
     workdir.mkdir(parents=True, exist_ok=True)
     log = workdir / "log.csv"
     if not log.exists():
@@ -153,7 +157,7 @@ def compared(workdir: pathlib.Path, world: World, behavior_TSA: np.ndarray, amou
     best, random = optimum(world), value_of(world, np.full_like(behavior_TSA, 1 / behavior_TSA.shape[-1]))
     found: dict[str, Any] = {"optimum": best, "random": random, "behavior": value_of(world, behavior_TSA)}
     returns = {}
-    for name in ENCODINGS:
+    for name in names:
         kept = workdir / f"{name}.json"
         if not kept.exists():
             write_json(kept, measured(workdir / name, world, log, name, amounts, seed))
@@ -170,17 +174,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workdir", type=pathlib.Path, required=True)
     parser.add_argument("--seeds", type=int, default=3, help="random MDPs (%(default)s)")
+    parser.add_argument("--encodings", nargs="+", choices=ENCODINGS, default=[*ENCODINGS][:3], help="%(default)s")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("results/features/encodings.json"))
     arguments = parser.parse_args()
-    amounts = {"random_mdp": dataclasses.asdict(RANDOM), "hospital": dataclasses.asdict(HOSPITAL)}
+    names = [*dict.fromkeys(["pieces", *arguments.encodings])]
+    stays = SHORT if "tokens" in names else HOSPITAL
+    amounts = {"random_mdp": dataclasses.asdict(RANDOM), "hospital": dataclasses.asdict(stays)}
     content: dict[str, Any] = {"encodings": ENCODINGS, "amounts": amounts, "worlds": {}, "made_with": provenance()}
     uniform = np.full((1, SIZES["states"], SIZES["actions"]), 1 / SIZES["actions"])
     for seed in range(arguments.seeds):
         name = f"random_mdp_{seed}"
-        content["worlds"][name] = compared(arguments.workdir / name, random_world(seed), uniform, RANDOM, seed)
+        content["worlds"][name] = compared(arguments.workdir / name, random_world(seed), uniform, RANDOM, names, seed)
         write_json(arguments.out, content)
     world = whole_hospital()
-    content["worlds"]["hospital"] = compared(arguments.workdir / "hospital", world, clinicians(world), HOSPITAL, 0)
+    content["worlds"]["hospital"] = compared(arguments.workdir / "hospital", world, clinicians(world), stays, names, 0)
     write_json(arguments.out, content)
     print(json.dumps(content, indent=2))
 
