@@ -1,6 +1,6 @@
 """A policy as a file of action probabilities: in every observation, or at every step of a log.
 
-Letters as in docs/axes.md: I rows of the log, G groups of rows of the file whose probabilities belong together.
+Letters as in docs/axes.md: I rows of the log; W groups of rows of the file whose probabilities belong together.
 """
 
 import pathlib
@@ -99,7 +99,7 @@ def _cells(path: str | pathlib.Path, table: pa.Table, name: str, codings: dict[s
 def _together(
     path: str | pathlib.Path, cells: dict[str, np.ndarray], group: np.ndarray, n: int, n_actions: int, what: str
 ) -> np.ndarray:
-    """The probabilities of each of n groups, (G, A), that add up to 1, or to 0 where none is listed.
+    """The probabilities of each of n groups, (W, A), that add up to 1, or to 0 where none is listed.
 
     Args:
       group: of each row of the file; UNKNOWN for rows of no use.
@@ -109,13 +109,13 @@ def _together(
     if new.any():
         raise UserError(f"{path}: row {int(new.argmax()) + 1}, column action: the log does not have this action")
     listed = (group != UNKNOWN) & (action != UNKNOWN)
-    chance_GA = np.zeros((n, n_actions))
-    np.add.at(chance_GA, (group[listed], action[listed]), probability[listed])
-    total_G = chance_GA.sum(1)
-    wrong = (probability < 0) | listed & (np.abs(total_G[group] - 1) > NEAR_1)
+    chance_WA = np.zeros((n, n_actions))
+    np.add.at(chance_WA, (group[listed], action[listed]), probability[listed])
+    total_W = chance_WA.sum(1)
+    wrong = (probability < 0) | listed & (np.abs(total_W[group] - 1) > NEAR_1)
     if wrong.any():
         row = int(wrong.argmax())
         raise UserError(
             f"{path}: row {row + 1}, column probability: those of one {what} are to be from 0 and add up to 1"
         )
-    return chance_GA / np.where(total_G > 0, total_G, 1.0)[:, None]
+    return chance_WA / np.where(total_W > 0, total_W, 1.0)[:, None]
