@@ -103,7 +103,7 @@ def parameters(point: Point) -> Point:
 
 def _number(value: Any) -> Any:
     """A text of digits as the number, so that it can be drawn."""
-    return int(value) if isinstance(value, str) and value.isdigit() else value
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
 def typed(field: str, default: Any, text: str) -> Any:

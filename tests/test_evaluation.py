@@ -92,8 +92,9 @@ def test_further_contexts_are_of_the_same_tasks(unseen):
     config, test = unseen
     other = with_context(test, ContextConfig(1, "oracle"), jax.random.key(3))
     assert other.context.action.shape[:2] == (4000, 1) and other.task_B is test.task_B
-    with pytest.raises(UserError, match="write BEHAVIOR:EPISODES"):
-        EvaluationConfig(contexts=("oracle",)).further(ContextConfig())
+    for text in ("oracle", "oracle:²"):  # a digit that is no number
+        with pytest.raises(UserError, match="write BEHAVIOR:EPISODES"):
+            EvaluationConfig(contexts=(text,)).further(ContextConfig())
     assert EvaluationConfig(contexts=("uniform:4",)).further(ContextConfig(epsilon=0.1)) == {
         "uniform:4": ContextConfig(4, "uniform", 0.1)
     }

@@ -62,7 +62,7 @@ def context_of(text: str, context: ContextConfig, field: str) -> ContextConfig:
       UserError: a text of another form in this field of a config.
     """
     behavior, _, episodes = text.partition(":")
-    if not episodes.isdigit():
+    if not episodes.isdecimal():
         raise UserError(f"{field} {text!r}: write BEHAVIOR:EPISODES, for instance oracle:4")
     return dataclasses.replace(context, behavior=behavior, episodes=int(episodes))
 
