@@ -20,7 +20,7 @@ from icdm.runs.run import Run
 from icdm.runs.settings import as_json, completed
 from icdm.trajectories.prompt import encode
 from theory import attention_vs_q
-from theory.circuits import attribution, heads, influence, patching, probes, regressions, trained
+from theory.circuits import attribution, decisions, heads, influence, patching, probes, regressions, trained
 from theory.claims import (
     attention_reads_returns,
     influence_is_bayes,
@@ -115,7 +115,7 @@ def test_a_decision_is_that_after_the_episodes_before_it(prefix):
     model = run.start()
     study = trained.Study(run, {"fine_tuned": model}, rows, rows.episodes, {})
     study = study._replace(readings={"fine_tuned": trained.read(run.layout, model, rows.episodes)})
-    found = study.decisions("fine_tuned")
+    found = decisions.logits_of_every_episode(study, "fine_tuned")
     for e in range(found.shape[1]):
         alone = jax.tree.map(lambda x, e=e: x[:, : e + 1], rows.episodes)
         expected = trained.read(run.layout, model, alone).logits[:, -1]

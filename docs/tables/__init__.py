@@ -21,8 +21,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def number(x: float, digits: int = 1) -> str:
     """x with so many digits after the point, none before it where it is below 1 and two follow: .95."""
-    text = f"{x:.{digits}f}"
-    text = text.lstrip("-") if float(text) == 0 else text
+    text = _rounded(x, digits)
     return text.replace("0.", ".", 1) if digits > 1 and abs(x) < 1 else text
 
 
@@ -34,8 +33,14 @@ def with_interval(found: dict[str, Any], scale: float = 1, digits: int = 1) -> s
 
 def percent(found: dict[str, Any], digits: int = 1) -> str:
     """A share and its 95 % interval in %: 0.76 [0.40, 1.16]."""
-    mean, low, high = (f"{100 * x:.{digits}f}" for x in (found["mean"], *found["ci95"]))
-    return f"{mean} [{low}, {high}]".replace("-0." + digits * "0", "0." + digits * "0")
+    mean, low, high = (_rounded(100 * x, digits) for x in (found["mean"], *found["ci95"]))
+    return f"{mean} [{low}, {high}]"
+
+
+def _rounded(x: float, digits: int) -> str:
+    """A 0 has no sign."""
+    text = f"{x:.{digits}f}"
+    return text.lstrip("-") if float(text) == 0 else text
 
 
 def gap(found: dict[str, Any], policy: str, interval: bool = False) -> str:

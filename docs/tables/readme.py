@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tables import number, results_of, table
+from tables import number, results_of, table, with_interval
 from theory.wording import in_words
 
 DEEP = {  # a row's name: claim, number, digits
@@ -84,5 +84,4 @@ def _claim(name: str) -> dict[str, Any]:
 
 
 def _measured(claim: dict[str, Any], name: str, digits: int = 2) -> str:
-    mean, low, high = (number(x, digits) for x in (claim["measured"][name], *claim["ci95"][name]))
-    return f"{mean} [{low}, {high}]"
+    return with_interval({"mean": claim["measured"][name], "ci95": claim["ci95"][name]}, digits=digits)

@@ -7,7 +7,7 @@ states; a missing value is nan, a word its code (`icdm.logs.codings.Features`).
 import dataclasses
 import pathlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -64,9 +64,7 @@ class Encoder(Features):
     @property
     def widths(self) -> tuple[int, ...]:
         """How many numbers stand for each feature."""
-        if not self.most_edges:
-            return ()
-        return tuple(self.most_edges if words is None else len(words) + 1 for words in self.words)
+        return widths_of(self.words, self.most_edges)
 
     @property
     def numbers(self) -> int:
@@ -155,6 +153,11 @@ class Encoder(Features):
         """The coordinates in which states are centres, (I, ...)."""
         columns = zip(value_IF.T, self.words, self.middles, self.spreads)
         return np.concatenate([_place(*feature) for feature in columns], -1)
+
+
+def widths_of(words: Iterable[Sequence[str] | None], edges: int) -> tuple[int, ...]:
+    """How many numbers stand for each feature, of which some have words; () if there are no edges."""
+    return tuple(edges if own is None else len(own) + 1 for own in words) if edges else ()
 
 
 def fit_encoder(coding: Features, value_IF: np.ndarray, edges: int, states: int, seed: int = 0) -> Encoder:

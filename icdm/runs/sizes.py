@@ -32,6 +32,7 @@ def with_sizes_of_data(config: Any) -> Any:
     if not full["data"]:
         raise UserError("family recorded takes its sizes from a log: give --config.data=FILE")
     from icdm.logs.describe import describe  # needs the packages of the extra `data`
+    from icdm.logs.features import widths_of
 
     found = describe(Path(full["data"]), columns=columns_of(full["columns"]))
     if not found["length"] or not found["reward"]:
@@ -40,9 +41,9 @@ def with_sizes_of_data(config: Any) -> Any:
     known = (found["observations"], found["n_actions"], low, high if high > low else low + 1.0)
     problem = dict(zip(sizes, known))
     if found["features"]:
-        edges = full["features"]["edges"]
-        widths = [len(each["words"]) + 1 if "words" in each else edges for each in found["features"].values()]
-        problem |= {"states": full["features"]["states"], "widths": widths if edges else []}
+        words = (each.get("words") for each in found["features"].values())
+        widths = widths_of(words, full["features"]["edges"])
+        problem |= {"states": full["features"]["states"], "widths": list(widths)}
     return c | {"horizon": full["horizon"] or int(found["length"]["max"]), "problem": problem | full["problem"]}
 
 

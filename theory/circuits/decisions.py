@@ -1,4 +1,4 @@
-"""What a model does at some decisions of the last episode, and what interventions change.
+"""What a model does at some decisions, mostly of the last episode, and what interventions change.
 
 A decision is named by its step in the last of a row's episodes; everything before it is its context. Axis letters: N
 tasks, W decisions, E episodes, T steps, A actions, L positions, X layers, H heads, I = E T steps one after another.
@@ -17,8 +17,8 @@ from icdm.models.transformer import Transformer
 from icdm.problems.family import Family
 from icdm.trajectories.layouts import Layout
 from icdm.trajectories.prompt import encode
-from icdm.trajectories.trajectory import Trajectories
-from theory.circuits.trained import in_pieces
+from icdm.trajectories.trajectory import NOTHING, Trajectories
+from theory.circuits.trained import Study, in_pieces
 
 
 def logits_at_steps(
@@ -48,6 +48,29 @@ def _logits(layout, model, episodes, steps, kept_XH):
     taps = {f"{i}.heads": lambda x_BLHD, i=i: x_BLHD * kept_XH[i][None, None, :, None] for i in layers}
     hidden_BLD = model(prompt.tokens, context=prompt.context, taps=taps).hidden
     return model.logits(hidden_BLD[:, prompt.acting[-1, list(steps)]], layout.action_ids)
+
+
+def logits_of_every_episode(study: Study, name: str) -> np.ndarray:
+    """The logits of one of a study's models at every step of every episode, after the episodes before it, (N, E, T, A).
+
+    Where the context reads itself both ways (`model.prefix`), one prompt of all episodes shows an earlier one what
+    comes later: every episode is then asked for anew.
+    """
+    if not study.run.settings.model.prefix:
+        return study.readings[name].logits
+    episodes = study.shuffled if name == "shuffled_context" else study.rows.episodes
+    _, n_episodes, n_steps = episodes.action.shape
+    asked = functools.partial(logits_at_steps, study.run.layout, study.models[name], steps=tuple(range(n_steps)))
+    return np.stack([asked(_asked_after(episodes, e)) for e in range(n_episodes)], axis=1)
+
+
+def _asked_after(episodes: Trajectories, e: int) -> Trajectories:
+    """N rows of as many episodes, the last of which is episode e; those before it took place, of others is nothing."""
+    order = np.append(np.arange(episodes.action.shape[1] - 1), e)
+    found = jax.tree.map(lambda x: x[:, order], episodes)
+    there_1E1 = np.append(order[:-1] < e, True)[None, :, None]
+    seen = jnp.where(there_1E1, found.observation, NOTHING)
+    return dataclasses.replace(found, valid=found.valid & there_1E1, observation=seen)
 
 
 def attention_at_steps(

@@ -28,7 +28,7 @@ from icdm.runs.run import Run
 from icdm.trajectories.collect import ContextConfig, draw_tasks, record_with_context
 from icdm.trajectories.layouts import Layout
 from icdm.trajectories.prompt import encode, logits_at
-from icdm.trajectories.trajectory import NOTHING, Trajectories
+from icdm.trajectories.trajectory import Trajectories
 from theory.circuits.positions import by_step, step_of_position
 
 ROWS = 32  # read side by side; attention takes X ROWS H L^2 numbers
@@ -120,27 +120,6 @@ class Study(NamedTuple):
     def controls(self) -> tuple[str, ...]:
         """ "random_start", "pretrained_only" if the run has been pretrained, and "shuffled_context"."""
         return tuple(self.readings)[1:]
-
-    def decisions(self, name: str) -> np.ndarray:
-        """Logits at every step of every episode, after the episodes before it, (N, E, T, A).
-
-        Where the context reads itself both ways (`model.prefix`), one prompt of all episodes shows an earlier one what
-        comes later: every episode is then asked for anew.
-        """
-        if not self.run.settings.model.prefix:
-            return self.readings[name].logits
-        episodes = self.shuffled if name == "shuffled_context" else self.rows.episodes
-        asked = (asked_after(episodes, e) for e in range(episodes.action.shape[1]))
-        return np.stack([read(self.run.layout, self.models[name], each).logits[:, -1] for each in asked], axis=1)
-
-
-def asked_after(episodes: Trajectories, e: int) -> Trajectories:
-    """N rows of as many episodes, the last of which is episode e; those before it took place, of others is nothing."""
-    order = np.append(np.arange(episodes.action.shape[1] - 1), e)
-    found = jax.tree.map(lambda x: x[:, order], episodes)
-    there_1E1 = np.append(order[:-1] < e, True)[None, :, None]
-    seen = jnp.where(there_1E1, found.observation, NOTHING)
-    return dataclasses.replace(found, valid=found.valid & there_1E1, observation=seen)
 
 
 def studies(config: Any) -> dict[str, list[Study]]:

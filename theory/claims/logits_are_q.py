@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from theory.book import Book
 from theory.circuits import trained
+from theory.circuits.decisions import logits_of_every_episode
 from theory.circuits.regressions import pair_products, r_squared, slope
 from theory.circuits.trained import centred
 from theory.figures import BLUE, CYCLE, GREY, ORANGE, panels
@@ -25,7 +26,7 @@ def check(config) -> tuple[Claim, Figure]:
     book, curves = Book(config), {}
     studies = trained.studies(config)
     for layout, seeds in studies.items():
-        said = {name: [study.decisions(name) for study in seeds] for name in seeds[0].readings}
+        said = {name: [logits_of_every_episode(study, name) for study in seeds] for name in seeds[0].readings}
         curves[layout] = {
             (against, name): products(seeds[0], logits, against)
             for against in ("reader", "true")
